@@ -1,0 +1,67 @@
+"""Fixtures that several suites share: real parts on loopback, one set per test worker."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+AZURITE = ROOT / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+# The public account of every Azurite; not a secret.
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now on loopback; held together so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode} before it listened on {port}")
+        with socket.socket() as s:
+            s.settimeout(1)
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nothing listens on port {port} after {seconds} s")
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[str]:
+    """An Azurite in memory; gives its connection string."""
+    node = shutil.which("node")
+    assert node and AZURITE.exists(), "run `make install` first: the tests need node and Azurite"
+    blob, queue, table = free_ports(3)
+    process = subprocess.Popen(
+        [node, str(AZURITE), "--silent", "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck",
+         "--blobPort", str(blob), "--queuePort", str(queue), "--tablePort", str(table)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "NODE_OPTIONS": "--no-warnings"},
+    )
+    try:
+        for port in (blob, queue, table):
+            wait_for_port(port, process)
+        yield (
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{blob}/{ACCOUNT};QueueEndpoint=http://127.0.0.1:{queue}/{ACCOUNT};"
+            f"TableEndpoint=http://127.0.0.1:{table}/{ACCOUNT};"
+        )
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
