@@ -1,0 +1,250 @@
+"""The contract between the hub and a remote system: what a connector declares and the verbs it answers.
+
+A connector knows nothing of storage or sync. It speaks through a `Transport`, gets tokens kept by a
+`TokenStore`, and its ways (paging, changes, deletes) are declared facts.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, ClassVar, Literal, Protocol
+
+from crm_core.errors import BadAnswer, HubError, NotFound, NotSupported
+from crm_core.model.entities import ENTITIES
+from crm_core.model.filters import Node
+from crm_core.model.mapping import EntityMap, NativeField
+from crm_core.ports import Clock, Ids
+
+Cursor = Mapping[str, Any]
+"""The place in a feed: JSON that only the connector reads."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that a connection of this system needs. `secret`: goes to the secrets, is never given back."""
+
+    name: str
+    label: str
+    kind: Literal["text", "url"] = "text"
+    required: bool = True
+    secret: bool = False
+    default: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a connector is opened with: one connection's settings and secrets. Its repr shows no secret.
+
+    `confirmed_origin`: one origin outside the declared ones that an Admin allows to receive the credentials.
+    """
+
+    tenant: str
+    uid: str
+    settings: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
+    confirmed_origin: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request. `timeout`: seconds for the whole exchange. `repeatable`: sending it twice does no harm."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    timeout: float = 30.0
+    repeatable: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON, fractions as Decimal; raises BadAnswer (with a short excerpt) if it is none."""
+        try:
+            return json.loads(self.body, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            raise BadAnswer(
+                f"The answer is not JSON; it begins {self.excerpt()!r}.", vendor_status=self.status
+            ) from None
+
+    def excerpt(self, length: int = 120) -> str:
+        return self.body[:length].decode("utf-8", "replace")
+
+
+class Transport(Protocol):
+    """Sends one request to an address that the egress guard allows."""
+
+    def send(self, request: Request, *, connection: str) -> Answer:
+        """Any status is an answer. Raises Unavailable (no connection, timeout), BadAnswer (too long), BadRequest."""
+        ...
+
+
+class TokenStore(Protocol):
+    """Keeps access tokens, encrypted, for all instances of the hub."""
+
+    def get(self, tenant: str, uid: str) -> tuple[str, float] | None:
+        """(token, expiry as epoch seconds) or None."""
+        ...
+
+    def put(self, tenant: str, uid: str, token: str, expires: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the hub hands to every connector."""
+
+    transport: Transport
+    tokens: TokenStore
+    clock: Clock
+    ids: Ids
+    allow_loopback: bool = False
+    ca_bundle: str = ""
+    call_deadline: float = 100.0
+    """Seconds for one verb with all its retries (the platform cuts an HTTP answer at 230 s)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the remote says of one record: its canonical fields, or `fields` None for a delete.
+
+    `version` is comparable as the connector declares; `etag` serves If-Match only. `raw`: the remote's own answer.
+    """
+
+    rid: str
+    fields: Mapping[str, Any] | None
+    version: str = ""
+    modified: str = ""
+    etag: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Changes and the cursor after them. `more`: ask again at once; the cursor is then the next page's."""
+
+    changes: Sequence[Change]
+    cursor: Cursor
+    more: bool
+
+
+@dataclass(frozen=True)
+class Order:
+    field: str
+    descending: bool = False
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question for records. Names may be canonical or the remote's own. `cursor`: goes on after a page."""
+
+    filter: Node | None = None
+    select: tuple[str, ...] = ()
+    orderby: tuple[Order, ...] = ()
+    top: int = 100
+    cursor: Cursor | None = None
+
+
+@dataclass(frozen=True)
+class QueryPage:
+    """Records of a query; `cursor` None at the end."""
+
+    items: Sequence[Change]
+    cursor: Cursor | None
+
+
+@dataclass(frozen=True)
+class Write:
+    """Canonical fields to write, and native properties without a canonical name."""
+
+    fields: Mapping[str, Any]
+    native: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How changes of an entity are read. `tombstones`: deletes come with them. `overlap_seconds`: how far behind
+    the cursor a timed feed reads again for rows that were committed late.
+    """
+
+    tombstones: bool
+    overlap_seconds: float = 0.0
+
+
+class Connector(ABC):
+    """The behaviour of one remote system. Subclasses are found by discovery; the module is called like `name`."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    settings: ClassVar[tuple[Setting, ...]]
+    origins: ClassVar[tuple[str, ...]]
+    """Host suffixes that credentials may go to, such as ".dynamics.com"."""
+    entities: ClassVar[Mapping[str, EntityMap]]
+    ordered_versions: ClassVar[bool]
+    """Versions are whole numbers that only grow."""
+    default_minutes: ClassVar[int] = 360
+    """Minutes between two pulls unless the connection says otherwise."""
+
+    @abstractmethod
+    def __init__(self, account: Account, tools: Tools) -> None: ...
+
+    @abstractmethod
+    def check(self) -> Mapping[str, Any]:
+        """Proves that the credentials work by one call; gives who we are there. Raises what any call raises."""
+
+    @abstractmethod
+    def describe(self, entity: str) -> Mapping[str, NativeField]:
+        """The remote's own properties of an entity, by name."""
+
+    @abstractmethod
+    def query(self, entity: str, query: Query) -> QueryPage: ...
+
+    @abstractmethod
+    def get(self, entity: str, rid: str) -> Change:
+        """Raises RecordGone if there is none."""
+
+    @abstractmethod
+    def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
+        """Point reads batched by id; what does not exist is left out."""
+
+    @abstractmethod
+    def create(self, entity: str, write: Write) -> Change:
+        """The record as the remote now holds it."""
+
+    @abstractmethod
+    def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
+        """The record as the remote now holds it; RecordGone if there is none, VersionMismatch if it moved on."""
+
+    @abstractmethod
+    def delete(self, entity: str, rid: str, if_match: str = "") -> None:
+        """RecordGone if there is none, VersionMismatch if it moved on."""
+
+    @abstractmethod
+    def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
+        """Changes after the cursor, or every record without one, at most about `size` (a wish). CursorExpired."""
+
+    @abstractmethod
+    def feed(self, cursor: Cursor | None) -> Feed:
+        """How the feed of this cursor works."""
+
+    @abstractmethod
+    def explain(self, answer: Answer) -> HubError:
+        """The error that a refusing answer means."""
+
+    @classmethod
+    def entity_map(cls, entity: str) -> EntityMap:
+        """Raises NotFound for a name that is no entity, NotSupported for one that this system lacks."""
+        if entity not in ENTITIES:
+            raise NotFound(f"There is no entity '{entity}'; known are {', '.join(ENTITIES)}.")
+        if entity not in cls.entities:
+            raise NotSupported(f"{cls.label} has no '{entity}' here; it has {', '.join(cls.entities)}.")
+        return cls.entities[entity]

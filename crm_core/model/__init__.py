@@ -1,0 +1,1 @@
+"""The nouns: entities and fields, records and links, filters and mappings. No I/O, no clock."""

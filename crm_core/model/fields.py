@@ -1,0 +1,147 @@
+"""Fields of the canonical model: their types, how a value is read from JSON and when two values are the same.
+
+Canonical values are JSON values: text, integer and boolean as they are; decimal and money as a string
+in plain notation; date "2026-11-24"; instant RFC 3339 in UTC ending in "Z"; choice and reference as
+text. Nothing, null and empty text are the same thing and are kept as None.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any
+
+MAX_DECIMAL_EXPONENT = 30
+"""Amounts beyond 10**30 or finer than 10**-30 are typing errors, and would print as very long text."""
+NATIVE_PREFIX = "native:"
+"""A native value without a canonical name is kept under this prefix (canonical-model: policy `keep`)."""
+
+
+class Type(StrEnum):
+    TEXT = "text"
+    INTEGER = "integer"
+    DECIMAL = "decimal"
+    MONEY = "money"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    INSTANT = "instant"
+    CHOICE = "choice"
+    REF = "ref"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of an entity. `target` is the entity a reference points at."""
+
+    name: str
+    type: Type
+    required: bool = False
+    read_only: bool = False
+    choices: tuple[str, ...] = ()
+    target: str = ""
+
+    def parse(self, value: Any) -> Any:
+        """The canonical value of a JSON value; raises ValueError saying what is expected."""
+        if value is None or value == "":
+            return None
+        return _PARSERS[self.type](self, value)
+
+    def same(self, left: Any, right: Any) -> bool:
+        """Whether two canonical values are one value (1.50 and 1.5 are)."""
+        if left == right:
+            return True
+        if left is None or right is None:
+            return False
+        if self.type in (Type.DECIMAL, Type.MONEY):
+            return Decimal(left) == Decimal(right)
+        return False
+
+
+def decimal_text(value: Decimal) -> str:
+    """Plain notation, every digit kept; raises ValueError for what is no sensible amount."""
+    if not value.is_finite() or abs(value.adjusted()) > MAX_DECIMAL_EXPONENT:
+        raise ValueError("expected a decimal number of at most 30 digits before or after the point")
+    text = format(value, "f")
+    return "0" if text == "-0" else text
+
+
+def instant_text(value: datetime) -> str:
+    """RFC 3339 in UTC, a fraction only where there is one."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_instant(text: str) -> datetime:
+    """A point in time with a zone; raises ValueError without one."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a zone, such as 2026-11-24T13:45:00Z")
+    return moment.astimezone(UTC)
+
+
+def _text(_: Field, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("expected text without NUL or half characters")
+    return value
+
+
+def _integer(_: Field, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or value % 1 != 0:
+        raise ValueError("expected a whole number")
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("expected a whole number of at most 64 bits")
+    return number
+
+
+def _decimal(_: Field, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
+        raise ValueError('expected a decimal number, as text ("1250.50") or as a number')
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError('expected a decimal number, as text ("1250.50") or as a number') from None
+    return decimal_text(number)
+
+
+def _boolean(_: Field, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _date(_: Field, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("expected a date, such as 2026-11-24")
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise ValueError("expected a date of the calendar, such as 2026-11-24") from None
+
+
+def _instant(_: Field, value: Any) -> str:
+    try:
+        return instant_text(parse_instant(value))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("expected a time with a zone, such as 2026-11-24T13:45:00Z") from None
+
+
+def _choice(field: Field, value: Any) -> str:
+    if isinstance(value, str) and (value in field.choices or value.startswith(NATIVE_PREFIX)):
+        return value
+    raise ValueError(f"expected one of {', '.join(field.choices)}")
+
+
+_PARSERS = {
+    Type.TEXT: _text,
+    Type.INTEGER: _integer,
+    Type.DECIMAL: _decimal,
+    Type.MONEY: _decimal,
+    Type.BOOLEAN: _boolean,
+    Type.DATE: _date,
+    Type.INSTANT: _instant,
+    Type.CHOICE: _choice,
+    Type.REF: _text,
+}
