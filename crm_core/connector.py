@@ -118,6 +118,7 @@ class Change:
     """What the remote says of one record: its canonical fields, or `fields` None for a delete.
 
     `version` is comparable as the connector declares; `etag` serves If-Match only. `raw`: the remote's own answer.
+    `problem`: why the fields can't be read; the record is then set aside and the others go on.
     """
 
     rid: str
@@ -126,6 +127,7 @@ class Change:
     modified: str = ""
     etag: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,16 +170,6 @@ class Write:
 
     fields: Mapping[str, Any]
     native: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How changes of an entity are read. `tombstones`: deletes come with them. `overlap_seconds`: how far behind
-    the cursor a timed feed reads again for rows that were committed late.
-    """
-
-    tombstones: bool
-    overlap_seconds: float = 0.0
 
 
 class Connector(ABC):
@@ -231,10 +223,6 @@ class Connector(ABC):
     @abstractmethod
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
         """Changes after the cursor, or every record without one, at most about `size` (a wish). CursorExpired."""
-
-    @abstractmethod
-    def feed(self, cursor: Cursor | None) -> Feed:
-        """How the feed of this cursor works."""
 
     @abstractmethod
     def explain(self, answer: Answer) -> HubError:

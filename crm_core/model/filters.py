@@ -108,8 +108,8 @@ def parse_filter(text: str, parameter: str = "filter") -> Node:
         raise BadRequest.field(
             parameter, f"The filter is longer than {MAX_BYTES} bytes; ask for less at once."
         )
-    from odata_query.exceptions import ODataException  # noqa: PLC0415  # lazy: only requests with a filter pay for it
-    from odata_query.grammar import ODataLexer, ODataParser  # noqa: PLC0415
+    from odata_query.exceptions import ODataException
+    from odata_query.grammar import ODataLexer, ODataParser
 
     try:
         parsed = ODataParser().parse(ODataLexer().tokenize(text))

@@ -11,8 +11,6 @@ from crm_core.errors import BadRequest, FieldError
 from crm_core.model.entities import RESERVED, Entity
 from crm_core.model.fields import NATIVE_PREFIX, Field, Type
 
-NativeValue = str | int | bool | None
-
 
 @dataclass(frozen=True)
 class FieldMap:
@@ -25,14 +23,14 @@ class FieldMap:
 
     field: str
     native: str
-    names: Mapping[str | int | bool, str] = dataclasses.field(default_factory=dict)
+    names: Mapping[Any, str] = dataclasses.field(default_factory=dict)
     length: int | None = None
     writable: bool = True
     bind: str = ""
     bind_path: str = ""
 
     @cached_property
-    def values(self) -> Mapping[str, str | int | bool]:
+    def values(self) -> Mapping[str, Any]:
         """Canonical name -> native value."""
         return {name: value for value, name in self.names.items()}
 
@@ -58,7 +56,7 @@ class FieldMap:
             return Decimal(value)
         return value
 
-    def _native_of_name(self, value: str) -> NativeValue:
+    def _native_of_name(self, value: str) -> Any:
         if value in self.values:
             return self.values[value]
         if value.startswith(NATIVE_PREFIX):

@@ -71,8 +71,8 @@ _LINK_FIELDS = ("state", "rid", "ver", "seen", "behind", "echo")
 class Record:
     """The hub's version of one thing.
 
-    `fields`: canonical values, empty ones left out. `stamp`: of the record's newest change; `stamps`: of the fields
-    whose stamp is another one. `version` counts changes of fields and of `dead`. `created`: time, origin, run.
+    `fields`: canonical values, empty ones left out. `stamp`: of every field that `stamps`
+    does not name. `version` counts changes of fields and of `dead`. `created`: time, origin, run.
     """
 
     id: str

@@ -1,0 +1,278 @@
+"""The life of connections: checked against what their connector declares, saved, tested, deleted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from crm_core.connector import Account, Connector, Tools
+from crm_core.errors import BadRequest, Conflict, FieldError, HubError
+from crm_core.model.connection import DEFAULT_TENANT, Connection, Direction, Schedule, Tenant, check_name
+from crm_core.model.fields import instant_text
+from crm_core.model.state import ConnectionState, EntityState
+from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
+from crm_core.settings import DefaultConnection
+from crm_core.storage.connections import Connections
+from crm_core.storage.keys import Keys
+from crm_core.storage.state import StateStore
+from crm_core.sync.schedule import check_schedule
+
+MAX_SETTING = 2000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller asks of a connection; None leaves it as it is (or as the connector's default)."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    entities: Mapping[str, Direction] | None = None
+    schedule: Schedule | None = None
+    confirmed_origin: str | None = None
+
+
+def account_of(connection: Connection, secrets: Mapping[str, str]) -> Account:
+    return Account(
+        connection.tenant.name, connection.uid, connection.settings, secrets, connection.confirmed_origin
+    )
+
+
+class ConnectionAdmin:
+    def __init__(
+        self,
+        connections: Connections,
+        keys: Keys,
+        secrets: Secrets,
+        states: StateStore,
+        clock: Clock,
+        ids: Ids,
+        tools: Tools,
+        connector_class: Callable[[str], type[Connector]],
+        check_address: Callable[[str], object],
+    ) -> None:
+        """`check_address`: raises BadRequest for an address that the hub must not call."""
+        self._connections = connections
+        self._keys = keys
+        self._secrets = secrets
+        self._states = states
+        self._clock = clock
+        self._ids = ids
+        self._tools = tools
+        self._connector_class = connector_class
+        self._check_address = check_address
+
+    def uid_of(self, tenant: Tenant, name: str) -> str:
+        """The uid of a connection named by slug or uid; a name that is neither comes back as it is."""
+        return self._keys.uid_of(tenant, name) or name
+
+    def create(self, tenant: Tenant, slug: str, connector: str, wanted: Wanted) -> Connection:
+        """Raises BadRequest with an error per field, NotFound for the connector, Conflict if the slug is taken."""
+        check_name(slug, "slug")
+        kind = self._connector_class(connector)
+        uid = self._ids.uuid()
+        now = instant_text(self._clock.now())
+        connection = Connection(
+            tenant,
+            uid,
+            slug,
+            connector,
+            wanted.settings,
+            _all_pulled(kind) if wanted.entities is None else wanted.entities,
+            wanted.schedule or Schedule(minutes=kind.default_minutes),
+            now,
+            now,
+            confirmed_origin=wanted.confirmed_origin or "",
+        )
+        self._check(kind, connection, wanted.secrets)
+        if not self._keys.claim_slug(tenant, slug, uid):
+            raise Conflict(f"There is a connection '{slug}' already; take another slug.")
+        return self._save_new(connection, wanted.secrets)
+
+    def _save_new(self, connection: Connection, secrets: Mapping[str, str]) -> Connection:
+        """The connection's row comes last: what is saved before it is unreachable until then."""
+        version = self._secrets.put(connection.tenant.name, connection.uid, secrets)
+        self._begin_states(connection)
+        return self._connections.insert(replace(connection, secrets_version=version))
+
+    def _begin_states(self, connection: Connection) -> None:
+        due = instant_text(self._clock.now()) if connection.schedule != Schedule() else ""
+        states = {entity: EntityState(due=due) for entity in connection.entities}
+        self._states.begin(connection.tenant, connection.uid, states)
+
+    def update(self, connection: Connection, wanted: Wanted) -> Connection:
+        """Merges settings and secrets by name ("" removes one). A saved credential lets the connection work again."""
+        kind = self._connector_class(connection.connector)
+        settings = {**connection.settings, **wanted.settings}
+        changed = replace(
+            connection,
+            settings={name: value for name, value in settings.items() if value},
+            entities=connection.entities if wanted.entities is None else wanted.entities,
+            schedule=wanted.schedule or connection.schedule,
+            confirmed_origin=(
+                connection.confirmed_origin if wanted.confirmed_origin is None else wanted.confirmed_origin
+            ),
+            updated_at=instant_text(self._clock.now()),
+        )
+        present = dict(self._secrets.get(connection.tenant.name, connection.uid) or {})
+        bundle = {name: value for name, value in {**present, **wanted.secrets}.items() if value}
+        self._check(kind, changed, bundle)
+        if bundle != present:
+            version = self._secrets.put(connection.tenant.name, connection.uid, bundle)
+            changed = replace(changed, secrets_version=version)
+        for gone in connection.entities.keys() - changed.entities.keys():
+            self._states.remove(connection.tenant, connection.uid, gone)
+        self._begin_states(changed)
+        saved = self._save(changed)
+        if wanted.schedule is not None:
+            self._reschedule(saved)
+        self.mend(saved)
+        return saved
+
+    def pause(self, connection: Connection, *, paused: bool) -> Connection:
+        now = instant_text(self._clock.now())
+        return self._save(replace(connection, paused=paused, updated_at=now))
+
+    def _save(self, connection: Connection) -> Connection:
+        try:
+            return self._connections.save(connection)
+        except RowChanged:
+            raise Conflict(
+                f"{connection.slug} was changed by somebody else just now; read it and try again."
+            ) from None
+
+    def _reschedule(self, connection: Connection) -> None:
+        """A new schedule begins with a pull; where a run is at work, its end sets the next one."""
+        states = self._states.read(connection.tenant, connection.uid)
+        due = instant_text(self._clock.now()) if connection.schedule != Schedule() else ""
+        for entity, state in states.entities.items() if states else ():
+            if not state.lease_run:
+                try:
+                    self._states.save_entity(
+                        connection.tenant, connection.uid, entity, replace(state, due=due)
+                    )
+                except RowChanged:
+                    continue  # a run has just taken it
+
+    def mend(self, connection: Connection) -> None:
+        """After a saved credential or a successful test: nothing waits for a person any more."""
+        states = self._states.read(connection.tenant, connection.uid)
+        if states is None:
+            return
+        try:
+            if states.connection.health != "ok" or states.connection.failures:
+                well = ConnectionState(more=states.connection.more, etag=states.connection.etag)
+                self._states.save_connection(connection.tenant, connection.uid, well)
+            for entity, state in states.entities.items():
+                if state.waits:
+                    again = replace(state, waits=False, problem=None)
+                    self._states.save_entity(connection.tenant, connection.uid, entity, again)
+        except RowChanged:
+            return  # a worker has just recorded what it found
+
+    def delete(self, connection: Connection) -> None:
+        """The connection, its secrets and its state; its records stay, their links as they were."""
+        self._connections.delete(connection)
+        self._secrets.delete(connection.tenant.name, connection.uid)
+        self._states.remove(connection.tenant, connection.uid)
+        self._keys.release_slug(connection.tenant, connection.slug)
+
+    def ensure_default(self, default: DefaultConnection) -> None:
+        """The connection `dynamics365` as the settings describe it; made, or brought up to date."""
+        slug, tenant = "dynamics365", DEFAULT_TENANT
+        uid = derived_id(tenant.name, "settings", slug)
+        schedule = Schedule(minutes=default.minutes)
+        wanted = Wanted(default.settings, {"client_secret": default.client_secret}, schedule=schedule)
+        present = self._connections.get(tenant, uid)
+        if present is None:
+            if not self._keys.claim_slug(tenant, slug, uid):
+                return  # a person has made a connection of that name: theirs stays
+            kind = self._connector_class(slug)
+            now = instant_text(self._clock.now())
+            made = Connection(tenant, uid, slug, slug, wanted.settings, _all_pulled(kind), schedule, now, now)
+            self._check(kind, made, wanted.secrets)
+            self._save_new(made, wanted.secrets)
+            return
+        held = self._secrets.get(tenant.name, uid) or {}
+        if (
+            present.settings != wanted.settings
+            or dict(held) != wanted.secrets
+            or present.schedule != schedule
+        ):
+            self.update(present, wanted)
+
+    def _check(self, kind: type[Connector], connection: Connection, secrets: Mapping[str, str]) -> None:
+        """Everything against the connector's declaration, an error per field; then the connector opens it."""
+        errors = [
+            *_setting_errors(kind, connection.settings, secrets),
+            *_entity_errors(kind, connection.entities),
+        ]
+        if errors:
+            raise BadRequest(errors[0].message, errors=errors)
+        check_schedule(connection.schedule)
+        for each in kind.settings:
+            if each.kind == "url" and connection.settings.get(each.name):
+                try:
+                    self._check_address(connection.settings[each.name])
+                except BadRequest as error:
+                    raise BadRequest.field(
+                        f"settings.{each.name}", f"settings.{each.name}: {error.message}"
+                    ) from None
+        try:
+            kind(account_of(connection, secrets), self._tools)
+        except BadRequest:
+            raise
+        except HubError as error:
+            raise BadRequest.field("settings", f"settings: {error.message}") from None
+
+
+def _all_pulled(kind: type[Connector]) -> dict[str, Direction]:
+    return dict.fromkeys(kind.entities, "pull")
+
+
+def _setting_errors(
+    kind: type[Connector], settings: Mapping[str, str], secrets: Mapping[str, str]
+) -> list[FieldError]:
+    errors = []
+    for place, values, secret in (("settings", settings, False), ("secrets", secrets, True)):
+        declared = {each.name: each for each in kind.settings if each.secret == secret}
+        for name, value in values.items():
+            path = f"{place}.{name}"
+            if name not in declared:
+                other = any(each.name == name for each in kind.settings)
+                where = f"belongs to {'settings' if secret else 'secrets'}" if other else "is unknown"
+                errors.append(
+                    FieldError(path, f"{path}: {where}; {kind.label} has {', '.join(declared)} here.")
+                )
+            elif len(value) > MAX_SETTING:
+                errors.append(FieldError(path, f"{path}: is longer than {MAX_SETTING} characters."))
+            elif value and declared[name].kind == "url" and not _is_address(value):
+                errors.append(FieldError(path, f"{path}: expected an address such as https://example.com."))
+        errors.extend(
+            FieldError(f"{place}.{name}", f"{place}.{name}: is missing ({each.label}).")
+            for name, each in declared.items()
+            if each.required and not values.get(name)
+        )
+    return errors
+
+
+def _is_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("https", "http") and bool(parts.hostname) and not parts.query and not parts.fragment
+    )
+
+
+def _entity_errors(kind: type[Connector], entities: Mapping[str, Any]) -> Sequence[FieldError]:
+    known = ", ".join(kind.entities)
+    unknown = [name for name in entities if name not in kind.entities]
+    if not entities:
+        return [FieldError("entities", f"entities: name at least one of {known}.")]
+    return [
+        FieldError(
+            f"entities.{name}", f"entities.{name}: {kind.label} has no such entity here; it has {known}."
+        )
+        for name in unknown
+    ]

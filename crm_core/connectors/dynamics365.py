@@ -1,0 +1,516 @@
+"""Microsoft Dynamics 365 / Dataverse over its Web API (OData 4).
+
+Sources: Microsoft's "Use the Microsoft Dataverse Web API" and "Use change tracking to synchronize data with
+external systems"; table and column facts from the Common Data Model.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from crm_core.connector import (
+    Account,
+    Answer,
+    Change,
+    Connector,
+    Cursor,
+    Order,
+    Page,
+    Query,
+    QueryPage,
+    Setting,
+    Tools,
+    Write,
+)
+from crm_core.errors import (
+    BadAnswer,
+    BadRequest,
+    CursorExpired,
+    FieldError,
+    HubError,
+    NotSupported,
+    RecordGone,
+    Rejected,
+    Unavailable,
+    VendorError,
+    VersionMismatch,
+)
+from crm_core.model.entities import ACCOUNT
+from crm_core.model.fields import Type, instant_text, parse_instant
+from crm_core.model.mapping import EntityMap, FieldMap, NativeField, required_names
+from crm_core.protocols.auth import ClientCredentials
+from crm_core.protocols.guard import Origins
+from crm_core.protocols.odata import GUID_TYPE, Column, check_guid, filter_text, key_segment
+from crm_core.protocols.rest import Rest, explain_status
+
+DEFAULT_VERSION = "v9.2"
+MAX_PAGE = 5000
+"""Rows of a page at most (Page results: odata.maxpagesize)."""
+IDS_PER_READ = 50
+"""Ids of one point read: keeps the URL far below the limit of 32,768 characters."""
+OVERLAP = timedelta(minutes=5)
+"""How far the feed by modifiedon reads back: rows committed late bear an earlier time."""
+MAX_SEEN = 300
+"""Rows of the overlap that the cursor remembers; what it forgets is read again and found unchanged."""
+
+_INDUSTRIES = (
+    "Accounting", "Agriculture and Non-petrol Natural Resource Extraction", "Broadcasting Printing and Publishing",
+    "Brokers", "Building Supply Retail", "Business Services", "Consulting", "Consumer Services",
+    "Design, Direction and Creative Management", "Distributors, Dispatchers and Processors",
+    "Doctor's Offices and Clinics", "Durable Manufacturing", "Eating and Drinking Places", "Entertainment Retail",
+    "Equipment Rental and Leasing", "Financial", "Food and Tobacco Processing",
+    "Inbound Capital Intensive Processing", "Inbound Repair and Services", "Insurance", "Legal Services",
+    "Non-Durable Merchandise Retail", "Outbound Consumer Service", "Petrochemical Extraction and Distribution",
+    "Service Retail", "SIG Affiliations", "Social Services", "Special Outbound Trade Contractors", "Specialty Realty",
+    "Transportation", "Utility Creation and Distribution", "Vehicle Retail", "Wholesale",
+)  # fmt: skip
+
+# customertypecode 11 (Vendor) and the like have no name of their own here and stay "native:11".
+_ACCOUNT_KINDS = {1: "competitor", 3: "customer", 5: "partner", 8: "prospect", 10: "supplier", 12: "other"}
+
+ACCOUNTS = EntityMap(
+    ACCOUNT,
+    remote="accounts",
+    key="accountid",
+    modified="modifiedon",
+    version="versionnumber",
+    fields=(
+        FieldMap("name", "name", length=160),
+        FieldMap("number", "accountnumber", length=20),
+        FieldMap("email", "emailaddress1", length=100),
+        FieldMap("phone", "telephone1", length=50),
+        FieldMap("website", "websiteurl", length=200),
+        FieldMap("industry", "industrycode", names=dict(enumerate(_INDUSTRIES, 1))),
+        FieldMap("kind", "customertypecode", names=_ACCOUNT_KINDS),
+        FieldMap("employees", "numberofemployees"),
+        FieldMap("annual_revenue", "revenue"),
+        FieldMap("street", "address1_line1", length=250),
+        FieldMap("street2", "address1_line2", length=250),
+        FieldMap("city", "address1_city", length=80),
+        FieldMap("state", "address1_stateorprovince", length=50),
+        FieldMap("postal_code", "address1_postalcode", length=20),
+        FieldMap("country", "address1_country", length=80),
+        FieldMap("parent_id", "_parentaccountid_value", bind="parentaccountid", bind_path="accounts"),
+        FieldMap(
+            "primary_contact_id", "_primarycontactid_value", bind="primarycontactid", bind_path="contacts"
+        ),
+        FieldMap("description", "description", length=2000),
+        FieldMap("status", "statecode", names={0: "active", 1: "inactive"}),
+        FieldMap("status_reason", "statuscode", writable=False),
+        FieldMap("created_at", "createdon", writable=False),
+        FieldMap("updated_at", "modifiedon", writable=False),
+    ),
+)
+
+# AttributeType of EntityDefinitions -> how its literals are written. Others can't be filtered or written here.
+_NATIVE_TYPES: Mapping[str, str] = {
+    "String": Type.TEXT,
+    "Memo": Type.TEXT,
+    "Integer": Type.INTEGER,
+    "BigInt": Type.INTEGER,
+    "Picklist": Type.INTEGER,
+    "State": Type.INTEGER,
+    "Status": Type.INTEGER,
+    "Decimal": Type.DECIMAL,
+    "Double": Type.DECIMAL,
+    "Money": Type.MONEY,
+    "Boolean": Type.BOOLEAN,
+    "DateTime": Type.INSTANT,
+    "Uniqueidentifier": GUID_TYPE,
+    "Lookup": GUID_TYPE,
+    "Customer": GUID_TYPE,
+    "Owner": GUID_TYPE,
+}
+_LOOKUPS = ("Lookup", "Customer", "Owner")
+
+
+class Dynamics365(Connector):
+    name = "dynamics365"
+    label = "Microsoft Dynamics 365"
+    settings = (
+        Setting("base_url", "Environment URL", "url", help="Such as https://yourorg.crm.dynamics.com"),
+        Setting("tenant_id", "Directory (tenant) id"),
+        Setting("client_id", "Application (client) id"),
+        Setting("client_secret", "Client secret", secret=True),
+        Setting("api_version", "Web API version", required=False, default=DEFAULT_VERSION),
+        Setting(
+            "authority",
+            "Sign-in address",
+            "url",
+            required=False,
+            default="https://login.microsoftonline.com",
+            help="Another one only for a sovereign cloud",
+        ),
+    )
+    # Hosts of Dataverse in the public and the sovereign clouds, and of their sign-in services.
+    origins = (".dynamics.com", ".dynamics.cn", ".microsoftdynamics.us", ".appsplatform.us")
+    sign_in_origins = (
+        "login.microsoftonline.com",
+        "login.microsoftonline.us",
+        "login.partner.microsoftonline.cn",
+    )
+    entities: ClassVar = {"account": ACCOUNTS}
+    ordered_versions = True
+    default_minutes = 60
+
+    def __init__(self, account: Account, tools: Tools) -> None:
+        settings = account.settings
+        base = settings["base_url"].rstrip("/")
+        origins = Origins(self.origins, account.confirmed_origin, tools.allow_loopback)
+        origins.check(base)
+        auth = ClientCredentials(
+            account,
+            tools,
+            authority=settings.get("authority") or "https://login.microsoftonline.com",
+            tenant_id=settings["tenant_id"],
+            client_id=settings["client_id"],
+            client_secret=account.secrets.get("client_secret", ""),
+            scope=f"{base}/.default",
+            origins=Origins(self.sign_in_origins, account.confirmed_origin, tools.allow_loopback),
+            system=self.name,
+        )
+        version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
+        self._path = f"/api/data/{version}/"
+        self._rest = Rest(
+            account, tools, system=self.name, base_url=f"{base}{self._path}", auth=auth, origins=origins,
+            explain=self.explain,
+        )  # fmt: skip
+        self._tools = tools
+        self._described: dict[str, Mapping[str, NativeField]] = {}
+
+    # --- verbs ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> Mapping[str, Any]:
+        answer: dict[str, Any] = self._call("GET", "WhoAmI").json()
+        return {"user_id": answer.get("UserId", ""), "organization_id": answer.get("OrganizationId", "")}
+
+    def describe(self, entity: str) -> Mapping[str, NativeField]:
+        """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
+        if entity not in self._described:
+            rows = self._call(
+                "GET",
+                f"EntityDefinitions(LogicalName='{self.entity_map(entity).entity.name}')/Attributes",
+                query=[
+                    ("$select", "LogicalName,AttributeType,IsValidForCreate,IsValidForUpdate,IsValidForRead")
+                ],
+            ).json()["value"]
+            self._described[entity] = {
+                field.name: field
+                for row in rows
+                if row.get("IsValidForRead", True)
+                for field in [_native_field(row)]
+            }
+        return self._described[entity]
+
+    def query(self, entity: str, query: Query) -> QueryPage:
+        emap = self.entity_map(entity)
+        columns = self._columns(emap)
+        if query.cursor is not None:
+            options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
+        else:
+            options = self._options(emap, query, columns)
+        prefer = f"odata.maxpagesize={min(query.top, MAX_PAGE)}"
+        body = self._call("GET", emap.remote, query=options, headers={"Prefer": prefer}).json()
+        following = self._following(body.get("@odata.nextLink"), emap)
+        return QueryPage(
+            [self._change(emap, row) for row in _rows(body)], {"next": following} if following else None
+        )
+
+    def _options(self, emap: EntityMap, query: Query, columns: "_Columns") -> list[tuple[str, str]]:
+        selected = [columns(name, "select").native for name in query.select]
+        names = [emap.key, *selected, emap.version] if selected else _select(emap)
+        options = [("$select", ",".join(dict.fromkeys(names)))]
+        if query.filter is not None:
+            options.append(("$filter", filter_text(query.filter, columns)))
+        # The key as the last term makes pages stable (Dataverse: "Page results").
+        orders = [*query.orderby, Order(emap.key)]
+        terms = {
+            (
+                columns(order.field, "orderby").native if order.field != emap.key else emap.key
+            ): order.descending
+            for order in orders
+        }
+        options.append(
+            ("$orderby", ",".join(f"{name} {'desc' if down else 'asc'}" for name, down in terms.items()))
+        )
+        return options
+
+    def get(self, entity: str, rid: str) -> Change:
+        emap = self.entity_map(entity)
+        path = key_segment(emap.remote, check_guid(rid))
+        return self._change(
+            emap, self._call("GET", path, query=[("$select", ",".join(_select(emap)))]).json()
+        )
+
+    def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
+        emap = self.entity_map(entity)
+        found: dict[str, Change] = {}
+        for start in range(0, len(rids), IDS_PER_READ):
+            ids = [check_guid(rid) for rid in rids[start : start + IDS_PER_READ]]
+            options = [
+                ("$select", ",".join(_select(emap))),
+                ("$filter", " or ".join(f"{emap.key} eq {each}" for each in ids)),
+            ]
+            for row in _rows(self._call("GET", emap.remote, query=options).json()):
+                change = self._change(emap, row)
+                found[change.rid] = change
+        return found
+
+    def create(self, entity: str, write: Write) -> Change:
+        """With an id of ours and If-None-Match: a create whose answer was lost can be repeated, and is made once."""
+        emap = self.entity_map(entity)
+        rid = self._tools.ids.uuid()
+        try:
+            return self._write(emap, rid, write, {"If-None-Match": "*"}, repeatable=True)
+        except VersionMismatch:
+            return self.get(entity, rid)  # an earlier try was carried out
+
+    def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
+        """If-Match always: without it the PATCH of a missing record would create one."""
+        emap = self.entity_map(entity)
+        headers = {"If-Match": if_match or "*"}
+        return self._write(emap, check_guid(rid), write, headers, repeatable=not if_match)
+
+    def _write(
+        self, emap: EntityMap, rid: str, write: Write, headers: Mapping[str, str], *, repeatable: bool
+    ) -> Change:
+        answer = self._call(
+            "PATCH",
+            key_segment(emap.remote, rid),
+            query=[("$select", ",".join(_select(emap)))],
+            headers={**headers, "Prefer": "return=representation"},
+            json={**emap.outward(write.fields), **write.native},
+            repeatable=repeatable,
+        )
+        return self._change(emap, answer.json())
+
+    def delete(self, entity: str, rid: str, if_match: str = "") -> None:
+        emap = self.entity_map(entity)
+        headers = {"If-Match": if_match} if if_match else {}
+        self._call("DELETE", key_segment(emap.remote, check_guid(rid)), headers=headers)
+
+    # --- changes -------------------------------------------------------------------------------------------------
+
+    def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
+        """By delta link where the table tracks changes, else by modifiedon.
+
+        Cursors: {"delta": query of the delta or next link}, or {"since", "seen"} with {"next", "newest"} between pages.
+        """
+        emap = self.entity_map(entity)
+        try:
+            if cursor is None:
+                return self._begin(emap, size)
+            if "delta" in cursor:
+                return self._tracked(emap, str(cursor["delta"]), size)
+            return self._by_time(emap, cursor, size)
+        except (Rejected, RecordGone) as error:
+            if cursor is None or not ({"delta", "next"} & cursor.keys()):
+                raise
+            # The vendor names no code for a token out of its window (default 7 days); what else a link of its own
+            # could be refused for shows again when the full run asks afresh.
+            raise CursorExpired(error.message, system=self.name, vendor_status=error.vendor_status) from None
+
+    def _begin(self, emap: EntityMap, size: int) -> Page:
+        options = [("$select", ",".join(_select(emap)))]
+        try:
+            return self._tracked(emap, options, size)
+        except (Rejected, NotSupported):
+            return self._by_time(emap, {"since": "", "seen": {}}, size)  # the table does not track changes
+
+    def _tracked(self, emap: EntityMap, options: Sequence[tuple[str, str]] | str, size: int) -> Page:
+        prefer = f"odata.track-changes,odata.maxpagesize={min(size, MAX_PAGE)}"
+        body = self._call("GET", emap.remote, query=options, headers={"Prefer": prefer}).json()
+        changes = [self._entry(emap, row) for row in _rows(body)]
+        following = self._following(body.get("@odata.nextLink"), emap)
+        if following:
+            return Page(changes, {"delta": following}, more=True)
+        delta = self._following(body.get("@odata.deltaLink"), emap)
+        if delta:
+            return Page(changes, {"delta": delta}, more=False)
+        # A server that does not track changes may just leave the link out; the order by time is safe to go on from.
+        return Page(changes, {"since": "", "seen": {}}, more=True)
+
+    def _entry(self, emap: EntityMap, row: Mapping[str, Any]) -> Change:
+        if str(row.get("@odata.context", "")).endswith("/$deletedEntity"):
+            return Change(str(row["id"]).lower(), None)
+        return self._change(emap, row)
+
+    def _by_time(self, emap: EntityMap, cursor: Cursor, size: int) -> Page:
+        """Ordered by (modifiedon, id), from `since` less the overlap; rows that the cursor has seen are dropped."""
+        since, seen = str(cursor["since"]), dict(cursor["seen"])
+        if "next" in cursor:
+            options: Sequence[tuple[str, str]] | str = str(cursor["next"])
+        else:
+            options = [
+                ("$select", ",".join(_select(emap))),
+                ("$orderby", f"{emap.modified} asc,{emap.key} asc"),
+            ]
+            if since:
+                start = instant_text(parse_instant(since) - OVERLAP)
+                options.append(("$filter", f"{emap.modified} ge {start}"))
+        prefer = f"odata.maxpagesize={min(size, MAX_PAGE)}"
+        body = self._call("GET", emap.remote, query=options, headers={"Prefer": prefer}).json()
+        read = [self._change(emap, row) for row in _rows(body)]
+        newest = max([str(cursor.get("newest") or since), *(change.modified for change in read)])
+        fresh = [change for change in read if seen.get(change.rid, ("",))[0] != change.version]
+        seen |= {change.rid: (change.version, change.modified) for change in read}
+        following = self._following(body.get("@odata.nextLink"), emap)
+        kept = _recent(seen, newest)
+        if following:
+            paging = {"next": following, "since": since, "newest": newest, "seen": kept}
+            return Page(fresh, paging, more=True)
+        return Page(fresh, {"since": newest, "seen": kept}, more=False)
+
+    # --- the wire ------------------------------------------------------------------------------------------------
+
+    def _call(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Answer:
+        odata = {"OData-MaxVersion": "4.0", "OData-Version": "4.0"}
+        return self._rest.call(method, path, headers={**odata, **(headers or {})}, **more)
+
+    def _following(self, link: Any, emap: EntityMap) -> str:
+        """The query of a link to more of the same collection, "" without one. Its host and path are not followed."""
+        if not link:
+            return ""
+        parts = urlsplit(str(link))
+        if parts.path.rstrip("/").rpartition("/")[2].lower() != emap.remote:
+            raise BadAnswer(f"The link to the next page leads to {parts.path!r}.", system=self.name)
+        # Sent again as it came, but as valid URL text: some servers leave spaces and quotes in it.
+        return "&".join(
+            f"{quote(name, safe='$')}={quote(value, safe='')}"
+            for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        )
+
+    def _change(self, emap: EntityMap, row: Mapping[str, Any]) -> Change:
+        try:
+            rid = str(row[emap.key]).lower()
+        except KeyError:
+            raise BadAnswer(f"A record without {emap.key} came back.", system=self.name) from None
+        try:
+            fields = emap.inward(row)
+            problem = ""
+        except ValueError as error:
+            fields, problem = {}, f"The remote's value can't be read: {error}."
+        return Change(
+            rid,
+            fields,
+            version=str(row.get(emap.version, "")),
+            modified=str(row.get(emap.modified) or ""),
+            etag=str(row.get("@odata.etag", "")),
+            raw=row,
+            problem=problem,
+        )
+
+    def _columns(self, emap: EntityMap) -> "_Columns":
+        return _Columns(self, emap)
+
+    def explain(self, answer: Answer) -> HubError:
+        """By status, refined by Dataverse's codes (Web API: "Parse errors from the response")."""
+        error = explain_status(answer, self.name)
+        if not isinstance(error, VendorError):
+            return error
+        code = error.vendor_code.lower()
+        vendor: dict[str, Any] = {
+            "system": self.name,
+            "vendor_status": answer.status,
+            "vendor_code": error.vendor_code,
+            "request_id": error.request_id,
+        }
+        # A deadlock or timeout of the vendor's database is passing, whatever the status says.
+        if code in ("0x80044150", "0x80044151"):
+            return Unavailable(error.message, **vendor)
+        if answer.status == 501:
+            return NotSupported(error.message)
+        if answer.status == 405:
+            return Rejected(error.message, **vendor)
+        if answer.status == 404 and code not in ("0x80040217", "0x80060891", ""):
+            return BadAnswer(error.message, **vendor)
+        if isinstance(error, Rejected):
+            error.errors = self._field_errors(error.message)
+        return error
+
+    def _field_errors(self, message: str) -> tuple[FieldError, ...]:
+        """The columns that a refusal names, by their canonical names."""
+        named = re.findall(
+            r"property named '(\w+)'|'(\w+)' attribute|attribute '(\w+)'|property '(\w+)'", message
+        )
+        errors = []
+        for native in dict.fromkeys(name for names in named for name in names if name):
+            found = next((each for emap in self.entities.values() if (each := emap.find(native))), None)
+            errors.append(FieldError(found.field if found else native, message))
+        return tuple(errors)
+
+
+class _Columns:
+    """Resolves names of requests: canonical, declared native, or in the remote's own metadata, asked for when needed."""
+
+    def __init__(self, connector: Dynamics365, emap: EntityMap) -> None:
+        self._connector = connector
+        self._emap = emap
+
+    def __call__(self, name: str, parameter: str = "filter") -> Column:
+        each = self._emap.find(name)
+        if each is not None:
+            return Column(name, each.native, self._type(each), each.values)
+        if name in ("id", self._emap.key):
+            return Column(name, self._emap.key, GUID_TYPE, {})
+        described = self._connector.describe(self._emap.entity.name).get(name)
+        if described is None or described.type not in _EXPECTED_TYPES:
+            known = ", ".join(self._emap.by_field)
+            raise BadRequest.field(
+                parameter,
+                f"{parameter}: '{name}' is no field of {self._emap.entity.name}; known are {known}.",
+            )
+        return Column(name, name, described.type, {})
+
+    def _type(self, each: FieldMap) -> str:
+        if each.bind:
+            return GUID_TYPE
+        if each.names or each.native == "statuscode":
+            return Type.INTEGER
+        return self._emap.entity.by_name[each.field].type
+
+
+_EXPECTED_TYPES = frozenset(_NATIVE_TYPES.values())
+
+
+def _native_field(row: Mapping[str, Any]) -> NativeField:
+    kind = str(row.get("AttributeType", ""))
+    name = str(row["LogicalName"])
+    if kind in _LOOKUPS:
+        return NativeField(f"_{name}_value", GUID_TYPE, writable=False)
+    writable = bool(row.get("IsValidForCreate") or row.get("IsValidForUpdate")) and kind in _NATIVE_TYPES
+    return NativeField(name, _NATIVE_TYPES.get(kind, kind), writable)
+
+
+def _select(emap: EntityMap) -> list[str]:
+    return required_names(emap.fields, emap.key, emap.modified, emap.version)
+
+
+def _rows(body: Any) -> Sequence[Mapping[str, Any]]:
+    rows = body.get("value") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadAnswer("The answer has no list of records.", system=Dynamics365.name)
+    return rows
+
+
+def _recent(seen: Mapping[str, Sequence[str]], newest: str) -> dict[str, list[str]]:
+    """What the next read of the overlap will meet again, newest first, not more than the cursor should hold."""
+    if not newest:
+        return {}
+    start = instant_text(parse_instant(newest) - OVERLAP)
+    recent = sorted(
+        (item for item in seen.items() if item[1][1] >= start), key=lambda item: item[1][1], reverse=True
+    )
+    return {rid: [version, modified] for rid, (version, modified) in recent[:MAX_SEEN]}
+
+
+def normal_version(text: str) -> str:
+    """`v9.2` for 9.2 and v9.2 alike; raises BadRequest for what is no version."""
+    match = re.fullmatch(r"v?(\d{1,2})\.(\d{1,2})", text.strip().lower())
+    if not match:
+        raise BadRequest.field("api_version", "api_version: expected a version such as v9.2.")
+    return f"v{match[1]}.{match[2]}"

@@ -1,0 +1,1 @@
+"""The rim: Azure Functions in, calls of the hub, HTTP out. No decisions about data are made here."""

@@ -1,0 +1,322 @@
+"""The composition root: makes the parts from the settings and hands them to each other. Nothing else wires."""
+
+import importlib
+import json
+import pkgutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any
+
+from crm_core import connectors
+from crm_core.connection_admin import ConnectionAdmin, account_of
+from crm_core.connector import Connector, Tools
+from crm_core.errors import BadRequest, Conflict, Misconfigured, NotFound
+from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
+from crm_core.model.fields import instant_text
+from crm_core.model.state import Mode, Run
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, Table
+from crm_core.protocols.guard import Guard
+from crm_core.protocols.http import Http
+from crm_core.settings import Settings
+from crm_core.storage import layout
+from crm_core.storage.azure import AzureBlob, AzureQueue, AzureTable, StorageAccount, managed_identity
+from crm_core.storage.connections import Connections
+from crm_core.storage.journal import DeadLetters, Stats
+from crm_core.storage.keys import Keys
+from crm_core.storage.records import Records
+from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
+from crm_core.storage.state import RunStore, StateStore
+from crm_core.sync import jobs, schedule
+from crm_core.sync.engine import Engine, Job, Opened, Tuning
+from crm_core.system import SystemClock, SystemIds, ThreadPool
+
+CACHE_SECONDS = 60.0
+"""How long a process uses its copy of a connection without reading it again."""
+TOKEN_HOURS = 24
+FLUSH_SECONDS = 15.0
+
+
+def connector_names() -> list[str]:
+    """Every connector there is: the modules of the package, not imported yet."""
+    return sorted(module.name for module in pkgutil.iter_modules(connectors.__path__))
+
+
+def connector_class(name: str) -> type[Connector]:
+    """Raises NotFound that lists what there is."""
+    if name not in connector_names():
+        raise NotFound(f"There is no connector '{name}'; there are {', '.join(connector_names())}.")
+    module = importlib.import_module(f"{connectors.__name__}.{name}")
+    for found in vars(module).values():
+        if isinstance(found, type) and issubclass(found, Connector) and found.__dict__.get("name") == name:
+            return found
+    raise Misconfigured(f"The module of connector '{name}' holds no connector of that name.")
+
+
+class Hub:
+    """One per process. `connect` is for live calls, `engine` for sync, `admin` for connections."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        pool: Pool | None = None,
+        table: Table | None = None,
+        queue: Queue | None = None,
+        blob: Blob | None = None,
+    ) -> None:
+        """Calls nobody. Raises Misconfigured for an encryption key of a wrong form."""
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.ids = ids or SystemIds()
+        self.pool = pool or ThreadPool()
+        account = _storage_account(settings)
+        self.table = table or AzureTable(account)
+        self.queue = queue or AzureQueue(account)
+        self.cipher = Cipher(parse_key(settings.encryption_key, "INTEGRATION_ENCRYPTION_KEY"))
+        self.secrets = LocalSecrets(self.table, self.cipher)
+        self.connections = Connections(self.table)
+        self.keys = Keys(self.table)
+        self.states = StateStore(self.table)
+        self.runs = RunStore(self.table)
+        self.records = Records(self.table, self.pool)
+        self.stats = Stats(self.table, self.clock, settings.instance)
+        guard = Guard(settings.allow_loopback, settings.allow_private_hosts)
+        self.tools = Tools(
+            Http(guard, self.clock, ca_bundle=settings.ca_bundle),
+            StoredTokens(self.table, self.cipher),
+            self.clock,
+            self.ids,
+            settings.allow_loopback,
+            settings.ca_bundle,
+        )
+        self.engine = Engine(
+            self.records,
+            self.states,
+            self.runs,
+            DeadLetters(self.table, self.clock, self.ids),
+            self.queue,
+            blob or AzureBlob(account, layout.CONTAINER),
+            self.clock,
+            self.ids,
+            self.pool,
+            self.open,
+            _tuning(settings.tuning),
+        )
+        self.admin = ConnectionAdmin(
+            self.connections,
+            self.keys,
+            self.secrets,
+            self.states,
+            self.clock,
+            self.ids,
+            self.tools,
+            connector_class,
+            guard.check_url,
+        )
+        self._opened: dict[tuple[Tenant, str], tuple[Opened, float]] = {}
+        self._lock = threading.Lock()
+        self._prepared = False
+        self._unsaved = Meter()
+        self._flush_at = 0.0
+
+    # --- connections ---------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Once per process: the default connection that the settings describe exists as they say."""
+        if self._prepared:
+            return
+        if self.settings.dynamics is not None:
+            self.admin.ensure_default(self.settings.dynamics)
+        self._prepared = True
+
+    def open(self, tenant: Tenant, uid: str) -> Opened | None:
+        """A connection and its connector; None if it is gone. The copy is at most 60 s old.
+
+        The connector is kept while neither the connection nor its secrets change, and with it its token.
+        """
+        now = self.clock.monotonic()
+        held = self._opened.get((tenant, uid))
+        if held is not None and now - held[1] < CACHE_SECONDS:
+            return held[0]
+        connection = self.connections.get(tenant, uid)
+        if connection is None:
+            self._opened.pop((tenant, uid), None)
+            return None
+        if held is not None and held[0].connection.etag == connection.etag:
+            opened = held[0]
+        else:
+            opened = self._opened_anew(connection)
+        self._opened[tenant, uid] = (opened, now)
+        return opened
+
+    def _opened_anew(self, connection: Connection) -> Opened:
+        secrets = self.secrets.get(connection.tenant.name, connection.uid) or {}
+        kind = connector_class(connection.connector)
+        return Opened(connection, kind(account_of(connection, secrets), self.tools))
+
+    def forget(self, connection: Connection) -> None:
+        """After a change here: the next use reads it again."""
+        self._opened.pop((connection.tenant, connection.uid), None)
+
+    def connect(self, tenant: Tenant, name: str) -> Opened:
+        """By slug or uid, or "" for the only (or default) connection; raises NotFound or BadRequest."""
+        uid = self.admin.uid_of(tenant, name) if name else self._default(tenant)
+        opened = self.open(tenant, uid)
+        if opened is None:
+            raise NotFound(f"There is no connection '{name}'; GET /api/integrations lists them.")
+        return opened
+
+    def _default(self, tenant: Tenant) -> str:
+        known = list(self.connections.every(tenant))
+        if not known:
+            raise NotFound("There is no connection yet; make one by POST /api/integrations.")
+        if len(known) == 1:
+            return known[0].uid
+        if self.settings.dynamics is not None:
+            for connection in known:
+                if connection.slug == "dynamics365":
+                    return connection.uid
+        slugs = ", ".join(connection.slug for connection in known)
+        raise BadRequest.field(
+            "connection", f"connection: say which one, by ?connection=; there are {slugs}."
+        )
+
+    # --- sync ----------------------------------------------------------------------------------------------------
+
+    def start_run(self, tenant: Tenant, name: str, entities: Sequence[str], mode: Mode, origin: str) -> Run:
+        """Puts a run on its way: one per entity, and a parent if they are several. Gives what the caller follows.
+
+        Raises NotFound, BadRequest, and Conflict that names the run of the same mode which is at work.
+        """
+        connection = self.connect(tenant, name).connection
+        wanted = list(dict.fromkeys(entities or connection.entities))
+        for entity in wanted:
+            if entity not in connection.entities:
+                known = ", ".join(connection.entities)
+                raise BadRequest.field(
+                    "entities", f"entities: {connection.slug} has no '{entity}'; it has {known}."
+                )
+        if connection.paused:
+            raise Conflict(
+                f"The connection {connection.slug} is paused; resume it by POST /api/integrations/{connection.slug}/resume."
+            )
+        self._refuse_second(tenant, connection, wanted, mode)
+        runs = [self._new_run(connection, entity, mode, origin) for entity in wanted]
+        for run in runs:
+            self.runs.insert(tenant, run)
+        followed = runs[0]
+        if len(runs) > 1:
+            followed = replace(
+                self._new_run(connection, "", mode, origin), children=tuple(run.id for run in runs)
+            )
+            self.runs.insert(tenant, followed)
+        for run in runs:
+            self.engine.send(layout.FRESH, Job("pull", tenant, connection.uid, run.entity, run.id))
+        return followed
+
+    def _refuse_second(
+        self, tenant: Tenant, connection: Connection, entities: Sequence[str], mode: Mode
+    ) -> None:
+        states = self.states.read(tenant, connection.uid)
+        if states is None:
+            raise NotFound(f"The connection {connection.slug} is being deleted.")
+        now = self.clock.now()
+        for entity in entities:
+            state = states.entities.get(entity)
+            if state is None or not state.lease_run or schedule.lapsed(state, now):
+                continue
+            running = self.runs.get(tenant, state.lease_run)
+            if (
+                running is not None
+                and not running.ended
+                and running.mode == mode
+                and running.origin != "schedule"
+            ):
+                raise Conflict(
+                    f"Run {running.id} is doing this for {entity} now; follow it at /api/runs/{running.id}."
+                )
+
+    def _new_run(self, connection: Connection, entity: str, mode: Mode, origin: str) -> Run:
+        now = self.clock.now()
+        run_id = layout.newest_first(int(now.timestamp() * 1000), self.ids.uuid())
+        return Run(run_id, connection.uid, entity, mode, origin=origin, created_at=instant_text(now))
+
+    def tick(self) -> int:
+        self.prepare()
+        return schedule.tick(self.engine)
+
+    def handle(self, lane: str, body: str, deliveries: int) -> None:
+        jobs.handle(self.engine, lane, body, deliveries)
+
+    def poisoned(self, lane: str, body: str) -> None:
+        jobs.poisoned(self.engine, lane, body)
+
+    # --- figures -------------------------------------------------------------------------------------------------
+
+    def add_figures(self, meter: Meter, *, flush: bool = False) -> None:
+        """Adds what an invocation counted; written to the rollups every 15 s, so that figures cost few calls."""
+        for (name, connection), amount in meter.counts().items():
+            self._unsaved.add(name, connection, amount)
+        with self._lock:
+            now = self.clock.monotonic()
+            if not flush and now < self._flush_at:
+                return
+            self._flush_at = now + FLUSH_SECONDS
+            unsaved, self._unsaved = self._unsaved, Meter()
+            by_connection: dict[str, dict[str, int]] = {}
+            for (name, connection), amount in unsaved.counts().items():
+                by_connection.setdefault(connection, {})[name] = amount
+            for connection, amounts in by_connection.items():
+                self.stats.add(DEFAULT_TENANT, connection, amounts)
+
+    # --- tokens that callers hand back ---------------------------------------------------------------------------
+
+    def seal_token(self, data: Mapping[str, Any], *about: str) -> str:
+        """An opaque, authenticated text for a caller, good for 24 h and only with the same `about`."""
+        expires = instant_text(self.clock.now() + timedelta(hours=TOKEN_HOURS))
+        return self.cipher.seal(json.dumps({"expires": expires, "data": data}).encode(), "skiptoken", *about)
+
+    def open_token(self, token: str, *about: str) -> Mapping[str, Any]:
+        """Raises BadRequest for a token that is not ours, of another query, or too old."""
+        try:
+            content = json.loads(self.cipher.open(token, "skiptoken", *about))
+        except ValueError:
+            raise BadRequest.field(
+                "skiptoken", "skiptoken: belongs to another query or was changed; follow nextLink as it is."
+            ) from None
+        if content["expires"] < instant_text(self.clock.now()):
+            raise BadRequest.field("skiptoken", "skiptoken: is older than 24 hours; begin again without it.")
+        data: Mapping[str, Any] = content["data"]
+        return data
+
+    def close(self) -> None:
+        for part in (self.table, self.queue, self.engine.blob, self.tools.transport, self.pool):
+            close: Callable[[], None] | None = getattr(part, "close", None)
+            if close is not None:
+                close()
+
+
+def _storage_account(settings: Settings) -> StorageAccount:
+    storage = settings.storage
+    if storage.connection_string:
+        return StorageAccount(connection_string=storage.connection_string)
+    return StorageAccount(
+        table_uri=storage.table_uri,
+        queue_uri=storage.queue_uri,
+        blob_uri=storage.blob_uri,
+        credential=managed_identity(storage.client_id),
+        ca_bundle=settings.ca_bundle,
+    )
+
+
+def _tuning(values: Mapping[str, float]) -> Tuning:
+    whole = {
+        each.name
+        for each in fields(Tuning)
+        if isinstance(each.default, int) and each.name.endswith("_records")
+    }
+    return Tuning(**{name: int(value) if name in whole else value for name, value in values.items()})  # type: ignore[arg-type]  # whole numbers stand where they belong

@@ -1,0 +1,94 @@
+"""Tenants and connections, as data."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crm_core.errors import BadRequest
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+Direction = Literal["pull"]
+"""Records come from the remote system into the hub."""
+
+
+def check_name(value: str, parameter: str) -> str:
+    """The value, if it can name a tenant or a connection; raises BadRequest that names `parameter`."""
+    if not _NAME.fullmatch(value):
+        raise BadRequest.field(
+            parameter,
+            f"{parameter}: expected a lower-case letter, then at most 39 letters, digits, '-' or '_'.",
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """An organisation. A type, not text, so that no call of the store can forget it."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "tenant")
+
+
+DEFAULT_TENANT = Tenant("default")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a connection is pulled: every `minutes`, or by `cron` (NCRONTAB, UTC). Neither: only by hand."""
+
+    minutes: int | None = None
+    cron: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in (("minutes", self.minutes), ("cron", self.cron))
+            if value is not None
+        }
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One account at one remote system. `slug` is for people; `uid` never changes and names it everywhere else.
+
+    `entities`: canonical name -> direction. `secrets_version`: of the bundle it was saved with.
+    """
+
+    tenant: Tenant
+    uid: str
+    slug: str
+    connector: str
+    settings: Mapping[str, str]
+    entities: Mapping[str, Direction]
+    schedule: Schedule
+    created_at: str
+    updated_at: str
+    secrets_version: str = ""
+    confirmed_origin: str = ""
+    paused: bool = False
+    etag: str = field(default="", compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored, the tenant and the ETag aside. Secrets are elsewhere."""
+        return {
+            "uid": self.uid,
+            "slug": self.slug,
+            "connector": self.connector,
+            "settings": dict(self.settings),
+            "entities": dict(self.entities),
+            "schedule": self.schedule.to_json(),
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "secrets_version": self.secrets_version,
+            "confirmed_origin": self.confirmed_origin,
+            "paused": self.paused,
+        }
+
+    @classmethod
+    def from_json(cls, tenant: Tenant, data: Mapping[str, Any], etag: str) -> "Connection":
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**{**known, "tenant": tenant, "schedule": Schedule(**data["schedule"]), "etag": etag})

@@ -1,0 +1,109 @@
+"""The state of sync, as data: per connection, per connection and entity, and per run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+Health = Literal["ok", "unreachable", "needs_attention"]
+Mode = Literal["incremental", "full"]
+RunStatus = Literal["queued", "running", "succeeded", "failed"]
+COUNTS = ("created", "updated", "deleted", "unchanged", "failed")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something does not work: an error's code and message, and when (RFC 3339)."""
+
+    code: str
+    message: str
+    time: str
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A row's JSON: fields by name, empty ones left out; what newer code wrote stays in `more`."""
+
+    more: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    etag: str = field(default="", compare=False, kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = dict(self.more)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in ("more", "etag") or value in (None, "", {}, ()):
+                continue
+            data[each.name] = vars(value) if isinstance(value, Problem) else value
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], etag: str) -> Self:
+        names = {each.name for each in fields(cls)} - {"more", "etag"}
+        known = {name: value for name, value in data.items() if name in names}
+        if known.get("problem"):
+            known["problem"] = Problem(**known["problem"])
+        more = {name: value for name, value in data.items() if name not in names}
+        return cls(**known, more=more, etag=etag)
+
+
+@dataclass(frozen=True)
+class ConnectionState(_Stored):
+    """`not_before`: no call earlier (RFC 3339). `failures`: in a row, of any entity."""
+
+    health: Health = "ok"
+    not_before: str = ""
+    failures: int = 0
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class EntityState(_Stored):
+    """Checkpoint and lease of one entity of a connection.
+
+    `cursor`: where the next incremental run begins; None before the first load is done. `lease_run`, `lease_until`:
+    the run that works now. `due`: when the next pull begins, "" for never. `known`: records with a live link.
+    `problem` with `waits`: this entity waits for a person.
+    """
+
+    cursor: Mapping[str, Any] | None = None
+    lease_run: str = ""
+    lease_until: str = ""
+    due: str = ""
+    known: int = 0
+    last_success: str = ""
+    last_run: str = ""
+    waits: bool = False
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Run(_Stored):
+    """One execution of a sync of one entity, or the parent of several.
+
+    `cursor`: where a full run goes on. `counts` by name, `calls`: remote and storage. `fresh_start`: the hub has
+    no record of this connection yet. `read`: records read so far. `seen`: blobs with the ids that a full run read.
+    `restarted_at`: `read` when its message was last found to be poison.
+    """
+
+    id: str
+    connection: str
+    entity: str = ""
+    mode: Mode = "incremental"
+    status: RunStatus = "queued"
+    origin: str = ""
+    created_at: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+    cursor: Mapping[str, Any] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+    read: int = 0
+    slices: int = 0
+    fresh_start: bool = False
+    seen: int = 0
+    restarted_at: int = -1
+    children: tuple[str, ...] = ()
+    problem: Problem | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("succeeded", "failed")

@@ -1,0 +1,1 @@
+"""How remote systems speak, without knowing any vendor: guarded HTTP, tokens, the REST client of one connection."""

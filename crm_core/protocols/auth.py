@@ -1,0 +1,323 @@
+"""How a connection proves who it is. `msal` is imported with the first token request."""
+
+import copy
+import hashlib
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+from crm_core.connector import Account, Answer, Request, Tools
+from crm_core.errors import AuthFailed, BadAnswer, HubError, Misconfigured, StoreUnavailable, Unavailable
+from crm_core.protocols.guard import Origins, origin_of, same_origin
+from crm_core.protocols.rest import explain_status, redact
+
+_log = logging.getLogger("crm_core.auth")
+
+RENEW_SECONDS = 300.0
+"""A token is renewed this long before it ends (or after half its life, if that is later)."""
+TOKEN_REQUEST_SECONDS = 15.0
+MAX_REJECTED = 8
+
+# Microsoft Learn, "Microsoft Entra authentication and authorization error codes".
+REMEDIES = {
+    "7000215": "Enter the secret's value, not its id.",
+    "7000222": "The secret has expired: create a new one.",
+    "700016": "The application is not in this tenant: check client id and tenant id.",
+    "90002": "There is no such tenant: check the tenant id.",
+    "500011": "The environment's address is not known in this tenant: check it.",
+}
+
+
+class Auth(Protocol):
+    """The credentials of one connection as headers."""
+
+    def headers(self, force: bool = False, rejected: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        """`force`: those in `rejected` (default: the current ones) were refused, others are needed; the same
+        ones back mean that there are none. Raises AuthFailed, Unavailable, RateLimited, Misconfigured.
+        """
+        ...
+
+    def invalidate(self) -> None:
+        """The current credentials were refused: never use them again."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str = field(repr=False)
+    renew_at: float
+    """Epoch seconds."""
+
+
+class ClientCredentials:
+    """Tokens of Microsoft Entra for an application with a secret (OAuth 2.0 client credentials).
+
+    Looked for in memory, then in the token store, then asked for: one request at a time, however many
+    threads need one. `authority`: such as https://login.microsoftonline.com; `origins`: where the secret may go.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        tools: Tools,
+        *,
+        authority: str,
+        tenant_id: str,
+        client_id: str,
+        client_secret: str,
+        scope: str,
+        origins: Origins,
+        system: str = "",
+    ) -> None:
+        """Calls nobody. Raises Misconfigured for a missing part, a shared tenant name or a strange authority."""
+        named = {"tenant id": tenant_id, "client id": client_id, "client secret": client_secret}
+        for name, value in named.items():
+            if not value:
+                raise Misconfigured(f"The connection has no {name}.")
+        if tenant_id.lower() in {"common", "organizations", "consumers"}:
+            raise Misconfigured(
+                f"The tenant id '{tenant_id}' names no tenant; enter the one of the organisation."
+            )
+        origins.check(authority)
+        self._account = account
+        self._tools = tools
+        self._authority = f"{origin_of(authority)}/{quote(tenant_id, safe='')}"
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._scope = scope
+        self._system = system
+        # Marks a stored token as asked for with exactly these credentials: after a change of the secret
+        # a test must prove the new one, not live on a token of the old.
+        told = f"{self._authority}\n{client_id}\n{client_secret}\n{scope}"
+        self._mark = hashlib.sha256(told.encode()).hexdigest()[:16]
+        self._http = _MsalHttp(tools, self._authority, account.uid, (client_secret,))
+        self._app: Any = None
+        self._lock = threading.Lock()
+        self._held: _Token | None = None
+        self._rejected: tuple[str, ...] = ()
+        self._failures = 0
+        self._failure: HubError | None = None
+
+    def __repr__(self) -> str:
+        return f"ClientCredentials({self._authority}, client_id={self._client_id})"
+
+    def headers(self, force: bool = False, rejected: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        held = self._held
+        if not force and self._good(held):
+            return _bearer(held)
+        refused = ""
+        if force:
+            refused = rejected.get("Authorization", "").removeprefix("Bearer ") if rejected else ""
+            refused = refused or (held.text if held else "")
+        seen = self._failures
+        with self._lock:
+            self._refuse(refused)
+            held = self._held
+            if not self._good(held):
+                if self._failure is not None and self._failures != seen:
+                    # Another thread asked while this one waited: its failure is ours. A copy, because
+                    # every raise adds to an exception's traceback.
+                    raise copy.copy(self._failure)
+                held = self._held = self._stored() or self._asked()
+            return _bearer(held)
+
+    def invalidate(self) -> None:
+        with self._lock:
+            self._refuse(self._held.text if self._held else "")
+            self._held = None
+
+    def _refuse(self, text: str) -> None:
+        if text and text not in self._rejected:
+            # Replaced, never changed: `_good` reads it without the lock.
+            self._rejected = (*self._rejected, text)[-MAX_REJECTED:]
+
+    def _good(self, token: _Token | None) -> bool:
+        return (
+            token is not None
+            and token.text not in self._rejected
+            and self._tools.clock.now().timestamp() < token.renew_at
+        )
+
+    def _stored(self) -> _Token | None:
+        """The token that another instance of the hub left, if it is good."""
+        found = self._tools.tokens.get(self._account.tenant, self._account.uid)
+        if found is None:
+            return None
+        mark, _, text = found[0].partition(" ")
+        token = _Token(text, found[1] - RENEW_SECONDS)
+        return token if mark == self._mark and self._good(token) else None
+
+    def _asked(self) -> _Token:
+        """A new token from the authority, also put into the store. The lock is held."""
+        try:
+            text, seconds = self._read(self._request())
+        except HubError as error:
+            self._failure, self._failures = error, self._failures + 1
+            raise
+        self._failure = None
+        if text in self._rejected:
+            # The authority insists on it; asking on every call would not help.
+            self._rejected = tuple(each for each in self._rejected if each != text)
+        now = self._tools.clock.now().timestamp()
+        try:
+            self._tools.tokens.put(
+                self._account.tenant, self._account.uid, f"{self._mark} {text}", now + seconds
+            )
+        except StoreUnavailable:
+            _log.warning("The token of connection %s is not kept: storage does not answer", self._account.uid)
+        return _Token(text, now + seconds - min(RENEW_SECONDS, seconds / 2))
+
+    def _read(self, result: Mapping[str, Any]) -> tuple[str, float]:
+        """(token, lifetime in seconds); raises BadAnswer if they can't be used."""
+        text, seconds = result.get("access_token"), result.get("expires_in")
+        if (
+            not isinstance(text, str)
+            or not re.fullmatch(r"[\x21-\x7e]+", text)
+            or not isinstance(seconds, int | float)
+            or not 0 < seconds < 1e9
+        ):
+            raise BadAnswer("The token answer has no usable token or lifetime.", system=self._system)
+        return text, float(seconds)
+
+    def _request(self) -> Mapping[str, Any]:
+        """What msal makes of the token endpoint's answer. Raises as `Auth.headers`."""
+        import msal  # type: ignore[import-untyped]  # msal ships no types
+
+        self._http.cache.clear()
+        self._http.last = None
+        try:
+            if self._app is None:
+                self._app = msal.ConfidentialClientApplication(
+                    self._client_id,
+                    client_credential=self._client_secret,
+                    authority=self._authority,
+                    instance_discovery=False,  # the authority was judged by `origins`
+                    azure_region=False,  # or msal looks into the environment
+                    http_client=self._http,
+                    http_cache=self._http.cache,
+                )
+            # msal's own memory would give back the token that was just refused.
+            self._app.remove_tokens_for_client()
+            result: Mapping[str, Any] = self._app.acquire_token_for_client([self._scope])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # msal takes the types of an answer for granted, and its texts quote it; what was answered is
+            # known here.
+            result = {}
+        if "access_token" in result:
+            return result
+        raise self._refusal(self._http.last)
+
+    def _refusal(self, answer: Answer | None) -> HubError:
+        """The error in a refusing answer of the token endpoint."""
+        if answer is None or answer.status < 400:
+            return BadAnswer("The authority's answer is not one of a token endpoint.", system=self._system)
+        told = answer.json()  # an object: checked when it came
+        lines = str(told.get("error_description") or told.get("error") or "").splitlines()
+        line = lines[0] if lines else "The authority gives no reason."
+        code = re.search(r"AADSTS(\d+)", line)
+        number = code[1] if code else ""
+        remedy = REMEDIES.get(number, "")
+        message = redact(line, (self._client_secret,))
+        return AuthFailed(
+            f"{message} {remedy}".strip(),
+            system=self._system,
+            vendor_status=answer.status,
+            vendor_code=number or redact(str(told.get("error", "")))[:100],
+            request_id=re.sub(r"[^\w-]", "", str(told.get("trace_id", "")))[:80],
+        )
+
+
+class _MsalResponse:
+    """What msal reads of an answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.status_code = answer.status
+        self.text = answer.body.decode("utf-8", "replace")
+        self.headers = dict(answer.headers)
+
+    def raise_for_status(self) -> None:
+        """Nothing to do: what msal would raise for was raised before."""
+
+
+class _MsalHttp:
+    """msal's way to the authority: through the hub's transport, to the authority's origin only.
+
+    Raises Unavailable and RateLimited itself, because msal tells them by exceptions of all kinds. `cache`: what
+    msal keeps of answers; emptied before each token request, because the hub has its own rules for trying again.
+    """
+
+    def __init__(self, tools: Tools, authority: str, connection: str, secrets: tuple[str, ...]) -> None:
+        self._tools = tools
+        self._authority = authority
+        self._connection = connection
+        self._secrets = secrets
+        self.last: Answer | None = None
+        self.cache: dict[str, Any] = {}
+
+    def get(
+        self, url: str, params: Any = None, headers: Mapping[str, str] | None = None, **_: Any
+    ) -> _MsalResponse:
+        return self._send("GET", url, params, headers, None)
+
+    def post(
+        self,
+        url: str,
+        params: Any = None,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> _MsalResponse:
+        body = data if isinstance(data, str) else urlencode(data or {})
+        typed = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+        return self._send("POST", url, params, typed, body.encode())
+
+    def close(self) -> None:
+        """The transport is the hub's."""
+
+    def _send(
+        self, method: str, url: str, params: Any, headers: Mapping[str, str] | None, body: bytes | None
+    ) -> _MsalResponse:
+        self.last = None
+        if not same_origin(url, self._authority):
+            # A discovery document could name any token endpoint.
+            raise BadAnswer("The authority names an endpoint at another origin; the secret isn't sent there.")
+        if params:
+            url += ("&" if "?" in url else "?") + urlencode(params)
+        named = {name: str(value) for name, value in (headers or {}).items()}
+        request = Request(method, url, named, body, timeout=TOKEN_REQUEST_SECONDS)
+        try:
+            answer = self._tools.transport.send(request, connection=self._connection)
+        except Unavailable as error:
+            error.outcome_unknown = False  # asking twice for a token does no harm
+            raise
+        self.last = answer
+        if answer.status >= 500 or answer.status == 429:
+            refusal = explain_status(answer, "The token endpoint", now=self._tools.clock.now())
+            refusal.message = redact(refusal.message, self._secrets)
+            refusal.args = (refusal.message,)
+            if isinstance(refusal, Unavailable):
+                refusal.outcome_unknown = False
+            raise refusal
+        if 300 <= answer.status < 400:
+            raise BadAnswer("The authority redirects; the hub does not follow.", vendor_status=answer.status)
+        _check_object(answer)
+        return _MsalResponse(answer)
+
+
+def _check_object(answer: Answer) -> None:
+    """Raises BadAnswer unless the answer is a JSON object. (msal logs the whole text of one that is no JSON.)"""
+    try:
+        fits = isinstance(answer.json(), dict)
+    except BadAnswer:
+        fits = False
+    if not fits:
+        raise BadAnswer("The authority's answer is not a JSON object.", vendor_status=answer.status)
+
+
+def _bearer(token: _Token | None) -> Mapping[str, str]:
+    assert token is not None
+    return {"Authorization": f"Bearer {token.text}"}

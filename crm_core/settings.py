@@ -1,0 +1,225 @@
+"""Settings: the only reader of the environment. Every wrong one is named, with what to do, and no value is shown.
+
+The table in README.md lists them all; a test compares.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crm_core.errors import FieldError, Misconfigured
+
+STORAGE = "AzureWebJobsStorage"
+VAULT_REFERENCE = "@Microsoft.KeyVault("
+MIN_API_KEY = 32
+
+# The names of two families that both describe the default Dynamics 365 connection.
+_DYNAMICS = {
+    "tenant_id": ("CRM_TENANT_ID", "DYNAMICS_365_TENANT_ID"),
+    "client_id": ("CRM_CLIENT_ID", "DYNAMICS_365_CLIENT_ID"),
+    "client_secret": ("CRM_CLIENT_SECRET", "DYNAMICS_365_CLIENT_SECRET"),
+    "base_url": ("CRM_D365_BASE_URL", "DYNAMICS_365_RESOURCE_URL"),
+    "api_version": ("CRM_API_VERSION", "DYNAMICS_365_API_VERSION"),
+}
+_REQUIRED = ("tenant_id", "client_id", "client_secret", "base_url")
+_SYNC_ENABLED, _SYNC_INTERVAL = "DYNAMICS_365_SYNC_ENABLED", "DYNAMICS_365_SYNC_INTERVAL"
+
+_TUNING = (
+    "FRESH_SLICE_SECONDS", "BULK_SLICE_SECONDS", "LEASE_SECONDS", "BATCH_RECORDS", "BATCH_SECONDS", "PAGE_RECORDS",
+)  # fmt: skip
+_STORAGE_URIS = ("tableServiceUri", "queueServiceUri", "blobServiceUri")
+_STORAGE_KEYS = ("accountName", *_STORAGE_URIS, "credential", "clientId")
+
+NAMES = (
+    STORAGE, *(f"{STORAGE}__{key}" for key in _STORAGE_KEYS), "HUB_API_KEY", "INTEGRATION_ENCRYPTION_KEY",
+    "PUBLIC_URL", "ALLOW_LOOPBACK", "ALLOW_PRIVATE_HOSTS", "CA_BUNDLE", *_TUNING,
+    *(name for pair in _DYNAMICS.values() for name in pair), _SYNC_ENABLED, _SYNC_INTERVAL,
+)  # fmt: skip
+"""Every setting of the hub; the platform's own (WEBSITE_...) aside."""
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """A connection string, or the addresses of the services for a managed identity (`client_id`: a user-assigned one)."""
+
+    connection_string: str = field(default="", repr=False)
+    table_uri: str = ""
+    queue_uri: str = ""
+    blob_uri: str = ""
+    client_id: str = ""
+
+
+@dataclass(frozen=True)
+class DefaultConnection:
+    """The `dynamics365` connection that settings describe. `minutes` None: not pulled by itself."""
+
+    settings: Mapping[str, str]
+    client_secret: str = field(repr=False)
+    minutes: int | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    storage: StorageSettings
+    api_key: str = field(repr=False)
+    encryption_key: str = field(repr=False)
+    public_url: str
+    instance: str
+    allow_loopback: bool
+    allow_private_hosts: bool
+    ca_bundle: str
+    dynamics: DefaultConnection | None
+    tuning: Mapping[str, float]
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Raises Misconfigured that names every wrong setting at once."""
+    reader = _Reader(environ)
+    settings = Settings(
+        storage=reader.storage(),
+        api_key=reader.api_key(),
+        encryption_key=reader.needed("INTEGRATION_ENCRYPTION_KEY", "it encrypts the secrets of connections"),
+        public_url=reader.public_url(),
+        instance=reader.text("WEBSITE_INSTANCE_ID") or "local",
+        allow_loopback=reader.flag("ALLOW_LOOPBACK"),
+        allow_private_hosts=reader.flag("ALLOW_PRIVATE_HOSTS"),
+        ca_bundle=reader.text("CA_BUNDLE"),
+        dynamics=reader.dynamics(),
+        tuning=reader.tuning(),
+    )
+    if settings.allow_loopback and reader.text("WEBSITE_INSTANCE_ID"):
+        reader.wrong("ALLOW_LOOPBACK", "is for a local hub only; remove it from the app's settings in Azure")
+    if reader.errors:
+        raise Misconfigured(reader.errors[0].message, errors=reader.errors)
+    return settings
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.errors: list[FieldError] = []
+
+    def wrong(self, name: str, what: str) -> None:
+        self.errors.append(FieldError(name, f"{name} {what}."))
+
+    def text(self, name: str) -> str:
+        value = self._environ.get(name, "").strip()
+        if value.startswith(VAULT_REFERENCE):
+            # The platform passes a reference through as text when it could not resolve it.
+            self.wrong(
+                name,
+                "is a Key Vault reference that the platform did not resolve; check the app's access to it",
+            )
+            return ""
+        return value
+
+    def needed(self, name: str, why: str) -> str:
+        value = self.text(name)
+        if not value and not any(error.field == name for error in self.errors):
+            self.wrong(name, f"is missing; {why}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.text(name).lower()
+        if value not in ("", "0", "1", "true", "false"):
+            self.wrong(name, "is neither true nor false")
+        return value in ("1", "true")
+
+    def number(self, name: str) -> float | None:
+        value = self.text(name)
+        if not value:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < float("inf"):
+            self.wrong(name, "is no number above 0")
+            return None
+        return number
+
+    def tuning(self) -> dict[str, float]:
+        values = {name.lower(): self.number(name) for name in _TUNING}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def api_key(self) -> str:
+        key = self.text("HUB_API_KEY")
+        if not key:
+            self.wrong(
+                "HUB_API_KEY", "is missing; make one of at least 32 characters, callers send it as X-API-KEY"
+            )
+        elif len(key) < MIN_API_KEY:
+            self.wrong("HUB_API_KEY", f"is shorter than {MIN_API_KEY} characters")
+        return key
+
+    def public_url(self) -> str:
+        url = self.text("PUBLIC_URL")
+        if url and not url.startswith(("https://", "http://")):
+            self.wrong("PUBLIC_URL", "is no address such as https://hub.example.com")
+        host = self.text("WEBSITE_HOSTNAME")
+        if not url and host:
+            local = host.startswith(("localhost", "127.0.0.1"))
+            url = f"{'http' if local else 'https'}://{host}"
+        return url.rstrip("/")
+
+    def storage(self) -> StorageSettings:
+        """By connection string, or by identity with the account's name or the services' addresses."""
+        connection_string = self.text(STORAGE)
+        parts = {key: self.text(f"{STORAGE}__{key}") for key in _STORAGE_KEYS}
+        if connection_string:
+            return StorageSettings(connection_string)
+        name = parts["accountName"]
+        uris = {
+            key: parts[key] or (name and f"https://{name}.{key.removesuffix('ServiceUri')}.core.windows.net")
+            for key in _STORAGE_URIS
+        }
+        if not any(uris.values()):
+            self.wrong(STORAGE, f"is missing; set it to a connection string, or set {STORAGE}__accountName")
+        for key in _STORAGE_URIS:
+            if any(uris.values()) and not uris[key]:
+                self.wrong(
+                    f"{STORAGE}__{key}", f"is missing; set it, or {STORAGE}__accountName instead of all three"
+                )
+        return StorageSettings(
+            "", uris["tableServiceUri"], uris["queueServiceUri"], uris["blobServiceUri"], parts["clientId"]
+        )
+
+    def dynamics(self) -> DefaultConnection | None:
+        """From either family of names; both set and different is an error by name."""
+        values = {key: self._either(*names) for key, names in _DYNAMICS.items()}
+        enabled = self.text(_SYNC_ENABLED).lower()
+        if enabled not in ("", "true", "false", "1", "0"):
+            self.wrong(_SYNC_ENABLED, "is neither true nor false")
+        minutes = self._interval_minutes()
+        if not any(values[key] for key in _REQUIRED):
+            return None
+        for key in _REQUIRED:
+            if not values[key]:
+                self.wrong(
+                    " or ".join(_DYNAMICS[key]), "is missing, though others of the default connection are set"
+                )
+        settings = {key: value for key, value in values.items() if value and key != "client_secret"}
+        return DefaultConnection(
+            settings, values["client_secret"], None if enabled in ("false", "0") else minutes
+        )
+
+    def _either(self, first: str, second: str) -> str:
+        one, other = self.text(first), self.text(second)
+        if one and other and _normal(first, one) != _normal(second, other):
+            self.wrong(f"{first} and {second}", "are both set and differ; keep one of them")
+        return one or other
+
+    def _interval_minutes(self) -> int:
+        milliseconds = self.number(_SYNC_INTERVAL)
+        if milliseconds is None:
+            return 60
+        if milliseconds < 60_000:
+            self.wrong(
+                _SYNC_INTERVAL,
+                "is in milliseconds and at least 60000; changes faster than that come by webhooks",
+            )
+        return max(1, round(milliseconds / 60_000))
+
+
+def _normal(name: str, value: str) -> str:
+    """Values that mean the same compare equal: v9.2 and 9.2, a trailing slash."""
+    return value.lower().removeprefix("v") if name.endswith("_VERSION") else value.rstrip("/")

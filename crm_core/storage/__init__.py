@@ -1,0 +1,1 @@
+"""Where state lives: the ports on Azure Storage, their in-memory twin and the layout of what is stored."""

@@ -1,0 +1,98 @@
+"""Where state lives: every table, its keys, how long rows stay and who deletes them.
+
+| table       | partition key               | row key                                  | deleted by            |
+|-------------|-----------------------------|------------------------------------------|-----------------------|
+| records     | {tenant}~{entity}~{bucket}  | {record id}                              | never                 |
+|             |                             | ~{kind}~{connection uid}~{record id}     | the record's write    |
+|             |                             | h~{record id}~{version:010}              | kept                  |
+| keys        | {tenant}~slug               | {slug}                                   | with the connection   |
+|             | {tenant}~idem~{2 hex}       | {hash of principal, route and key}       | replaced after 24 h   |
+| config      | {tenant}                    | connection~{uid}                         | DELETE of it          |
+| state       | {tenant}~{connection uid}   | connection                               | with the connection   |
+|             |                             | entity~{entity}                          | with the connection   |
+| runs        | {tenant}                    | {run id}, newest first                   | kept                  |
+| deadletters | {tenant}                    | {id}, newest first                       | kept                  |
+| stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
+| secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
+
+Queues: `fresh` and `bulk`, their poison queues are the host's `{name}-poison`.
+Blobs: container `crmhub`, names as given.
+"""
+
+from crm_core.model.connection import Tenant
+from crm_core.ports import derived_id
+
+RECORDS = "records"
+KEYS = "keys"
+CONFIG = "config"
+STATE = "state"
+RUNS = "runs"
+DEADLETTERS = "deadletters"
+STATS = "stats"
+SECRETS = "secrets"
+TABLES = (RECORDS, KEYS, CONFIG, STATE, RUNS, DEADLETTERS, STATS, SECRETS)
+
+FRESH = "fresh"
+BULK = "bulk"
+QUEUES = (FRESH, BULK)
+
+CONTAINER = "crmhub"
+
+BUCKETS = "0123456789abcdef"
+RECORD_ROWS_END = "g"
+"""Row keys of records begin with a hex digit; history begins with h, open items with ~."""
+AFTER = "\x7f"
+"""Sorts after every character of our keys; ends the range of a prefix."""
+_REVERSE = 10**14
+"""A run's id begins with this less its milliseconds, so that the newest comes first."""
+
+
+def quote(part: str) -> str:
+    """A key part of any text: all but ASCII letters, digits, '-', '_' and '.' as %XX of its UTF-8."""
+    return "".join(
+        character
+        if character.isascii() and (character.isalnum() or character in "-_.")
+        else "".join(f"%{byte:02X}" for byte in character.encode())
+        for character in part
+    )
+
+
+def bucket(record_id: str) -> str:
+    return record_id[0]
+
+
+def records_pk(tenant: Tenant, entity: str, record_bucket: str) -> str:
+    return f"{tenant.name}~{entity}~{record_bucket}"
+
+
+def derived_record_id(tenant: Tenant, connection: str, entity: str, rid: str) -> str:
+    """The id of a record first seen at a connection: addressable without a look-up."""
+    return derived_id(tenant.name, connection, entity, rid)
+
+
+def open_item_rk(kind: str, connection: str, record_id: str) -> str:
+    return f"~{kind}~{connection}~{record_id}"
+
+
+def history_rk(record_id: str, version: int) -> str:
+    return f"h~{record_id}~{version:010}"
+
+
+def history_range(record_id: str) -> tuple[str, str]:
+    return f"h~{record_id}~", f"h~{record_id}~{AFTER}"
+
+
+def state_pk(tenant: Tenant, connection: str) -> str:
+    return f"{tenant.name}~{connection}"
+
+
+def entity_rk(entity: str) -> str:
+    return f"entity~{entity}"
+
+
+CONNECTION_RK = "connection"
+
+
+def newest_first(milliseconds: int, unique: str) -> str:
+    """An id whose order is newest first; `unique` is random text."""
+    return f"{_REVERSE - milliseconds:014d}-{unique[:12]}"

@@ -1,0 +1,297 @@
+"""Records, redirects, tombs, history and open items: one partition per tenant, entity and bucket.
+
+A change of a record, of its open items and of its history is one transaction under the record's ETag.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crm_core.model.connection import Tenant
+from crm_core.model.record import SCHEMA_VERSION, Record, open_items
+from crm_core.ports import (
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_OPERATIONS,
+    Operation,
+    Pool,
+    Row,
+    RowChanged,
+    RowExists,
+    RowTooLarge,
+    StoreError,
+    Table,
+    Value,
+    check_row,
+    every_row,
+)
+from crm_core.storage import layout
+
+PLAIN_CHARACTERS = 30_000
+"""Longer JSON is compressed; what is shorter stays readable in any storage browser (docs/adr/0002)."""
+PART_BYTES = 60 * 1024
+SCAN_PAGE = 1000
+WIRE_FACTOR, WIRE_ROW_BYTES = 3, 1024
+"""The most that a row grows on the wire: escapes and base64, part headers."""
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """The remote record of this derived id is the record `to`."""
+
+    to: str
+
+
+@dataclass(frozen=True)
+class Tomb:
+    """A delete was read for a remote id that the hub never had: an older page must not create it."""
+
+    time: str
+    connection: str
+    rid: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a row at a record id holds, and its ETag."""
+
+    id: str
+    content: Record | Redirect | Tomb
+    etag: str
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One step of a record: the version it made, when, by whom (an origin), in which run, and the values before."""
+
+    version: int
+    time: str
+    origin: str
+    run: str
+    old: Mapping[str, Any]
+    change: str = "update"
+
+
+@dataclass(frozen=True)
+class RecordWrite:
+    """One record to be written: what was read (None: nothing there), what it becomes, and its history."""
+
+    id: str
+    before: Stored | None
+    after: Record | Tomb
+    history: HistoryEntry | None = None
+
+
+@dataclass
+class CommitResult:
+    """`stale`: the row was not as it had been read: decide again. `too_large`: with what is too large."""
+
+    written: list[RecordWrite] = field(default_factory=list)
+    stale: list[RecordWrite] = field(default_factory=list)
+    too_large: list[tuple[RecordWrite, str]] = field(default_factory=list)
+
+
+class Records:
+    """The records of all tenants. Raises StoreUnavailable when storage does not answer."""
+
+    def __init__(self, table: Table, pool: Pool) -> None:
+        self._table = table
+        self._pool = pool
+
+    def get(self, tenant: Tenant, entity: str, record_id: str) -> Stored | None:
+        row = self._table.get(
+            layout.RECORDS, layout.records_pk(tenant, entity, layout.bucket(record_id)), record_id
+        )
+        return _stored(entity, row) if row else None
+
+    def read_many(
+        self, tenant: Tenant, entity: str, record_bucket: str, ids: Sequence[str], known: int
+    ) -> dict[str, Stored]:
+        """Rows of one bucket by id; what is not there is left out.
+
+        `known`: about how many records the entity has: a scan of the partition is one call per 1,000 rows, which
+        beats point reads when many of its rows are wanted.
+        """
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        scan_calls = 1 + known / len(layout.BUCKETS) / SCAN_PAGE
+        if len(ids) <= scan_calls * 4:  # point reads run four at a time
+            rows = self._pool.map(lambda record_id: self._table.get(layout.RECORDS, pk, record_id), ids)
+            return {row.rk: _stored(entity, row) for row in rows if row}
+        wanted = set(ids)
+        scanned = every_row(self._table, layout.RECORDS, pk=pk, rk=min(ids), rk_to=max(ids) + "~")
+        return {row.rk: _stored(entity, row) for row in scanned if row.rk in wanted}
+
+    def page(
+        self, tenant: Tenant, entity: str, record_bucket: str, *, top: int, token: str | None
+    ) -> tuple[list[Stored], str | None]:
+        """Rows of one bucket in the order of their ids: (at most `top`, how to go on or None)."""
+        page = self._table.query(
+            layout.RECORDS,
+            pk=layout.records_pk(tenant, entity, record_bucket),
+            rk_to=layout.RECORD_ROWS_END,
+            top=top,
+            token=token,
+        )
+        return [_stored(entity, row) for row in page.rows], page.token
+
+    def scan(self, tenant: Tenant, entity: str, record_bucket: str) -> Iterator[Stored]:
+        """Every row of one bucket, a page at a time."""
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk_to=layout.RECORD_ROWS_END):
+            yield _stored(entity, row)
+
+    def history(self, tenant: Tenant, entity: str, record_id: str) -> Iterator[HistoryEntry]:
+        """Oldest first."""
+        pk = layout.records_pk(tenant, entity, layout.bucket(record_id))
+        first, after = layout.history_range(record_id)
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=first, rk_to=after):
+            data = json.loads(_text(row.values))
+            data.pop("v")
+            yield HistoryEntry(**data)
+
+    def open_items(self, tenant: Tenant, entity: str, record_bucket: str) -> Iterator[tuple[str, str, str]]:
+        """(kind, connection uid, record id) of every open item of one bucket."""
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk="~", rk_to=f"~{layout.AFTER}"):
+            _, kind, connection, record_id = row.rk.split("~")
+            yield kind, connection, record_id
+
+    def commit(
+        self, tenant: Tenant, entity: str, record_bucket: str, writes: Sequence[RecordWrite]
+    ) -> CommitResult:
+        """Writes records of one bucket, as many to a transaction as fit.
+
+        A transaction in which one row was not as expected is sent again without it; where rows were expected to
+        be missing and one exists, most others will exist too, so the whole transaction is stale.
+        """
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        result = CommitResult()
+        for chunk in _pack(pk, writes, result):
+            self._commit_chunk(chunk, result)
+        return result
+
+    def _commit_chunk(self, chunk: list[tuple[RecordWrite, list[Operation]]], result: CommitResult) -> None:
+        while chunk:
+            try:
+                self._table.transact(
+                    layout.RECORDS, [operation for _, operations in chunk for operation in operations]
+                )
+            except (RowExists, RowChanged) as error:
+                failed = _owner(chunk, error)
+                if isinstance(error, RowExists) and chunk[failed][0].before is None:
+                    result.stale.extend(write for write, _ in chunk)
+                    return
+                result.stale.append(chunk.pop(failed)[0])
+            else:
+                result.written.extend(write for write, _ in chunk)
+                return
+
+
+def _owner(chunk: list[tuple[RecordWrite, list[Operation]]], error: RowExists | RowChanged) -> int:
+    """Which write of a chunk the failed operation belongs to."""
+    end = 0
+    for position, (_, operations) in enumerate(chunk):
+        end += len(operations)
+        if error.index < end:
+            return position
+    raise StoreError(f"operation {error.index} of {end} can't have failed")
+
+
+def _pack(
+    pk: str, writes: Sequence[RecordWrite], result: CommitResult
+) -> Iterator[list[tuple[RecordWrite, list[Operation]]]]:
+    """Writes with their operations, in groups that fit a transaction; what fits no row goes to `too_large`."""
+    chunk: list[tuple[RecordWrite, list[Operation]]] = []
+    operations_count = size = 0
+    for write in writes:
+        operations = _operations(pk, write)
+        try:
+            needed = sum(check_row(operation.row) * WIRE_FACTOR + WIRE_ROW_BYTES for operation in operations)
+        except RowTooLarge:
+            result.too_large.append((write, _largest_field(write.after)))
+            continue
+        if chunk and (
+            operations_count + len(operations) > MAX_TRANSACTION_OPERATIONS
+            or size + needed > MAX_TRANSACTION_BYTES
+        ):
+            yield chunk
+            chunk, operations_count, size = [], 0, 0
+        chunk.append((write, operations))
+        operations_count += len(operations)
+        size += needed
+    if chunk:
+        yield chunk
+
+
+def _largest_field(content: Record | Tomb) -> str:
+    if isinstance(content, Tomb) or not content.fields:
+        return ""
+    return max(content.fields, key=lambda name: len(str(content.fields[name])))
+
+
+def _operations(pk: str, write: RecordWrite) -> list[Operation]:
+    """The record's row, the difference of its open items and its history entry."""
+    row = Row(pk, write.id, _values(write.after))
+    operations = [
+        Operation("replace", row, write.before.etag) if write.before is not None else Operation("insert", row)
+    ]
+    wanted = open_items(write.after) if isinstance(write.after, Record) else frozenset()
+    stored = frozenset[tuple[str, str]]()
+    if write.before is not None and isinstance(write.before.content, Record):
+        stored = open_items(write.before.content)
+    for kind, connection in sorted(wanted - stored):
+        rk = layout.open_item_rk(kind, connection, write.id)
+        operations.append(Operation("insert", Row(pk, rk, {"v": SCHEMA_VERSION})))
+    for kind, connection in sorted(stored - wanted):
+        operations.append(Operation("delete", Row(pk, layout.open_item_rk(kind, connection, write.id))))
+    if write.history is not None:
+        values = _packed({"v": SCHEMA_VERSION, **vars(write.history)})
+        operations.append(
+            Operation("insert", Row(pk, layout.history_rk(write.id, write.history.version), values))
+        )
+    return operations
+
+
+def _packed(data: Mapping[str, Any]) -> dict[str, Value]:
+    return _packed_text(json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True))
+
+
+def _packed_text(text: str) -> dict[str, Value]:
+    """JSON as properties: `json` while short, else compressed in parts `z0`, `z1`, ..."""
+    if len(text) <= PLAIN_CHARACTERS and len(text.encode("utf-16-le")) <= PLAIN_CHARACTERS * 2:
+        return {"json": text}
+    data = zlib.compress(text.encode())
+    parts = (data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES))
+    return {f"z{number}": part for number, part in enumerate(parts)}
+
+
+def _text(values: Mapping[str, Value]) -> str:
+    if "json" in values:
+        return str(values["json"])
+    parts: list[bytes] = []
+    while (part := values.get(f"z{len(parts)}")) is not None:
+        assert isinstance(part, bytes)
+        parts.append(part)
+    return zlib.decompress(b"".join(parts)).decode()
+
+
+def _values(content: Record | Redirect | Tomb) -> dict[str, Value]:
+    if isinstance(content, Record):
+        return {"kind": "record", **_packed_text(content.to_json())}
+    if isinstance(content, Redirect):
+        return {"kind": "redirect", "v": SCHEMA_VERSION, "to": content.to}
+    return {"kind": "tomb", **_packed({"v": SCHEMA_VERSION, **vars(content)})}
+
+
+def _stored(entity: str, row: Row) -> Stored:
+    kind = row.values["kind"]
+    content: Record | Redirect | Tomb
+    if kind == "record":
+        content = Record.from_json(row.rk, entity, _text(row.values))
+    elif kind == "redirect":
+        content = Redirect(str(row.values["to"]))
+    else:
+        data = json.loads(_text(row.values))
+        content = Tomb(data["time"], data["connection"], data["rid"])
+    return Stored(row.rk, content, row.etag)

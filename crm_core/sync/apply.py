@@ -1,0 +1,271 @@
+"""Applies a batch of snapshots to the records: read rows, decide, look where only a point read can tell, commit.
+
+The order of I/O matters: a point read is made after the row that it is merged into was read, and is written with
+that row's ETag; where the row has moved on, that entry starts again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from crm_core.connector import Change
+from crm_core.model.connection import Tenant
+from crm_core.model.entities import Entity
+from crm_core.model.fields import instant_text
+from crm_core.model.record import Record
+from crm_core.model.state import COUNTS
+from crm_core.storage import layout
+from crm_core.storage.records import CommitResult, HistoryEntry, RecordWrite, Redirect, Stored, Tomb
+from crm_core.sync import merge
+from crm_core.sync.engine import Engine, Opened
+from crm_core.sync.merge import Snapshot, Verdict
+
+T = TypeVar("T")
+
+MAX_ROUNDS = 20
+"""How often an entry starts again because its row moved on; more is a bug, not contention."""
+WRITE_WIDTH = 4
+"""Transactions at a time: more threads buy nothing."""
+
+
+@dataclass
+class Tally:
+    """What a run did, by name of the count; `known`: by how many the records with a live link have grown."""
+
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    known: int = 0
+
+    def counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A snapshot on its way into the record `id`. `looked`: a point read made in this round."""
+
+    id: str
+    snapshot: Snapshot
+    looked: Snapshot | None = None
+
+    @property
+    def newest(self) -> Snapshot:
+        return self.looked or self.snapshot
+
+    def again(self) -> "_Entry":
+        """For another round: a point read is worth nothing once its row has moved on."""
+        return _Entry(self.id, self.snapshot)
+
+
+@dataclass
+class _Decided:
+    """What the rows of a round led to."""
+
+    writes: list[tuple[RecordWrite, _Entry, str]] = field(default_factory=list)
+    looks: list[_Entry] = field(default_factory=list)
+    elsewhere: list[_Entry] = field(default_factory=list)
+
+
+@dataclass
+class Applier:
+    """Applies batches for one run. `fresh`: the hub has no record of this connection, so rows are inserted unread.
+    `known`: how many it had when the run began.
+    """
+
+    engine: Engine
+    tenant: Tenant
+    entity: Entity
+    opened: Opened
+    run: str
+    fresh: bool = False
+    known: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def uid(self) -> str:
+        return self.opened.connection.uid
+
+    def record_id(self, rid: str) -> str:
+        return layout.derived_record_id(self.tenant, self.uid, self.entity.name, rid)
+
+    def apply(self, snapshots: Iterable[Snapshot]) -> None:
+        """Every snapshot is merged, skipped, or kept as a dead letter; afterwards nothing of the batch is open."""
+        entries = self._newest(snapshots)
+        if self.fresh:
+            entries = self._insert_unread(entries)
+        for _ in range(MAX_ROUNDS):
+            if not entries:
+                return
+            entries = self._round(entries)
+        raise RuntimeError(
+            f"{len(entries)} records of {self.entity.name} move on faster than they can be written"
+        )
+
+    def _newest(self, snapshots: Iterable[Snapshot]) -> list[_Entry]:
+        """One entry for each remote record, the last one read; what can't be read is set aside."""
+        newest: dict[str, _Entry] = {}
+        for snapshot in snapshots:
+            change = snapshot.change
+            if change.problem:
+                self.set_aside(change, change.problem)
+                continue
+            newest[change.rid] = _Entry(self.record_id(change.rid), snapshot)
+        return list(newest.values())
+
+    def set_aside(self, change: Change, cause: str) -> None:
+        self.tally.failed += 1
+        self.engine.dead_letters.add(
+            self.tenant,
+            kind="record",
+            cause=cause,
+            connection=self.uid,
+            entity=self.entity.name,
+            rid=change.rid,
+        )
+
+    def _insert_unread(self, entries: list[_Entry]) -> list[_Entry]:
+        """First load: inserts without a read. Gives the entries that have to be read after all."""
+        alive = [entry for entry in entries if entry.snapshot.change.fields is not None]
+        left = [entry for entry in entries if entry.snapshot.change.fields is None]
+        writes = [(self._insert(entry, None), entry, "created") for entry in alive]
+        return left + self._commit(writes)
+
+    def _insert(self, entry: _Entry, before: Stored | None) -> RecordWrite:
+        record = merge.first_seen(entry.id, self.entity, self.uid, entry.newest, self.run)
+        return RecordWrite(entry.id, before, record)
+
+    def _round(self, entries: list[_Entry]) -> list[_Entry]:
+        """Reads the rows, decides, looks, commits. Gives the entries whose rows moved on meanwhile."""
+        rows = self._read([entry.id for entry in entries])
+        decided = _Decided()
+        for entry in entries:
+            self._decide(entry, rows.get(entry.id), decided)
+        if decided.looks:
+            for entry in self._look(decided.looks):
+                self._decide(entry, rows.get(entry.id), decided)
+        return self._commit(decided.writes) + decided.elsewhere
+
+    def _read(self, ids: Iterable[str]) -> dict[str, Stored]:
+        by_bucket = _grouped(ids, layout.bucket)
+        known = self.known + self.tally.known
+        found = self.engine.pool.map(
+            lambda item: self.engine.records.read_many(
+                self.tenant, self.entity.name, item[0], item[1], known
+            ),
+            list(by_bucket.items()),
+            WRITE_WIDTH,
+        )
+        return {record_id: stored for part in found for record_id, stored in part.items()}
+
+    def _decide(self, entry: _Entry, stored: Stored | None, decided: _Decided) -> None:
+        """Adds what follows from one entry and its row."""
+        content = stored.content if stored else None
+        snapshot = entry.newest
+        alive = snapshot.change.fields is not None
+        if isinstance(content, Redirect):
+            decided.elsewhere.append(_Entry(content.to, entry.snapshot))
+        elif isinstance(content, Record):
+            assert stored is not None
+            self._decide_known(entry, stored, content, decided)
+        elif content is None and not alive:
+            tomb = Tomb(snapshot.hi, self.uid, snapshot.change.rid)
+            decided.writes.append((RecordWrite(entry.id, None, tomb), entry, "unchanged"))
+        elif content is None:
+            decided.writes.append((self._insert(entry, None), entry, "created"))
+        elif not alive:
+            self.tally.unchanged += 1
+        elif snapshot.point_read:
+            decided.writes.append((self._insert(entry, stored), entry, "created"))
+        else:
+            decided.looks.append(entry)
+
+    def _decide_known(self, entry: _Entry, stored: Stored, record: Record, decided: _Decided) -> None:
+        snapshot = entry.newest
+        verdict = merge.guard(record, self.uid, snapshot, ordered=self.opened.connector.ordered_versions)
+        if verdict is Verdict.LOOK:
+            link = record.links.get(self.uid)
+            if snapshot.change.fields is None and (link is None or link.state == "gone"):
+                self.tally.unchanged += 1  # a delete of what is gone already: nothing to ask
+                return
+            decided.looks.append(entry)
+            return
+        after = record
+        if verdict is Verdict.MERGE:
+            after = self._merged(record, snapshot)
+        if after is record:
+            self.tally.unchanged += 1
+            return
+        history, count = None, "unchanged"
+        if after.version != record.version:
+            count = "deleted" if snapshot.change.fields is None else "updated"
+            history = HistoryEntry(
+                version=after.version,
+                time=snapshot.hi,
+                origin=self.uid,
+                run=self.run,
+                old=merge.old_values(record, after),
+                change="delete" if snapshot.change.fields is None else "update",
+            )
+        decided.writes.append((RecordWrite(entry.id, stored, after, history), entry, count))
+
+    def _merged(self, record: Record, snapshot: Snapshot) -> Record:
+        if snapshot.change.fields is None:
+            return merge.gone(record, self.uid, snapshot.hi)
+        mapped = self.opened.connector.entities[self.entity.name].by_field
+        return merge.merge(record, self.entity, mapped, self.uid, snapshot)
+
+    def _look(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Point reads of these remote records, batched by id; what is not there is gone."""
+        lo = instant_text(self.engine.clock.now())
+        rids = [entry.snapshot.change.rid for entry in entries]
+        found = self.opened.connector.get_many(self.entity.name, rids)
+        hi = instant_text(self.engine.clock.now())
+        return [
+            _Entry(
+                entry.id,
+                entry.snapshot,
+                Snapshot(found.get(rid) or Change(rid, None), lo, hi, point_read=True),
+            )
+            for entry, rid in zip(entries, rids, strict=True)
+        ]
+
+    def _commit(self, writes: list[tuple[RecordWrite, _Entry, str]]) -> list[_Entry]:
+        """Commits bucket by bucket, counts, sets aside what fits no row; gives the entries to read again."""
+        by_id = {write.id: (entry, count) for write, entry, count in writes}
+        buckets = _grouped((write for write, _, _ in writes), lambda write: layout.bucket(write.id))
+        results: list[CommitResult] = self.engine.pool.map(
+            lambda item: self.engine.records.commit(self.tenant, self.entity.name, item[0], item[1]),
+            list(buckets.items()),
+            WRITE_WIDTH,
+        )
+        again: list[_Entry] = []
+        for result in results:
+            for write in result.written:
+                self._count(write, by_id[write.id][1])
+            for write, name in result.too_large:
+                self.set_aside(
+                    by_id[write.id][0].snapshot.change,
+                    f"The record does not fit into a row of the store; its largest field is {name or 'unknown'}.",
+                )
+            again.extend(by_id[write.id][0].again() for write in result.stale)
+        return again
+
+    def _count(self, write: RecordWrite, count: str) -> None:
+        setattr(self.tally, count, getattr(self.tally, count) + 1)
+        self.tally.known += self._is_live(write.after) - (
+            write.before is not None and self._is_live(write.before.content)
+        )
+
+    def _is_live(self, content: Record | Redirect | Tomb) -> bool:
+        link = content.links.get(self.uid) if isinstance(content, Record) else None
+        return link is not None and link.state == "live"
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], str]) -> Mapping[str, list[T]]:
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

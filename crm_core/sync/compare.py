@@ -1,0 +1,62 @@
+"""Deletes that a feed does not show: a full run remembers which records it read, and looks at the others.
+
+Ids are kept as 16 bytes each in one blob per batch, so memory stays small; nothing is deleted that a point read
+still finds.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from crm_core.connector import Change
+from crm_core.model.fields import instant_text
+from crm_core.model.record import Record
+from crm_core.model.state import Run
+from crm_core.sync.apply import Applier
+from crm_core.sync.merge import Snapshot
+
+ID_BYTES = 16
+LOOK_BATCH = 500
+
+
+def remember(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> Run:
+    """Keeps the ids of a batch before it is applied; gives the run with the number of its blobs."""
+    ids = (bytes.fromhex(applier.record_id(each.change.rid).replace("-", "")) for each in batch)
+    applier.engine.blob.put(_name(applier, run, run.seen), b"".join(sorted(ids)))
+    return replace(run, seen=run.seen + 1)
+
+
+def delete_missing(applier: Applier, run: Run, bucket: str) -> None:
+    """Applies deletes to the live records of a bucket that the run did not read and a point read does not find."""
+    seen = set(_seen(applier, run, int(bucket, 16)))
+    missing = (rid for record_id, rid in _live(applier, bucket) if record_id not in seen)
+    while rids := list(itertools.islice(missing, LOOK_BATCH)):
+        now = instant_text(applier.engine.clock.now())
+        applier.apply([Snapshot(Change(rid, None), now, now) for rid in rids])
+
+
+def forget(applier: Applier, run: Run) -> None:
+    for number in range(run.seen):
+        applier.engine.blob.delete(_name(applier, run, number))
+
+
+def _name(applier: Applier, run: Run, number: int) -> str:
+    return f"runs/{applier.tenant.name}/{run.id}/{number:06}"
+
+
+def _seen(applier: Applier, run: Run, first_digit: int) -> Iterator[bytes]:
+    """The ids of one bucket: those whose first hex digit it is."""
+    for number in range(run.seen):
+        data = applier.engine.blob.get(_name(applier, run, number)) or b""
+        for start in range(0, len(data), ID_BYTES):
+            if data[start] >> 4 == first_digit:
+                yield data[start : start + ID_BYTES]
+
+
+def _live(applier: Applier, bucket: str) -> Iterator[tuple[bytes, str]]:
+    """(derived id, remote id) of the records of a bucket that live at this connection."""
+    for stored in applier.engine.records.scan(applier.tenant, applier.entity.name, bucket):
+        if isinstance(stored.content, Record):
+            link = stored.content.links.get(applier.uid)
+            if link is not None and link.state == "live":
+                yield bytes.fromhex(applier.record_id(link.rid).replace("-", "")), link.rid

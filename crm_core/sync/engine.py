@@ -1,0 +1,83 @@
+"""What sync works with: stores, queue, clock, and a way to open a connection. Wired by the hub."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from crm_core.connector import Connector
+from crm_core.model.connection import Connection, Tenant
+from crm_core.ports import Blob, Clock, Ids, Pool, Queue
+from crm_core.storage.journal import DeadLetters
+from crm_core.storage.records import Records
+from crm_core.storage.state import RunStore, StateStore
+
+MESSAGE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a queue message asks for, by kind and ids. `attempt`: how often it failed before."""
+
+    kind: str
+    tenant: Tenant
+    connection: str = ""
+    entity: str = ""
+    run: str = ""
+    attempt: int = 0
+    trace: str = ""
+
+    def to_message(self) -> str:
+        data = {"v": MESSAGE_VERSION, "job": self.kind, **vars(self), "tenant": self.tenant.name}
+        data.pop("kind")
+        return json.dumps({name: value for name, value in data.items() if value})
+
+    @classmethod
+    def from_message(cls, body: str) -> "Job":
+        """Raises ValueError for what is no message of ours."""
+        data = json.loads(body)
+        if not isinstance(data, dict) or data.get("v") not in (MESSAGE_VERSION, MESSAGE_VERSION - 1):
+            raise ValueError("not a message of this version")
+        known = {
+            name: data[name] for name in ("connection", "entity", "run", "attempt", "trace") if name in data
+        }
+        return cls(str(data["job"]), Tenant(str(data["tenant"])), **known)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Sizes and times of sync, each with its unit in its name."""
+
+    fresh_slice_seconds: float = 20
+    bulk_slice_seconds: float = 240
+    lease_seconds: float = 90
+    batch_records: int = 4000
+    batch_seconds: float = 5
+    page_records: int = 5000
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A connection and the connector that speaks for it."""
+
+    connection: Connection
+    connector: Connector
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`open`: gives a connection by uid, None if it is gone; its copy is at most 60 s old."""
+
+    records: Records
+    states: StateStore
+    runs: RunStore
+    dead_letters: DeadLetters
+    queue: Queue
+    blob: Blob
+    clock: Clock
+    ids: Ids
+    pool: Pool
+    open: Callable[[Tenant, str], Opened | None]
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def send(self, lane: str, job: Job, delay: float = 0.0) -> None:
+        self.queue.send(lane, job.to_message(), delay)

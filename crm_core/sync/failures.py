@@ -1,0 +1,118 @@
+"""What a failed pull leaves behind: where people see it, and when it is tried again. Recovery is the error's own."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from crm_core.errors import HubError, Recovery
+from crm_core.model.connection import Tenant
+from crm_core.model.fields import instant_text
+from crm_core.model.state import ConnectionState, EntityState, Problem, Run
+from crm_core.ports import RowChanged
+from crm_core.retry import Retry, decide
+from crm_core.storage import layout
+from crm_core.storage.state import States
+from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.schedule import next_due
+
+FAILURES_UNTIL_UNREACHABLE = 3
+PROMISED_ATTEMPTS = 3
+"""A run that a caller waits for fails after this many attempts; the schedule goes on trying."""
+
+
+def pull_failed(
+    engine: Engine, job: Job, opened: Opened, states: States, state: EntityState, run: Run, error: HubError
+) -> None:
+    """Records the error at the entity, the connection and the run, and sees to the next attempt."""
+    now = engine.clock.now()
+    problem = Problem(error.code, error.message, instant_text(now))
+    attempt = job.attempt + 1
+    holds_lease = state.lease_run == run.id
+    promised = bool(run.etag) or holds_lease
+    decision = decide(error, max(attempt, states.connection.failures + 1), engine.ids.fraction())
+    again = isinstance(decision, Retry) and (
+        (not decision.counts or attempt < PROMISED_ATTEMPTS)
+        if promised
+        else error.recovery is not Recovery.PARK
+    )
+    delay = decision.delay if isinstance(decision, Retry) else 0.0
+    waits = error.recovery is Recovery.ENTITY_WAITS
+    changes = replace(state, problem=problem, waits=waits)
+    if holds_lease and not again:
+        changes = replace(changes, lease_run="", lease_until="")
+    elif holds_lease:
+        until = now + timedelta(seconds=delay + engine.tuning.lease_seconds)
+        changes = replace(changes, lease_until=instant_text(until))
+    if not again and not waits:
+        changes = replace(changes, due=next_due(opened.connection.schedule, now))
+    try:
+        engine.states.save_entity(job.tenant, job.connection, job.entity, changes)
+    except RowChanged:
+        return  # another worker has taken over
+    _connection_failed(engine, job, states.connection, error, delay, problem)
+    if not again:
+        if run.etag:
+            end_run(engine, job.tenant, run, error.code, error.message)
+    elif promised:
+        if run.etag:
+            engine.runs.save(job.tenant, replace(run, problem=problem))
+        counted = attempt if isinstance(decision, Retry) and decision.counts else job.attempt
+        engine.send(layout.FRESH, replace(job, run=run.id, attempt=counted), delay)
+
+
+def _connection_failed(
+    engine: Engine, job: Job, connection: ConnectionState, error: HubError, delay: float, problem: Problem
+) -> None:
+    """The connection waits for a person, for the vendor's limit, or until it answers again."""
+    changes = connection
+    if error.recovery is Recovery.ATTENTION:
+        changes = replace(connection, health="needs_attention", problem=problem)
+    elif error.recovery in (Recovery.WAIT, Recovery.RETRY):
+        until = instant_text(engine.clock.now() + timedelta(seconds=delay))
+        changes = replace(connection, not_before=max(connection.not_before, until))
+        if error.recovery is Recovery.RETRY:
+            failed = connection.failures + 1
+            unreachable = failed >= FAILURES_UNTIL_UNREACHABLE
+            changes = replace(
+                changes,
+                failures=failed,
+                health="unreachable" if unreachable else connection.health,
+                problem=problem,
+            )
+    if changes != connection:
+        _save_connection(engine, job, changes)
+
+
+def recovered(engine: Engine, job: Job, connection: ConnectionState) -> None:
+    """After a success: the connection is well, if it was not."""
+    if connection.failures or connection.health == "unreachable":
+        well = replace(connection, failures=0, health="ok", not_before="", problem=None)
+        _save_connection(engine, job, well)
+
+
+def _save_connection(engine: Engine, job: Job, state: ConnectionState) -> None:
+    try:
+        engine.states.save_connection(job.tenant, job.connection, state)
+    except RowChanged:
+        return  # another worker has just recorded what it found, which is as new as ours
+
+
+def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -> None:
+    """A run that a person looks at failed, with the cause."""
+    now = instant_text(engine.clock.now())
+    engine.runs.save(tenant, replace(run, status="failed", ended_at=now, problem=Problem(code, message, now)))
+
+
+def release_lease(engine: Engine, job: Job) -> None:
+    """Gives back the lease of a run that ended without its worker; the schedule goes on."""
+    opened = engine.open(job.tenant, job.connection)
+    states = engine.states.read(job.tenant, job.connection)
+    state = states.entities.get(job.entity) if states else None
+    if opened is None or state is None or state.lease_run != job.run:
+        return
+    due = next_due(opened.connection.schedule, engine.clock.now())
+    try:
+        engine.states.save_entity(
+            job.tenant, job.connection, job.entity, replace(state, lease_run="", lease_until="", due=due)
+        )
+    except RowChanged:
+        return  # its worker lives after all

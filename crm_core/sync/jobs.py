@@ -1,0 +1,68 @@
+"""From a queue message to its handler, by kind; and what becomes of a message that no handler could work on."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.ports import RowChanged
+from crm_core.storage import layout
+from crm_core.sync import failures
+from crm_core.sync.engine import Engine, Job
+from crm_core.sync.pull import pull
+
+_log = logging.getLogger("crm_core.jobs")
+
+Handler = Callable[[Engine, Job, str, int], None]
+HANDLERS: Mapping[str, Handler] = {"pull": pull}
+
+
+def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:
+    """Works on one message of a lane; raises for what the queue should deliver again.
+
+    What is no message of ours, or of a kind that this version does not know, becomes a dead letter.
+    """
+    try:
+        job = Job.from_message(body)
+        handler = HANDLERS[job.kind]
+    except (ValueError, KeyError, TypeError) as error:
+        engine.dead_letters.add(
+            DEFAULT_TENANT, kind="message", cause=f"not a job: {type(error).__name__}", body=body, queue=lane
+        )
+        return
+    handler(engine, job, lane, deliveries)
+
+
+def poisoned(engine: Engine, lane: str, body: str) -> None:
+    """A message that failed at every delivery: kept as a dead letter with its cause.
+
+    A run that has got further since it was last poisoned is restarted instead; else it failed, and says so.
+    """
+    try:
+        job = Job.from_message(body)
+    except (ValueError, KeyError, TypeError):
+        engine.dead_letters.add(DEFAULT_TENANT, kind="message", cause="not a job", body=body, queue=lane)
+        return
+    run = engine.runs.get(job.tenant, job.run) if job.run else None
+    if run is not None and not run.ended:
+        try:
+            if run.read > run.restarted_at:
+                engine.runs.save(job.tenant, replace(run, restarted_at=run.read))
+                engine.send(layout.BULK, replace(job, attempt=0))
+                return
+            failures.end_run(
+                engine, job.tenant, run, "Poison", "The work failed at every delivery of its message."
+            )
+        except RowChanged:
+            _log.info("run %s moved on while its message was found to be poison", job.run)
+            return
+        failures.release_lease(engine, job)
+    engine.dead_letters.add(
+        job.tenant,
+        kind=job.kind,
+        cause="The work failed at every delivery of its message; the log of the function says why.",
+        body=body,
+        queue=lane,
+        connection=job.connection,
+        entity=job.entity,
+    )

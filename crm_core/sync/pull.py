@@ -1,0 +1,313 @@
+"""Pull: from a remote feed into the records, page by page, under the lease of the entity's state row.
+
+The order of I/O is that of docs/architecture.md: the first page is fetched before the lease is taken, so that a pull
+with nothing new costs one read and one write; a checkpoint is saved only after its batch is applied; whoever loses
+the row's ETag stops.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from crm_core.connector import Cursor, Page
+from crm_core.errors import CursorExpired, HubError, StoreUnavailable
+from crm_core.model.entities import ENTITIES
+from crm_core.model.fields import instant_text, parse_instant
+from crm_core.model.state import COUNTS, EntityState, Run
+from crm_core.ports import Future, Meter, RowChanged, RowExists, measured
+from crm_core.storage import layout
+from crm_core.storage.state import States
+from crm_core.sync import compare, failures
+from crm_core.sync.apply import Applier
+from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.merge import Snapshot
+from crm_core.sync.schedule import is_due, lapsed, next_due
+
+CAREFUL_DELIVERY = 3
+"""From this delivery of a message on, records are applied one by one, so that one that raises does not stop the rest."""
+WAIT_FOR_LEASE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A page and the hub times around its request."""
+
+    page: Page
+    lo: str
+    hi: str
+
+    def snapshots(self) -> list[Snapshot]:
+        return [Snapshot(change, self.lo, self.hi) for change in self.page.changes]
+
+
+def pull(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
+    """Works on one slice of a pull; what is not done continues in another message.
+
+    Raises what is a bug or trouble of our own storage; the message then comes again. Failures of the remote system
+    are recorded where people see them, and do not raise.
+    """
+    opened = engine.open(job.tenant, job.connection)
+    states = engine.states.read(job.tenant, job.connection) if opened else None
+    run = engine.runs.get(job.tenant, job.run) if job.run else None
+    if opened is None or states is None or job.entity not in states.entities:
+        if run is not None and not run.ended:
+            failures.end_run(engine, job.tenant, run, "NotFound", "The connection or its entity was deleted.")
+        return
+    if run is not None and run.ended:
+        return
+    with measured() as meter:
+        _Pull(engine, job, lane, opened, states, run, meter, careful=deliveries >= CAREFUL_DELIVERY).work()
+
+
+class _Pull:
+    def __init__(
+        self,
+        engine: Engine,
+        job: Job,
+        lane: str,
+        opened: Opened,
+        states: States,
+        run: Run | None,
+        meter: Meter,
+        *,
+        careful: bool,
+    ) -> None:
+        self.engine = engine
+        self.job = job
+        self.opened = opened
+        self.states = states
+        self.state: EntityState = states.entities[job.entity]
+        self.stored_run = run is not None
+        self.meter = meter
+        self.careful = careful
+        tuning = engine.tuning
+        seconds = tuning.fresh_slice_seconds if lane == layout.FRESH else tuning.bulk_slice_seconds
+        self.slice_end = engine.clock.monotonic() + seconds
+        self.run = run or self._scheduled_run()
+
+    def _scheduled_run(self) -> Run:
+        """A run of the schedule has no row before it changes something. A lease that lapsed keeps its run's id."""
+        now = self.engine.clock.now()
+        run_id = self.job.run or layout.newest_first(int(now.timestamp() * 1000), self.engine.ids.uuid())
+        return Run(
+            run_id, self.job.connection, self.job.entity, origin="schedule", created_at=instant_text(now)
+        )
+
+    def work(self) -> None:
+        now = self.engine.clock.now()
+        if not self._may_begin(now):
+            return
+        if not self.run.started_at:
+            fresh = self.state.cursor is None and self.state.known == 0
+            self.run = replace(self.run, status="running", started_at=instant_text(now), fresh_start=fresh)
+        try:
+            fetched = None if self._comparing() else self._first_page()
+            if fetched is not None and self._is_idle(fetched.page):
+                self._succeed(fetched.page.cursor)
+                return
+            self._take_lease()
+            self._read_and_compare(fetched)
+        except StoreUnavailable:
+            raise
+        except RowChanged:
+            return  # another worker has the row: what we applied is applied, the cursor is theirs
+        except HubError as error:
+            failures.pull_failed(
+                self.engine, self.job, self.opened, self.states, self.state, self._counted(), error
+            )
+
+    def _may_begin(self, now: datetime) -> bool:
+        promised = self.stored_run and self.run.origin != "schedule"
+        wait = _seconds_until(self.states.connection.not_before, now)
+        held = self.state.lease_run not in ("", self.run.id) and not lapsed(self.state, now)
+        if wait > 0 or held:
+            if promised:
+                self.engine.send(layout.FRESH, self.job, max(wait, WAIT_FOR_LEASE_SECONDS if held else 0.0))
+            return False
+        if self.opened.connection.paused and not promised:
+            return False
+        # A message of the schedule that comes twice finds the row not due any more.
+        return promised or self.state.lease_run == self.run.id or is_due(self.state, now)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def _is_idle(self, page: Page) -> bool:
+        """Nothing has changed since the cursor: no lease is needed, one conditional write says so."""
+        return self.run.mode == "incremental" and not self.run.slices and not page.changes and not page.more
+
+    def _comparing(self) -> bool:
+        return bool(self.run.cursor and "compare" in self.run.cursor)
+
+    def _cursor(self) -> Cursor | None:
+        return self.state.cursor if self.run.mode == "incremental" else self.run.cursor
+
+    def _first_page(self) -> Fetched:
+        try:
+            return self._fetch(self._cursor())
+        except CursorExpired:
+            # The place in the feed is lost: this run reads everything, and compares ids for deletes.
+            self.run = replace(self.run, mode="full", cursor=None, read=0, seen=0)
+            return self._fetch(None)
+
+    def _fetch(self, cursor: Cursor | None) -> Fetched:
+        lo = instant_text(self.engine.clock.now())
+        page = self.opened.connector.changes(self.job.entity, cursor, size=self.engine.tuning.page_records)
+        return Fetched(page, lo, instant_text(self.engine.clock.now()))
+
+    def _read_and_compare(self, fetched: Fetched | None) -> None:
+        applier = self._applier()
+        if fetched is not None:
+            cursor = self._read(fetched, applier)
+            if cursor is None:
+                return
+            if self.run.mode == "incremental":
+                self._succeed(cursor)
+                return
+            self.run = replace(self.run, cursor={"compare": 0, "done": cursor})
+        assert self.run.cursor is not None
+        done: Mapping[str, Any] = self.run.cursor["done"]
+        for number in range(self.run.cursor["compare"], len(layout.BUCKETS)):
+            if self._time_is_up():
+                self._continue()
+                return
+            compare.delete_missing(applier, self.run, layout.BUCKETS[number])
+            self._checkpoint(applier, {"compare": number + 1, "done": done})
+        compare.forget(applier, self.run)
+        self._succeed(done)
+
+    def _applier(self) -> Applier:
+        return Applier(
+            self.engine,
+            self.job.tenant,
+            ENTITIES[self.job.entity],
+            self.opened,
+            self.run.id,
+            fresh=self.run.fresh_start,
+            known=self.state.known,
+        )
+
+    def _read(self, fetched: Fetched, applier: Applier) -> Cursor | None:
+        """Reads pages to the end of the feed and gives its cursor; None if the rest is for another slice.
+
+        The next page is fetched while a batch is written. When the time is up no further page is asked for.
+        """
+        clock, tuning = self.engine.clock, self.engine.tuning
+        batch: list[Snapshot] = []
+        began = clock.monotonic()
+        while True:
+            page = fetched.page
+            batch.extend(fetched.snapshots())
+            stop = self._time_is_up()
+            following: Future[Fetched] | None = None
+            if page.more and not stop:
+                following = self.engine.pool.prefetch(partial(self._fetch, page.cursor))
+            full = len(batch) >= tuning.batch_records or clock.monotonic() - began >= tuning.batch_seconds
+            if full or following is None:
+                self._apply(batch, applier)
+                self._checkpoint(applier, page.cursor)
+                batch, began = [], clock.monotonic()
+            if following is None:
+                if page.more:
+                    self._continue()
+                    return None
+                return page.cursor
+            fetched = following.result()
+
+    def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
+        if self.run.mode == "full":
+            self.run = compare.remember(applier, self.run, batch)
+        if not self.careful:
+            applier.apply(batch)
+        else:
+            for snapshot in batch:
+                try:
+                    applier.apply([snapshot])
+                except HubError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # a bug with one record must not stop the others
+                    applier.set_aside(snapshot.change, f"bug: {type(error).__name__}")
+        self.run = replace(self.run, read=self.run.read + len(batch))
+
+    def _time_is_up(self) -> bool:
+        return self.engine.clock.monotonic() >= self.slice_end
+
+    # --- saving --------------------------------------------------------------------------------------------------
+
+    def _lease_end(self) -> str:
+        return instant_text(self.engine.clock.now() + timedelta(seconds=self.engine.tuning.lease_seconds))
+
+    def _save_state(self, **changes: Any) -> None:
+        self.state = self.engine.states.save_entity(
+            self.job.tenant, self.job.connection, self.job.entity, replace(self.state, **changes)
+        )
+
+    def _take_lease(self) -> None:
+        self._save_state(lease_run=self.run.id, lease_until=self._lease_end())
+
+    def _checkpoint(self, applier: Applier, cursor: Cursor) -> None:
+        """Saves how far we are, after the batch before it is applied, and renews the lease."""
+        tally = applier.tally
+        known = max(0, self.state.known + tally.known)
+        counts = {name: self.run.counts.get(name, 0) + getattr(tally, name) for name in COUNTS}
+        if self.run.mode == "incremental":
+            self._save_state(cursor=cursor, known=known, lease_until=self._lease_end())
+            self.run = replace(self.run, counts=counts)
+        else:
+            self._save_state(known=known, lease_until=self._lease_end())
+            self.run = replace(self.run, counts=counts, cursor=cursor)
+        applier.known, applier.tally = known, type(tally)()
+        if self.stored_run or any(counts[name] for name in COUNTS if name != "unchanged"):
+            self._save_run(self._counted())
+
+    def _counted(self) -> Run:
+        """The run with the calls made so far in this slice."""
+        calls = {
+            name: self.run.calls.get(name, 0) + self.meter.total(f"{name}_calls")
+            for name in ("remote", "storage")
+        }
+        return replace(self.run, calls=calls)
+
+    def _save_run(self, run: Run) -> None:
+        runs = self.engine.runs
+        if not self.stored_run:
+            try:
+                etag = runs.insert(self.job.tenant, run).etag
+            except RowExists:
+                raise RowChanged from None
+            self.stored_run = True
+        else:
+            etag = runs.save(self.job.tenant, run).etag
+        self.run = replace(self.run, etag=etag)
+
+    def _continue(self) -> None:
+        """The rest is for another message, which takes the lease over by the run's id."""
+        self.run = replace(self.run, slices=self.run.slices + 1)
+        self._save_run(self._counted())
+        self.engine.send(layout.BULK, replace(self.job, run=self.run.id, attempt=0))
+
+    def _succeed(self, cursor: Cursor) -> None:
+        now = self.engine.clock.now()
+        changed = self.stored_run
+        self._save_state(
+            cursor=cursor,
+            lease_run="",
+            lease_until="",
+            due=next_due(self.opened.connection.schedule, now),
+            last_success=instant_text(now),
+            last_run=self.run.id if changed else self.state.last_run,
+            waits=False,
+            problem=None,
+        )
+        if self.stored_run:
+            counts = {name: self.run.counts.get(name, 0) for name in COUNTS}
+            self.run = replace(
+                self.run, status="succeeded", ended_at=instant_text(now), cursor=None, counts=counts
+            )
+            self._save_run(self._counted())
+        failures.recovered(self.engine, self.job, self.states.connection)
+
+
+def _seconds_until(moment: str, now: datetime) -> float:
+    return (parse_instant(moment) - now).total_seconds() if moment else 0.0

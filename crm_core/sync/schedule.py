@@ -1,0 +1,92 @@
+"""When a connection is due, and the tick that finds what is due. Pure but for `tick`, which only reads and enqueues."""
+
+from datetime import datetime, timedelta
+
+from crm_core.errors import BadRequest
+from crm_core.model.connection import Schedule
+from crm_core.model.fields import instant_text, parse_instant
+from crm_core.model.state import EntityState
+from crm_core.storage import layout
+from crm_core.sync.engine import Engine, Job
+
+MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raises BadRequest that names the field and the remedy."""
+    if schedule.minutes is not None and schedule.cron is not None:
+        raise BadRequest.field("schedule", "schedule: give minutes or cron, not both.")
+    if schedule.minutes is not None and not MIN_MINUTES <= schedule.minutes <= MAX_MINUTES:
+        raise BadRequest.field(
+            "schedule.minutes",
+            f"schedule.minutes: expected {MIN_MINUTES} to {MAX_MINUTES}; changes faster than that come by webhooks.",
+        )
+    if schedule.cron is not None:
+        _check_cron(schedule.cron)
+
+
+def _check_cron(cron: str) -> None:
+    from croniter import croniter
+
+    parts = cron.split()
+    if len(parts) == 6 and not parts[0].isdigit():
+        raise BadRequest.field(
+            "schedule.cron",
+            "schedule.cron: a pull more often than each minute is not supported; use webhooks for that.",
+        )
+    if (
+        len(parts) not in (5, 6)
+        or not croniter.is_valid(cron, second_at_beginning=True)
+        or set(cron) & set("LW#?@")
+    ):
+        raise BadRequest.field(
+            "schedule.cron",
+            "schedule.cron: expected five or six fields (second minute hour day month weekday), such as '0 */15 * * * *'.",
+        )
+
+
+def next_due(schedule: Schedule, after: datetime) -> str:
+    """When the next pull is due after a point in time, "" for never; in UTC."""
+    if schedule.cron is not None:
+        from croniter import croniter
+
+        found: datetime = croniter(schedule.cron, after, day_or=False, second_at_beginning=True).get_next(
+            datetime
+        )
+        return instant_text(found)
+    if schedule.minutes is not None:
+        return instant_text(after + timedelta(minutes=schedule.minutes))
+    return ""
+
+
+def tick(engine: Engine) -> int:
+    """Enqueues a pull for every entity that is due or whose worker died; gives how many. Does none of the work.
+
+    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state.
+    """
+    now = engine.clock.now()
+    sent = 0
+    for tenant, uid, states in engine.states.every():
+        if states.connection.health == "needs_attention" or _later(states.connection.not_before, now):
+            continue
+        for entity, state in states.entities.items():
+            if is_due(state, now):
+                run = state.lease_run if lapsed(state, now) else ""
+                engine.send(layout.FRESH, Job("pull", tenant, connection=uid, entity=entity, run=run))
+                sent += 1
+    return sent
+
+
+def is_due(state: EntityState, now: datetime) -> bool:
+    if state.lease_run:
+        return lapsed(state, now)
+    return bool(state.due) and not state.waits and not _later(state.due, now)
+
+
+def lapsed(state: EntityState, now: datetime) -> bool:
+    """A worker took the lease and did not come back."""
+    return bool(state.lease_run) and not _later(state.lease_until, now)
+
+
+def _later(moment: str, now: datetime) -> bool:
+    return bool(moment) and parse_instant(moment) > now
