@@ -6,19 +6,34 @@ does, with literals before parameters and 405 for a method that a path lacks.
 
 import hashlib
 import hmac
+import json
 import logging
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, partial
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import azure.functions as func
 
-from crm_core.errors import FieldError, Forbidden, HubError, NotFound, RateLimited, Unauthenticated, Unavailable
-from crm_core.errors import BadRequest, VendorError
+from crm_core.errors import (
+    BadRequest,
+    Conflict,
+    FieldError,
+    Forbidden,
+    HubError,
+    NotFound,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    Unprocessable,
+    VendorError,
+)
 from crm_core.functions.web import (
     Call,
     Handler,
@@ -35,6 +50,7 @@ from crm_core.functions.web import (
 )
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.fields import instant_text
 from crm_core.ports import measured
 from crm_core.settings import load
 
@@ -60,7 +76,7 @@ class Route:
     body: "Callable[[], type[BaseModel]] | None" = None
     item_body: bool = False
     answer: int = 200
-    tags: tuple[str, ...] = field(default=())
+    tag: str = ""
 
 
 ROUTES: list[Route] = []
@@ -84,7 +100,7 @@ def route(
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         tag = path.split("/")[2] if path.startswith("/api/") else "system"
         ROUTES.append(
-            Route(method, path, handler, role, summary, tuple(parameters), body, item_body, answer, (tag,))
+            Route(method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag)
         )
         return handler
 
@@ -95,12 +111,10 @@ def register(app: func.FunctionApp) -> None:
     """One anonymous function for each first segment of the table; who may call is decided here, not by the host."""
     for segment in sorted({_segment(each.path) for each in ROUTES}):
         name = "http_" + segment.removeprefix("api/").replace(".", "_").replace("-", "_")
-        handler = partial(_function)
-        handler.__name__ = name  # type: ignore[attr-defined]  # the name the worker shows
-        decorated = app.route(
-            route=f"{segment}/{{*path}}", methods=list(METHODS), auth_level=func.AuthLevel.ANONYMOUS
+        triggered = app.route(
+            route=f"{segment}/{{*path}}", methods=METHODS, auth_level=func.AuthLevel.ANONYMOUS
         )(_named(name))
-        app.function_name(name)(decorated)
+        app.function_name(name)(triggered)
 
 
 def _named(name: str) -> Callable[[func.HttpRequest], func.HttpResponse]:
@@ -116,13 +130,17 @@ def _segment(path: str) -> str:
     return "/".join(parts[:2]) if parts[0] == "api" else parts[0]
 
 
-def _function(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req)
+_hub_lock = threading.Lock()
+
+
+def the_hub() -> Hub:
+    """The hub of this process, made from the environment; raises Misconfigured, and tries again at the next call."""
+    with _hub_lock:
+        return _make_hub()
 
 
 @cache
-def the_hub() -> Hub:
-    """The hub of this process, made from the environment; raises Misconfigured, and tries again at the next call."""
+def _make_hub() -> Hub:
     return Hub(load(os.environ))
 
 
@@ -138,10 +156,241 @@ def respond(req: func.HttpRequest) -> func.HttpResponse:
                 hub.add_figures(meter)
     except HubError as error:
         reply = problem(error, trace)
-    except Exception:
+    except Exception:  # noqa: BLE001  # the last place that can still give the caller an answer
         _log.exception("bug while answering %s, trace %s", req.method, trace)
         reply = _problem(500, "Bug", "Something went wrong here; the trace id helps to find it.", trace)
-    headers = {"traceparent": f"00-{trace}-{os.urandom(8).hex()}-01", "Cache-Control": "no-store", **reply.headers}
+    return _response(reply, trace)
+
+
+def _response(reply: Reply, trace: str) -> func.HttpResponse:
+    headers = {
+        "traceparent": f"00-{trace}-{os.urandom(8).hex()}-01",
+        "Cache-Control": "no-store",
+        **reply.headers,
+    }
     return func.HttpResponse(
         reply.data(), status_code=reply.status, headers=headers, mimetype=reply.content_type, charset="utf-8"
     )
+
+
+def _answer(hub: Hub, req: func.HttpRequest, trace: str) -> Reply:
+    raw_path, raw_query = parse_url(req.url)
+    incoming = Incoming(
+        method=req.method.upper(),
+        path="/" + unquote(raw_path).strip("/"),
+        query={},
+        headers={name.lower(): value for name, value in req.headers.items()},
+        body=req.get_body(),
+        trace=trace,
+    )
+    found, parts = match(incoming.method, incoming.path)
+    principal = authenticate(hub, incoming, found.role)
+    hub.prepare()
+    parameters = take_parameters(parse_query(raw_query), found.parameters)
+    body = _body(found, incoming)
+    call = Call(hub, principal, incoming, parts, parameters, body)
+    if found.method == "POST" and "idempotency-key" in incoming.headers:
+        return _once(call, found)
+    return found.handler(call)
+
+
+# --- matching ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def _adapter() -> "MapAdapter":
+    from werkzeug.routing import Map, Rule
+
+    rules = [Rule(each.path, methods=[each.method], endpoint=each) for each in ROUTES]
+    return Map(rules, strict_slashes=False, merge_slashes=False).bind("hub")
+
+
+def match(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+    """The route and the parts of its path; raises NotFound, or MethodNotAllowed with what the path allows."""
+    from werkzeug.exceptions import HTTPException
+    from werkzeug.exceptions import MethodNotAllowed as Refused
+
+    try:
+        found, parts = _adapter().match(path, method=method)
+    except Refused as error:
+        raise MethodNotAllowed(method, path, error.valid_methods or ()) from None
+    except HTTPException:
+        raise NotFound(f"There is nothing at {path}; GET /api/openapi.json lists the routes.") from None
+    assert isinstance(found, Route)
+    return found, parts
+
+
+class MethodNotAllowed(HubError):
+    """The path exists, but not with this method."""
+
+    status = 405
+
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = sorted(set(allowed))
+        super().__init__(f"{path} does not take {method}; it takes {', '.join(self.allowed)}.")
+
+
+# --- who calls ---------------------------------------------------------------------------------------------------
+
+ANYBODY = Principal(DEFAULT_TENANT, "anybody", Role.READER)
+
+
+def authenticate(hub: Hub, incoming: Incoming, role: Role | None) -> Principal:
+    """The caller, by X-API-KEY or the same key as Bearer; open routes take anybody, and know who has a key.
+
+    Raises Unauthenticated without or with a wrong key, Forbidden if the role does not suffice.
+    """
+    key = incoming.headers.get("x-api-key", "")
+    if not key:
+        scheme, _, value = incoming.headers.get("authorization", "").partition(" ")
+        key = value.strip() if scheme.lower() == "bearer" else ""
+    principal = _principal(hub, key) if key else None
+    if principal is None:
+        if role is None and not key:
+            return ANYBODY
+        what = "The API key is wrong" if key else "An API key is needed"
+        raise Unauthenticated(f"{what}; send it in the header X-API-KEY.")
+    if role is not None and principal.role < role:
+        raise Forbidden(
+            f"This needs the role {role.name.title()}; the key has {principal.role.name.title()}."
+        )
+    return principal
+
+
+def _principal(hub: Hub, key: str) -> Principal | None:
+    """Hashes are compared, in constant time, so that neither length nor content of the right key shows."""
+    given, wanted = (hashlib.sha256(text.encode()).digest() for text in (key, hub.settings.api_key))
+    if hmac.compare_digest(given, wanted):
+        return Principal(DEFAULT_TENANT, "key:settings", Role.ADMIN)
+    return None
+
+
+# --- bodies ------------------------------------------------------------------------------------------------------
+
+
+def _body(found: Route, incoming: Incoming) -> Any:
+    if found.body is not None:
+        return validated(found.body(), json_object(incoming.body))
+    if found.item_body:
+        return json_object(incoming.body)
+    return None
+
+
+def validated(model: "type[BaseModel]", data: Mapping[str, Any]) -> "BaseModel":
+    """The body as the model; raises BadRequest with an error for each wrong field."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        errors = []
+        for each in error.errors(include_url=False, include_context=False, include_input=False):
+            name = ".".join(str(part) for part in each["loc"]) or "body"
+            text = each["msg"][0].lower() + each["msg"][1:]
+            errors.append(FieldError(name, f"{name}: {text.removeprefix('value error, ')}."))
+        raise BadRequest(errors[0].message, errors=errors) from None
+
+
+# --- the same request twice --------------------------------------------------------------------------------------
+
+REPEAT_HOURS = 24
+MAX_KEY_LENGTH = 200
+MAX_KEPT_ANSWER = 30_000
+
+
+def _once(call: Call, found: Route) -> Reply:
+    """A POST with an Idempotency-Key is carried out once in 24 h for each caller and route; repeats get its answer.
+
+    A key with another body is 422, one whose first request is still at work (or died with its outcome unknown) 409.
+    """
+    hub: Hub = call.hub
+    given = call.incoming.headers["idempotency-key"]
+    if not 1 <= len(given) <= MAX_KEY_LENGTH:
+        raise BadRequest.field(
+            "Idempotency-Key", f"Idempotency-Key: expected 1 to {MAX_KEY_LENGTH} characters."
+        )
+    path = call.incoming.path + "?" + repr(sorted(call.parameters.items()))
+    key = hashlib.sha256(f"{call.principal.id}\n{found.path}\n{given}".encode()).hexdigest()
+    body = hashlib.sha256(path.encode() + b"\n" + call.incoming.body).hexdigest()
+    now = hub.clock.now()
+    claim = {"time": instant_text(now), "body": body}
+    expired_before = instant_text(now - timedelta(hours=REPEAT_HOURS))
+    present = hub.keys.claim_repeat(call.tenant, key, claim, expired_before)
+    if present is not None:
+        return _repeated(present, body)
+    try:
+        reply = found.handler(call)
+    except HubError as error:
+        reply = problem(error, call.incoming.trace)
+        if reply.status >= 500 and not getattr(error, "outcome_unknown", False):
+            hub.keys.drop_repeat(call.tenant, key)  # nothing was done: the caller may try again
+            return reply
+    except Exception:
+        hub.keys.drop_repeat(call.tenant, key)
+        raise
+    answer = json.dumps(
+        {"status": reply.status, "body": reply.body, "headers": dict(reply.headers)}, default=str
+    )
+    if len(answer) > MAX_KEPT_ANSWER:
+        answer = json.dumps({"status": reply.status, "body": None, "headers": dict(reply.headers)})
+    hub.keys.save_repeat(call.tenant, key, {**claim, "answer": answer, "type": reply.content_type})
+    return reply
+
+
+def _repeated(present: Mapping[str, str], body: str) -> Reply:
+    if present["body"] != body:
+        raise Unprocessable("The Idempotency-Key was used for another request; take a new one.")
+    if "answer" not in present:
+        raise Conflict(
+            "The first request with this Idempotency-Key has not been answered yet; ask again later."
+        )
+    answer = json.loads(present["answer"])
+    headers = {**answer["headers"], "Idempotent-Replayed": "true"}
+    return Reply(answer["status"], answer["body"], headers, present["type"])
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def problem(error: HubError, trace: str) -> Reply:
+    """An error as problem+json (RFC 9457), the vendor's own words kept."""
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    if error.errors:
+        extra["errors"] = [{"field": each.field, "message": each.message} for each in error.errors]
+    if isinstance(error, VendorError):
+        vendor = {
+            "system": error.system,
+            "status": error.vendor_status,
+            "code": error.vendor_code,
+            "message": error.message,
+            "requestId": error.request_id,
+        }
+        extra["vendor"] = {name: value for name, value in vendor.items() if value}
+    if isinstance(error, (RateLimited, Unavailable)):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 5)))
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="crm-hub"'
+    return _problem(error.http_status, error.code, error.message, trace, extra, headers)
+
+
+def _problem(
+    status: int,
+    code: str,
+    detail: str,
+    trace: str,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "traceId": trace,
+        **(extra or {}),
+    }
+    return Reply(status, body, headers or {}, "application/problem+json")

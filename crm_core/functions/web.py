@@ -103,7 +103,11 @@ def json_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadRequest.field("body", "body: is nested too deep.") from None
     except (ValueError, UnicodeDecodeError) as error:
-        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        where = (
+            f" at line {error.lineno}, column {error.colno}"
+            if isinstance(error, json.JSONDecodeError)
+            else ""
+        )
         raise BadRequest.field("body", f"body: is not JSON{where}.") from None
     if not isinstance(data, dict):
         raise BadRequest.field("body", 'body: expected a JSON object, such as {"name": "..."}.')

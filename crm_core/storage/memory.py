@@ -36,10 +36,13 @@ def _ordinal(key: str) -> bytes:
 
 def _plain(value: Value) -> Value:
     """The value without a subclass such as an enumeration, as a service would give it back."""
-    for kind in (str, bool, int, float, bytes):
-        if isinstance(value, kind):
-            return value if type(value) is kind else kind.__call__(value)
-    return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,12 @@ class MemoryTable:
         """As the port says; ValueError for a `top` that is not 1 to 1000 and for a foreign token."""
         page_query("", top, token, select)
         count("storage_calls")
-        one_partition = pk is not None and pk_to is None
+        start_pk, start_rk = decode_token(token) if token else ("", "")
+        low, high = (rk, rk_to) if pk is not None and pk_to is None else ("", None)
         rows: list[Row] = []
-        for each in self._chosen(table, pk, pk_to, decode_token(token)[0] if token else ""):
-            low, high = (rk, rk_to) if one_partition else ("", None)
-            if token and decode_token(token)[0] == each:
-                low = max(low, decode_token(token)[1], key=_ordinal)
-            rows.extend(self._rows(table, each, low, high, top + 1 - len(rows)))
+        for each in self._chosen(table, pk, pk_to, start_pk):
+            begin = max(low, start_rk, key=_ordinal) if each == start_pk else low
+            rows.extend(self._rows(table, each, begin, high, top + 1 - len(rows)))
             if len(rows) > top:
                 # Like Azurite's, the token is the first key of the next page.
                 return RowPage(
@@ -228,7 +230,9 @@ class MemoryQueue:
         now = self._clock.now()
         messages = self._queues.get(queue, {})
         received: list[Message] = []
-        for number, _ in sorted(list(messages.items()), key=lambda item: (item[1].visible, item[0])):  # noqa: C414  # a copy, made at once
+        seen = list(messages.items())
+        seen.sort(key=lambda item: (item[1].visible, item[0]))
+        for number, _ in seen:
             if len(received) == limit:
                 break
             # To pop is to win the message against other threads.

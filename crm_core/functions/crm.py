@@ -1,0 +1,203 @@
+"""Live CRUD: through a connection to the remote system, without the store."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crm_core.connector import Change, Connector, Order, Query, Write
+from crm_core.errors import BadRequest, NotFound, Stale, VersionMismatch
+from crm_core.functions.endpoint import route
+from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, whole_number
+from crm_core.hub import Hub
+from crm_core.model.entities import BY_PATH, Entity
+from crm_core.model.filters import parse_filter
+from crm_core.sync.engine import Opened
+
+MAX_TOP = 1000
+DEFAULT_TOP = 100
+
+CONNECTION = Parameter("connection", "Slug or uid of the connection; needed if there are several")
+RAW = Parameter("raw", "true: add the remote's own answer under 'raw'")
+
+
+def entity_of(path: str) -> Entity:
+    """Raises NotFound that lists the entities."""
+    entity = BY_PATH.get(path)
+    if entity is None:
+        raise NotFound(f"There is no entity '{path}'; known are {', '.join(BY_PATH)}.")
+    return entity
+
+
+def _open(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
+    hub: Hub = call.hub
+    entity = entity_of(call.parts["entities"])
+    opened = hub.connect(call.tenant, call.parameters.get("connection", ""))
+    opened.connector.entity_map(entity.name)
+    return hub, opened, opened.connector, entity
+
+
+def _item(
+    opened: Opened, entity: Entity, change: Change, *, raw: bool, select: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A flat item: the canonical fields, empty ones as null; properties without a canonical name if they were asked for."""
+    emap = opened.connector.entity_map(entity.name)
+    fields = change.fields or {}
+    item: dict[str, Any] = {
+        "id": change.rid,
+        "entity": entity.name,
+        "connection": opened.connection.slug,
+        "etag": change.etag,
+    }
+    for each in emap.fields:
+        if not select or each.field in select or each.native in select:
+            item[each.field] = fields.get(each.field)
+    for name in select:
+        if emap.find(name) is None and name in change.raw and name not in item:
+            item[name] = change.raw[name]
+    if raw:
+        item["raw"] = {
+            name: value for name, value in change.raw.items() if not name.startswith("@odata.context")
+        }
+    return item
+
+
+def _names(text: str, parameter: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    if any(not name.replace("_", "").isalnum() for name in names):
+        raise BadRequest.field(parameter, f"{parameter}: expected field names with commas between them.")
+    return names
+
+
+def _orders(text: str) -> tuple[Order, ...]:
+    orders = []
+    for part in text.split(",") if text else ():
+        name, _, direction = part.strip().partition(" ")
+        if direction.strip().lower() not in ("", "asc", "desc") or not name.replace("_", "").isalnum():
+            raise BadRequest.field(
+                "orderby", "orderby: expected 'field' or 'field desc', with commas between them."
+            )
+        orders.append(Order(name, direction.strip().lower() == "desc"))
+    return tuple(orders)
+
+
+@route(
+    "GET",
+    "/api/crm/<entities>",
+    role=Role.READER,
+    parameters=[
+        CONNECTION,
+        Parameter("filter", "OData $filter, with canonical or native names", aliases=("filter_query",)),
+        Parameter("select", "Fields, with commas between them"),
+        Parameter("orderby", "Such as 'name asc, revenue desc'"),
+        Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
+        Parameter("skiptoken", "From nextLink; goes on after a page"),
+        RAW,
+    ],
+)
+def query(call: Call) -> Reply:
+    """Items of the remote system, a page at a time."""
+    hub, opened, connector, entity = _open(call)
+    parameters = dict(call.parameters)
+    token = parameters.pop("skiptoken", "")
+    top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
+    select = _names(parameters.get("select", ""), "select")
+    about = _bound_to(call, opened, parameters)
+    cursor = hub.open_token(token, *about) if token else None
+    node = parse_filter(parameters["filter"]) if parameters.get("filter") else None
+    page = connector.query(
+        entity.name, Query(node, select, _orders(parameters.get("orderby", "")), top=top, cursor=cursor)
+    )
+    raw = flag(parameters, "raw")
+    body: dict[str, Any] = {
+        "value": [_item(opened, entity, each, raw=raw, select=select) for each in page.items]
+    }
+    if page.cursor is not None:
+        following = {**parameters, "skiptoken": hub.seal_token(page.cursor, *about)}
+        body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
+    return Reply(200, body)
+
+
+def _bound_to(call: Call, opened: Opened, parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """What a skiptoken belongs to: tenant, principal, connection, entity and query."""
+    pairs = (f"{name}={value}" for name, value in sorted(parameters.items()))
+    return (call.tenant.name, call.principal.id, opened.connection.uid, call.parts["entities"], *pairs)
+
+
+@route(
+    "POST",
+    "/api/crm/<entities>",
+    role=Role.OPERATOR,
+    parameters=[CONNECTION, RAW],
+    item_body=True,
+    answer=201,
+)
+def create(call: Call) -> Reply:
+    """Makes a record in the remote system; the answer is what it holds now."""
+    _, opened, connector, entity = _open(call)
+    change = connector.create(entity.name, _write(connector, entity, call.body, create=True))
+    item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
+    location = link("", f"{call.incoming.path}/{change.rid}", {"connection": opened.connection.slug})
+    return Reply(201, item, {"ETag": change.etag, "Location": location})
+
+
+@route("GET", "/api/crm/<entities>/<rid>", role=Role.READER, parameters=[CONNECTION, RAW])
+def get(call: Call) -> Reply:
+    """One item of the remote system."""
+    _, opened, connector, entity = _open(call)
+    change = connector.get(entity.name, call.parts["rid"])
+    if change.etag and call.incoming.headers.get("if-none-match") == change.etag:
+        return Reply(304, None, {"ETag": change.etag})
+    return Reply(200, _item(opened, entity, change, raw=flag(call.parameters, "raw")), {"ETag": change.etag})
+
+
+@route("PATCH", "/api/crm/<entities>/<rid>", role=Role.OPERATOR, parameters=[CONNECTION, RAW], item_body=True)
+def update(call: Call) -> Reply:
+    """Changes the named fields in the remote system; with If-Match only if it has not moved on."""
+    _, opened, connector, entity = _open(call)
+    write = _write(connector, entity, call.body, create=False)
+    if_match = _if_match(call)
+    try:
+        change = connector.update(entity.name, call.parts["rid"], write, if_match)
+    except VersionMismatch as error:
+        raise _stale(error, if_match) from None
+    item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
+    return Reply(200, item, {"ETag": change.etag})
+
+
+@route(
+    "DELETE",
+    "/api/crm/<entities>/<rid>",
+    role=Role.OPERATOR,
+    parameters=[CONNECTION, Parameter("confirm", "Has to be true", required=True)],
+    answer=204,
+)
+def delete(call: Call) -> Reply:
+    """Deletes a record in the remote system; needs confirm=true."""
+    _, _, connector, entity = _open(call)
+    if not flag(call.parameters, "confirm"):
+        raise BadRequest.field("confirm", "confirm: a delete can't be taken back; say confirm=true.")
+    if_match = _if_match(call)
+    try:
+        connector.delete(entity.name, call.parts["rid"], if_match)
+    except VersionMismatch as error:
+        raise _stale(error, if_match) from None
+    return Reply(204)
+
+
+def _write(connector: Connector, entity: Entity, body: Mapping[str, Any], *, create: bool) -> Write:
+    """Checks the item; asks for the remote's metadata only if it names what is not declared."""
+    emap = connector.entity_map(entity.name)
+    foreign = [name for name in body if emap.find(name) is None and name not in entity.by_name]
+    described = connector.describe(entity.name) if foreign else {}
+    return Write(*emap.accept(body, described, create=create))
+
+
+def _if_match(call: Call) -> str:
+    value = call.incoming.headers.get("if-match", "").strip()
+    return "" if value == "*" else value
+
+
+def _stale(error: VersionMismatch, if_match: str) -> Exception:
+    """The caller's own If-Match does not hold: 412; without one it is the vendor's refusal."""
+    if not if_match:
+        return error
+    return Stale("The record has changed since it was read; read it again and repeat the change.")

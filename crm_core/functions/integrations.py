@@ -1,0 +1,229 @@
+"""Connections and connectors: what there is, and how a connection is made, changed, tested and removed."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from crm_core.connection_admin import Wanted
+from crm_core.connector import Connector
+from crm_core.errors import BadRequest
+from crm_core.functions.endpoint import route
+from crm_core.functions.web import Call, Parameter, Reply, Role, flag
+from crm_core.hub import Hub, connector_class, connector_names
+from crm_core.model.connection import Connection, Schedule
+from crm_core.model.state import ConnectionState, EntityState
+from crm_core.storage.state import States
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, ScheduleBody
+
+
+def _connection_body() -> "type[BaseModel]":
+    from crm_core.functions.bodies import ConnectionBody
+
+    return ConnectionBody
+
+
+def _connection_patch() -> "type[BaseModel]":
+    from crm_core.functions.bodies import ConnectionPatch
+
+    return ConnectionPatch
+
+
+def _state(name: str, state: EntityState) -> dict[str, Any]:
+    problem = vars(state.problem) if state.problem else None
+    return {
+        "entity": name,
+        "known": state.known,
+        "last_success": state.last_success or None,
+        "next_run": state.due or None,
+        "running": state.lease_run or None,
+        "last_run": state.last_run or None,
+        "waits": state.waits,
+        "problem": problem,
+    }
+
+
+def _item(connection: Connection, states: States | None) -> dict[str, Any]:
+    """A connection as people see it: secrets are not in it, not even their names' values."""
+    state = states.connection if states else ConnectionState()
+    return {
+        "uid": connection.uid,
+        "slug": connection.slug,
+        "connector": connection.connector,
+        "state": "paused" if connection.paused else state.health,
+        "problem": vars(state.problem) if state.problem else None,
+        "not_before": state.not_before or None,
+        "settings": dict(connection.settings),
+        "secrets": sorted(_secret_names(connection)),
+        "entities": dict(connection.entities),
+        "schedule": connection.schedule.to_json(),
+        "confirmed_origin": connection.confirmed_origin or None,
+        "created_at": connection.created_at,
+        "updated_at": connection.updated_at,
+        "sync": [_state(name, each) for name, each in (states.entities if states else {}).items()],
+    }
+
+
+def _secret_names(connection: Connection) -> list[str]:
+    return [each.name for each in connector_class(connection.connector).settings if each.secret]
+
+
+def _reply(call: Call, connection: Connection, status: int = 200) -> Reply:
+    hub: Hub = call.hub
+    body = _item(connection, hub.states.read(call.tenant, connection.uid))
+    headers = {"Location": f"/api/integrations/{connection.slug}"} if status == 201 else {}
+    return Reply(status, body, headers)
+
+
+def _find(call: Call) -> Connection:
+    hub: Hub = call.hub
+    found = hub.connect(call.tenant, call.parts["connection"]).connection
+    hub.forget(found)  # what people see and change is never a copy
+    return hub.connect(call.tenant, found.uid).connection
+
+
+@route("GET", "/api/connectors", role=Role.READER)
+def connectors(_: Call) -> Reply:
+    """Every connector: the settings and secrets that a connection needs, and its entities."""
+    return Reply(200, {"value": [_connector(connector_class(name)) for name in connector_names()]})
+
+
+def _connector(kind: type[Connector]) -> dict[str, Any]:
+    return {
+        "name": kind.name,
+        "label": kind.label,
+        "settings": [
+            {
+                "name": each.name,
+                "label": each.label,
+                "kind": each.kind,
+                "required": each.required,
+                "secret": each.secret,
+                "default": each.default or None,
+                "help": each.help or None,
+            }
+            for each in kind.settings
+        ],
+        "entities": [
+            {
+                "entity": name,
+                "path": emap.entity.path,
+                "fields": [
+                    {
+                        "name": each.field,
+                        "native": each.native,
+                        "writable": each.writable,
+                        "length": each.length,
+                    }
+                    for each in emap.fields
+                ],
+            }
+            for name, emap in kind.entities.items()
+        ],
+        "default_minutes": kind.default_minutes,
+    }
+
+
+@route("GET", "/api/integrations", role=Role.READER)
+def integrations(call: Call) -> Reply:
+    """Every connection with its state."""
+    hub: Hub = call.hub
+    found = sorted(hub.connections.every(call.tenant), key=lambda each: each.slug)
+    items = [_item(each, hub.states.read(call.tenant, each.uid)) for each in found]
+    return Reply(200, {"value": items})
+
+
+def _schedule(body: "ScheduleBody | None") -> Schedule | None:
+    return Schedule(body.minutes, body.cron) if body is not None else None
+
+
+@route("POST", "/api/integrations", role=Role.INTEGRATOR, body=_connection_body, answer=201)
+def create(call: Call) -> Reply:
+    """Makes a connection; its first pull begins with the next tick."""
+    hub: Hub = call.hub
+    body = cast("ConnectionBody", call.body)
+    _only_admin(call, body.confirmed_origin)
+    wanted = Wanted(
+        body.settings, body.secrets, body.entities, _schedule(body.schedule), body.confirmed_origin
+    )
+    return _reply(call, hub.admin.create(call.tenant, body.slug, body.connector, wanted), 201)
+
+
+def _only_admin(call: Call, confirmed_origin: str | None) -> None:
+    if confirmed_origin and call.principal.role < Role.ADMIN:
+        raise BadRequest.field(
+            "confirmed_origin", "confirmed_origin: only an Admin can let credentials go elsewhere."
+        )
+
+
+@route("GET", "/api/integrations/<connection>", role=Role.READER)
+def one(call: Call) -> Reply:
+    """One connection with its state."""
+    return _reply(call, _find(call))
+
+
+@route("PATCH", "/api/integrations/<connection>", role=Role.INTEGRATOR, body=_connection_patch)
+def update(call: Call) -> Reply:
+    """Changes a connection; a saved credential lets one that needed attention work again."""
+    hub: Hub = call.hub
+    body = cast("ConnectionPatch", call.body)
+    _only_admin(call, body.confirmed_origin)
+    found = _find(call)
+    wanted = Wanted(
+        body.settings, body.secrets, body.entities, _schedule(body.schedule), body.confirmed_origin
+    )
+    saved = hub.admin.update(found, wanted)
+    if body.paused is not None:
+        saved = hub.admin.pause(saved, paused=body.paused)
+    hub.forget(saved)
+    return _reply(call, saved)
+
+
+@route(
+    "DELETE",
+    "/api/integrations/<connection>",
+    role=Role.INTEGRATOR,
+    parameters=[Parameter("confirm", "Has to be true", required=True)],
+    answer=204,
+)
+def delete(call: Call) -> Reply:
+    """Removes a connection, its secrets and its state; needs confirm=true. Records stay."""
+    hub: Hub = call.hub
+    found = _find(call)
+    if not flag(call.parameters, "confirm"):
+        raise BadRequest.field(
+            "confirm", "confirm: a connection's secrets can't be brought back; say confirm=true."
+        )
+    hub.admin.delete(found)
+    hub.forget(found)
+    return Reply(204)
+
+
+@route("POST", "/api/integrations/<connection>/test", role=Role.OPERATOR)
+def test(call: Call) -> Reply:
+    """Proves by one call that the credentials work; a connection that needed attention works again."""
+    hub: Hub = call.hub
+    found = _find(call)
+    who = hub.connect(call.tenant, found.uid).connector.check()
+    hub.admin.mend(found)
+    return Reply(200, {"status": "ok", "connection": found.slug, **who})
+
+
+@route("POST", "/api/integrations/<connection>/pause", role=Role.OPERATOR)
+def pause(call: Call) -> Reply:
+    """Stops the schedule of a connection; live calls go on."""
+    return _paused(call, paused=True)
+
+
+@route("POST", "/api/integrations/<connection>/resume", role=Role.OPERATOR)
+def resume(call: Call) -> Reply:
+    """Lets the schedule of a connection go on."""
+    return _paused(call, paused=False)
+
+
+def _paused(call: Call, *, paused: bool) -> Reply:
+    hub: Hub = call.hub
+    saved = hub.admin.pause(_find(call), paused=paused)
+    hub.forget(saved)
+    return _reply(call, saved)

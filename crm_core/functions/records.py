@@ -1,0 +1,137 @@
+"""The stored records: what the hub holds, its links and its history."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crm_core.errors import NotFound
+from crm_core.functions.crm import entity_of
+from crm_core.functions.endpoint import route
+from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
+from crm_core.hub import Hub
+from crm_core.model.connection import Tenant
+from crm_core.model.entities import Entity
+from crm_core.model.record import HUB, Record
+from crm_core.storage import layout
+from crm_core.storage.records import Redirect, Tomb
+
+MAX_TOP = 1000
+DEFAULT_TOP = 100
+
+
+def _names(hub: Hub, tenant: Tenant) -> dict[str, str]:
+    """Connection uid -> slug."""
+    return {each.uid: each.slug for each in hub.connections.every(tenant)}
+
+
+def _item(record: Record, names: dict[str, str]) -> dict[str, Any]:
+    links = [
+        {
+            "connection": names.get(uid, uid),
+            "id": each.rid,
+            "state": each.state,
+            "version": each.ver,
+            "seen": each.seen,
+        }
+        for uid, each in record.links.items()
+    ]
+    return {
+        "id": record.id,
+        "entity": record.entity,
+        "etag": f'"{record.version}"',
+        "version": record.version,
+        **record.fields,
+        "links": links,
+    }
+
+
+@route(
+    "GET",
+    "/api/records/<entities>",
+    role=Role.READER,
+    parameters=[
+        Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
+        Parameter("skiptoken", "From nextLink; goes on after a page"),
+    ],
+)
+def records(call: Call) -> Reply:
+    """Stored records in the order of their ids, a page at a time; a page can be short and still have a nextLink."""
+    hub: Hub = call.hub
+    entity = entity_of(call.parts["entities"])
+    top = whole_number(call.parameters, "top", DEFAULT_TOP, MAX_TOP)
+    about = (call.tenant.name, call.principal.id, "records", entity.name, str(top))
+    token = call.parameters.get("skiptoken", "")
+    place: Mapping[str, Any] = hub.open_token(token, *about) if token else {"bucket": 0, "token": None}
+    bucket: int = place["bucket"]
+    going: str | None = place["token"]
+    found: list[Record] = []
+    while len(found) < top and bucket < len(layout.BUCKETS):
+        rows, going = hub.records.page(
+            call.tenant, entity.name, layout.BUCKETS[bucket], top=top - len(found), token=going
+        )
+        found.extend(row.content for row in rows if isinstance(row.content, Record))
+        if going is None:
+            bucket += 1
+    names = _names(hub, call.tenant)
+    body: dict[str, Any] = {"value": [_item(record, names) for record in found]}
+    if bucket < len(layout.BUCKETS):
+        after = hub.seal_token({"bucket": bucket, "token": going}, *about)
+        following = {"top": str(top), "skiptoken": after}
+        body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
+    return Reply(200, body)
+
+
+def _find(call: Call, entity: Entity) -> Record:
+    """By record id, redirects followed; raises NotFound."""
+    hub: Hub = call.hub
+    record_id = call.parts["record_id"].lower()
+    for _ in range(3):
+        if record_id[:1] not in layout.BUCKETS:
+            break
+        stored = hub.records.get(call.tenant, entity.name, layout.quote(record_id))
+        if stored is None or isinstance(stored.content, Tomb):
+            break
+        if isinstance(stored.content, Redirect):
+            record_id = stored.content.to
+            continue
+        return stored.content
+    raise NotFound(f"There is no stored {entity.name} '{call.parts['record_id']}'.")
+
+
+@route("GET", "/api/records/<entities>/<record_id>", role=Role.READER)
+def record(call: Call) -> Reply:
+    """One stored record with its links."""
+    found = _find(call, entity_of(call.parts["entities"]))
+    item = _item(found, _names(call.hub, call.tenant))
+    if call.incoming.headers.get("if-none-match") == item["etag"]:
+        return Reply(304, None, {"ETag": item["etag"]})
+    return Reply(200, item, {"ETag": item["etag"]})
+
+
+@route("GET", "/api/records/<entities>/<record_id>/history", role=Role.READER)
+def history(call: Call) -> Reply:
+    """What happened to a record, oldest first: when, from where, in which run, and the values before."""
+    hub: Hub = call.hub
+    entity = entity_of(call.parts["entities"])
+    found = _find(call, entity)
+    names = {HUB: HUB, **_names(hub, call.tenant)}
+    created = found.created
+    first = {
+        "version": 1,
+        "change": "create",
+        "time": created["time"],
+        "origin": names.get(created["origin"], created["origin"]),
+        "run": created["run"],
+        "old": {},
+    }
+    steps = [
+        {
+            "version": each.version,
+            "change": each.change,
+            "time": each.time,
+            "origin": names.get(each.origin, each.origin),
+            "run": each.run,
+            "old": dict(each.old),
+        }
+        for each in hub.records.history(call.tenant, entity.name, found.id)
+    ]
+    return Reply(200, {"value": [first, *steps]})

@@ -1,0 +1,133 @@
+"""Runs: started by people, followed by anybody."""
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from crm_core.errors import NotFound
+from crm_core.functions.endpoint import route
+from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
+from crm_core.hub import Hub
+from crm_core.model.fields import parse_instant
+from crm_core.model.state import COUNTS, Run
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from crm_core.functions.bodies import RunBody
+
+POLL_SECONDS = 1
+DEFAULT_TOP, MAX_TOP = 50, 200
+
+
+def _run_body() -> "type[BaseModel]":
+    from crm_core.functions.bodies import RunBody
+
+    return RunBody
+
+
+def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
+    end = parse_instant(run.ended_at) if run.ended_at else now
+    seconds = (end - parse_instant(run.started_at)).total_seconds() if run.started_at else 0.0
+    return {
+        "id": run.id,
+        "connection": names.get(run.connection, run.connection),
+        "entity": run.entity or None,
+        "mode": run.mode,
+        "status": run.status,
+        "origin": run.origin,
+        "created_at": run.created_at,
+        "started_at": run.started_at or None,
+        "ended_at": run.ended_at or None,
+        "seconds": round(max(0.0, seconds), 3),
+        "read": run.read,
+        "counts": {name: run.counts.get(name, 0) for name in COUNTS},
+        "calls": {name: run.calls.get(name, 0) for name in ("remote", "storage")},
+        "problem": vars(run.problem) if run.problem else None,
+    }
+
+
+def _with_children(hub: Hub, call: Call, run: Run, names: dict[str, str]) -> dict[str, Any]:
+    """A parent's status and figures are its children's: it has none of its own to fall out of step."""
+    now = hub.clock.now()
+    children = [child for child_id in run.children if (child := hub.runs.get(call.tenant, child_id))]
+    if not children:
+        return _item(run, names, now)
+    items = [_item(child, names, now) for child in children]
+    statuses = {child.status for child in children}
+    status = "running"
+    if all(child.ended for child in children):
+        status = "failed" if "failed" in statuses else "succeeded"
+    elif statuses == {"queued"}:
+        status = "queued"
+    counts: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for child in children:
+        counts.update(child.counts)
+        calls.update(child.calls)
+    return {
+        **_item(run, names, now),
+        "status": status,
+        "started_at": min((child.started_at for child in children if child.started_at), default=None),
+        "ended_at": max(child.ended_at for child in children) if status in ("failed", "succeeded") else None,
+        "seconds": max(item["seconds"] for item in items),
+        "read": sum(child.read for child in children),
+        "counts": {name: counts[name] for name in COUNTS},
+        "calls": {name: calls[name] for name in ("remote", "storage")},
+        "problem": next((item["problem"] for item in items if item["problem"]), None),
+        "children": items,
+    }
+
+
+def _names(hub: Hub, call: Call) -> dict[str, str]:
+    return {each.uid: each.slug for each in hub.connections.every(call.tenant)}
+
+
+@route("POST", "/api/runs", role=Role.OPERATOR, body=_run_body, answer=202)
+def start(call: Call) -> Reply:
+    """Starts a run now; follow it at Operation-Location."""
+    hub: Hub = call.hub
+    body = cast("RunBody", call.body)
+    run = hub.start_run(call.tenant, body.connection, body.entities, body.mode, call.principal.id)
+    item = _with_children(hub, call, run, _names(hub, call))
+    where = link(hub.settings.public_url, f"/api/runs/{run.id}", {})
+    return Reply(202, item, {"Operation-Location": where, "Retry-After": str(POLL_SECONDS)})
+
+
+@route(
+    "GET",
+    "/api/runs",
+    role=Role.READER,
+    parameters=[
+        Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
+        Parameter("skiptoken", "From nextLink; goes on after a page"),
+    ],
+)
+def runs(call: Call) -> Reply:
+    """Runs, newest first. A scheduled pull that changed nothing leaves none."""
+    hub: Hub = call.hub
+    top = whole_number(call.parameters, "top", DEFAULT_TOP, MAX_TOP)
+    about = (call.tenant.name, call.principal.id, "runs", str(top))
+    given = call.parameters.get("skiptoken", "")
+    token = hub.open_token(given, *about)["token"] if given else None
+    found, token = hub.runs.page(call.tenant, top=top, token=token)
+    names, now = _names(hub, call), hub.clock.now()
+    body: dict[str, Any] = {"value": [_item(run, names, now) for run in found]}
+    if token is not None:
+        following = {"top": str(top), "skiptoken": hub.seal_token({"token": token}, *about)}
+        body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
+    return Reply(200, body)
+
+
+@route("GET", "/api/runs/<run_id>", role=Role.READER)
+def one(call: Call) -> Reply:
+    """One run: what it has done so far, the calls it took, and why it failed if it did."""
+    hub: Hub = call.hub
+    run_id = call.parts["run_id"]
+    run = (
+        hub.runs.get(call.tenant, run_id) if run_id.replace("-", "").isalnum() and run_id.isascii() else None
+    )
+    if run is None:
+        raise NotFound(f"There is no run '{run_id}'.")
+    item = _with_children(hub, call, run, _names(hub, call))
+    return Reply(200, item, {} if item["ended_at"] else {"Retry-After": str(POLL_SECONDS)})

@@ -1,0 +1,65 @@
+"""The functions that no caller sees: the tick, the two lanes and what is left of their poison."""
+
+import logging
+import threading
+
+import azure.functions as func
+
+from crm_core.functions.endpoint import the_hub
+from crm_core.ports import measured
+from crm_core.storage import layout
+
+_log = logging.getLogger("crm_core.triggers")
+
+STORAGE = "AzureWebJobsStorage"
+BULK_SLICES = 2
+"""Bulk slices at a time on one instance: a first load never takes all threads."""
+BULK_WAIT_SECONDS = 5.0
+
+_bulk_slots = threading.BoundedSemaphore(BULK_SLICES)
+
+
+def _handle(lane: str, message: func.QueueMessage) -> None:
+    hub = the_hub()
+    with measured() as meter:
+        try:
+            hub.handle(lane, message.get_body().decode("utf-8", "replace"), message.dequeue_count or 1)
+        finally:
+            hub.add_figures(meter)
+
+
+def register(app: func.FunctionApp) -> None:
+    @app.function_name("tick")
+    @app.timer_trigger(arg_name="timer", schedule="0 * * * * *", run_on_startup=False, use_monitor=False)
+    def tick(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding's name
+        hub = the_hub()
+        with measured() as meter:
+            _log.info("tick: %d jobs sent", hub.tick())
+        hub.add_figures(meter, flush=True)
+
+    @app.function_name(layout.FRESH)
+    @app.queue_trigger(arg_name="message", queue_name=layout.FRESH, connection=STORAGE)
+    def fresh(message: func.QueueMessage) -> None:
+        _handle(layout.FRESH, message)
+
+    @app.function_name(layout.BULK)
+    @app.queue_trigger(arg_name="message", queue_name=layout.BULK, connection=STORAGE)
+    def bulk(message: func.QueueMessage) -> None:
+        if not _bulk_slots.acquire(blocking=False):
+            body = message.get_body().decode("utf-8", "replace")
+            the_hub().queue.send(layout.BULK, body, BULK_WAIT_SECONDS)
+            return
+        try:
+            _handle(layout.BULK, message)
+        finally:
+            _bulk_slots.release()
+
+    for lane in layout.QUEUES:
+        _register_poison(app, lane)
+
+
+def _register_poison(app: func.FunctionApp, lane: str) -> None:
+    @app.function_name(f"{lane}_poison")
+    @app.queue_trigger(arg_name="message", queue_name=f"{lane}-poison", connection=STORAGE)
+    def poison(message: func.QueueMessage) -> None:
+        the_hub().poisoned(lane, message.get_body().decode("utf-8", "replace"))
