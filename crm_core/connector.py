@@ -69,12 +69,16 @@ class Answer:
     body: bytes = field(repr=False)
 
     def json(self) -> Any:
-        """The body as JSON, fractions as Decimal; raises BadAnswer (with a short excerpt) if it is none."""
+        """The body as JSON, fractions as Decimal; raises BadAnswer if it is none.
+
+        The message shows what came but none of it: a broken answer may hold a token or a record.
+        """
         try:
             return json.loads(self.body, parse_float=Decimal)
         except (ValueError, RecursionError):
+            kind = self.headers.get("content-type", "no content type")[:80]
             raise BadAnswer(
-                f"The answer is not JSON; it begins {self.excerpt()!r}.", vendor_status=self.status
+                f"The answer is not JSON: {len(self.body)} bytes, {kind}.", vendor_status=self.status
             ) from None
 
     def excerpt(self, length: int = 120) -> str:
