@@ -23,6 +23,7 @@ from crm_core.storage.batch import (
     decode_token,
     encode_token,
     encode_transaction,
+    entity_path,
     page_query,
 )
 
@@ -75,6 +76,7 @@ class MemoryTable:
     def get(self, table: str, pk: str, rk: str) -> Row | None:
         check_key(pk)
         check_key(rk)
+        entity_path(table, pk, rk)  # refuses a lone surrogate
         count("storage_calls")
         partition = self._partitions.get((table, pk))
         return partition.rows.get(rk) if partition else None

@@ -1,0 +1,431 @@
+"""Pulling accounts from a Dataverse server into the store, over Azurite and real HTTP."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from crm_core.errors import Conflict
+from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.fields import instant_text
+from crm_core.ports import measured
+from crm_core.storage import layout
+from crm_core.storage.records import HistoryEntry, Redirect, Tomb
+from crm_core.sync.engine import Job
+
+SMALL = {"PAGE_RECORDS": "7", "BATCH_RECORDS": "10"}
+
+
+def history(bench, record_id):
+    return list(bench.hub.records.history(DEFAULT_TENANT, "account", record_id))
+
+
+def test_a_first_load_stores_every_row_once(bench):
+    rids = {bench.remote.create(f"Compañía {n}") for n in range(30)}
+    bench.connect()
+    run = bench.pull()
+    assert run.status == "succeeded"
+    assert run.counts == {"created": 30, "updated": 0, "deleted": 0, "unchanged": 0, "failed": 0}
+    assert bench.stored().keys() == rids
+    bench.assert_equal()
+    for record in bench.stored().values():
+        assert record.version == 1
+        assert history(bench, record.id) == []
+        assert record.created["run"] == run.id
+
+
+def test_nothing_new_costs_one_remote_and_two_storage_calls(bench):
+    bench.remote.create("Uno")
+    bench.connect()
+    bench.pull()
+    bench.due()
+    bench.hub.tick()
+    with measured() as meter:
+        assert bench.work() == 1
+    assert meter.total("remote_calls") == 1
+    assert meter.total("storage_calls") == 2
+
+
+def test_a_scheduled_pull_that_changes_nothing_leaves_no_run(bench):
+    bench.remote.create("Uno")
+    bench.connect()
+    bench.hub.tick()
+    bench.work()
+    bench.due()
+    bench.hub.tick()
+    bench.work()
+    runs, _ = bench.hub.runs.page(DEFAULT_TENANT, top=10, token=None)
+    assert [run.origin for run in runs] == ["schedule"]
+    assert runs[0].counts["created"] == 1
+
+
+def test_changes_deletes_and_returns_are_merged_with_their_history(bench):
+    kept, changed, deleted = (bench.remote.create(name) for name in ("Kept", "Changed", "Deleted"))
+    bench.connect()
+    bench.pull()
+    bench.remote.update(changed, name="Ñandú & Co", telephone1="+56 2 555")
+    bench.remote.delete(deleted)
+    new = bench.remote.create("New")
+    run = bench.pull()
+    assert run.counts == {"created": 1, "updated": 1, "deleted": 1, "unchanged": 0, "failed": 0}
+    stored = bench.stored()
+    assert stored.keys() == {kept, changed, deleted, new}
+    after = stored[changed]
+    assert (after.version, after.fields["name"], after.fields["phone"]) == (2, "Ñandú & Co", "+56 2 555")
+    (step,) = history(bench, after.id)
+    assert isinstance(step, HistoryEntry)
+    assert (step.version, step.run, step.old["name"], step.old["phone"]) == (2, run.id, "Changed", None)
+    gone = stored[deleted]
+    assert gone.fields["name"] == "Deleted"
+    assert history(bench, gone.id)[0].change == "delete"
+    bench.assert_equal()
+
+
+def test_a_second_pull_reads_only_what_is_new(bench):
+    for n in range(20):
+        bench.remote.create(f"Row {n}")
+    bench.connect()
+    bench.pull()
+    bench.remote.create("One more")
+    assert bench.pull().read == 1
+
+
+def test_a_change_of_a_field_that_is_not_mapped_moves_no_version(bench):
+    rid = bench.remote.create("Row")
+    bench.connect()
+    bench.pull()
+    bench.remote.update(rid, fax="123")
+    run = bench.pull()
+    (record,) = bench.stored().values()
+    # updated_at is mapped, and the remote's time of the change is to the second.
+    assert run.counts["failed"] == 0
+    assert record.fields["name"] == "Row"
+    assert record.links[bench.connection.uid].ver
+
+
+@pytest.mark.parametrize("bench", [SMALL], indirect=True)
+def test_pages_smaller_than_a_batch_are_written_together(bench):
+    for n in range(40):
+        bench.remote.create(f"Row {n}")
+    bench.connect()
+    run = bench.pull()
+    assert run.counts["created"] == 40
+    assert run.calls["remote"] >= 6
+    bench.assert_equal()
+
+
+@pytest.mark.parametrize(
+    "bench", [{**SMALL, "FRESH_SLICE_SECONDS": "0.000001", "BULK_SLICE_SECONDS": "0.000001"}], indirect=True
+)
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_a_run_is_cut_into_slices_that_follow_each_other(bench, mode):
+    for n in range(30):
+        bench.remote.create(f"Row {n}")
+    bench.connect()
+    run = bench.pull(mode)
+    assert run.status == "succeeded"
+    assert run.slices >= 4
+    assert run.counts["created"] == 30
+    assert bench.state().lease_run == ""
+    bench.assert_equal()
+
+
+class TestWithoutChangeTracking:
+    """The feed by modifiedon: whole seconds, ties, late rows, no tombstones."""
+
+    @pytest.fixture(autouse=True)
+    def _untracked(self, remote):
+        remote.options(tracking={"account": False})
+
+    def test_the_same_second_loses_nothing(self, bench):
+        at = "2026-11-01T10:00:00Z"
+        first = bench.remote.create("First", at=at)
+        bench.connect()
+        bench.pull()
+        second = bench.remote.create("Second", at=at)
+        bench.remote.update(first, name="First again", at=at)
+        run = bench.pull()
+        assert (run.counts["created"], run.counts["updated"]) == (1, 1)
+        assert bench.stored()[second].fields["name"] == "Second"
+        assert bench.stored()[first].fields["name"] == "First again"
+
+    def test_a_row_that_is_committed_late_is_found(self, bench):
+        bench.remote.create("Early", at="2026-11-01T10:05:00Z")
+        bench.connect()
+        bench.pull()
+        late = bench.remote.create("Late", at="2026-11-01T10:01:00Z")
+        bench.pull()
+        assert late in bench.stored()
+
+    def test_the_overlap_is_read_but_not_written_again(self, bench):
+        for n in range(5):
+            bench.remote.create(f"Row {n}", at="2026-11-01T10:00:00Z")
+        bench.connect()
+        bench.pull()
+        run = bench.pull()
+        assert (run.read, run.counts["unchanged"]) == (0, 0)
+
+    @pytest.mark.parametrize("bench", [SMALL], indirect=True)
+    def test_pages_of_one_second_are_all_read(self, bench):
+        for n in range(33):
+            bench.remote.create(f"Row {n}", at="2026-11-01T10:00:00Z")
+        bench.connect()
+        assert bench.pull().counts["created"] == 33
+        bench.assert_equal()
+
+    def test_a_full_run_finds_deletes_by_comparing_ids(self, bench):
+        rids = [bench.remote.create(f"Row {n}") for n in range(20)]
+        bench.connect()
+        bench.pull()
+        for rid in rids[:7]:
+            bench.remote.delete(rid)
+        assert bench.pull().counts["deleted"] == 0
+        run = bench.pull("full")
+        assert (run.counts["deleted"], run.counts["unchanged"]) == (7, 13)
+        bench.assert_equal()
+        assert bench.hub.engine.blob.get(f"runs/default/{run.id}/000000") is None
+
+
+def test_a_cursor_that_the_vendor_forgot_leads_to_a_full_run(bench):
+    kept, deleted = bench.remote.create("Kept"), bench.remote.create("Deleted")
+    bench.connect()
+    bench.pull()
+    bench.remote.delete(deleted)
+    expired = replace(bench.state(), cursor={"delta": "%24deltatoken=1%2108%2f22%2f2017%2008%3a10%3a44"})
+    bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", expired)
+    run = bench.pull()
+    assert (run.status, run.mode, run.counts["deleted"]) == ("succeeded", "full", 1)
+    bench.assert_equal()
+    bench.remote.update(kept, name="Kept on")
+    assert bench.pull().mode == "incremental"
+    bench.assert_equal()
+
+
+def test_a_deleted_row_that_comes_back_lives_again(bench):
+    rid = bench.remote.create("Phoenix")
+    bench.connect()
+    bench.pull()
+    bench.remote.delete(rid)
+    bench.pull()
+    bench.remote.control("POST", "rows/account", {"values": {"accountid": rid, "name": "Phoenix II"}})
+    run = bench.pull()
+    assert run.counts["updated"] == 1
+    bench.assert_equal()
+    (record,) = bench.stored().values()
+    assert record.version == 3
+
+
+def test_a_delete_of_a_row_never_seen_leaves_a_tomb_that_an_old_page_does_not_wake(bench):
+    bench.connect()
+    bench.pull()
+    rid = bench.remote.create("Short life")
+    bench.remote.delete(rid)
+    bench.pull()
+    assert bench.stored() == {}
+    record_id = layout.derived_record_id(DEFAULT_TENANT, bench.connection.uid, "account", rid)
+    stored = bench.hub.records.get(DEFAULT_TENANT, "account", record_id)
+    assert stored is None or isinstance(stored.content, Tomb)
+
+
+class TestLease:
+    def take(self, bench, seconds, run="another-run"):
+        until = instant_text(bench.hub.clock.now() + timedelta(seconds=seconds))
+        held = replace(bench.state(), lease_run=run, lease_until=until)
+        bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", held)
+
+    def test_a_scheduled_pull_leaves_a_held_lease_alone(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        self.take(bench, 60)
+        bench.hub.engine.send(layout.FRESH, Job("pull", DEFAULT_TENANT, bench.connection.uid, "account"))
+        assert bench.work() == 1
+        assert bench.stored() == {}
+        assert bench.queue.size(layout.FRESH) == 0
+
+    def test_a_promised_run_waits_for_it(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        self.take(bench, 60)
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        assert bench.work() == 1
+        assert bench.run(run.id).status == "queued"
+        assert bench.queue.size(layout.FRESH) == 1
+
+    def test_the_tick_revives_a_lapsed_lease_under_its_own_run(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        self.take(bench, -1, run="99999999999999-dead")
+        bench.hub.tick()
+        bench.work()
+        assert len(bench.stored()) == 1
+        assert bench.run("99999999999999-dead").status == "succeeded"
+        assert bench.state().lease_run == ""
+
+    def test_a_second_run_of_the_same_mode_is_refused_with_the_first_ones_id(self, bench):
+        bench.connect()
+        first = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        self.take(bench, 60, run=first.id)
+        with pytest.raises(Conflict, match=first.id):
+            bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+
+
+class TestFailures:
+    def test_a_wrong_secret_needs_attention_and_a_saved_one_mends_it(self, bench):
+        from crm_core.connection_admin import Wanted
+
+        bench.remote.create("Row")
+        bench.connect()
+        bench.hub.admin.update(bench.connection, Wanted(secrets={"client_secret": "wrong-secret-value"}))
+        run = bench.pull()
+        assert (run.status, run.problem.code) == ("failed", "AuthFailed")
+        assert "7000215" in run.problem.message
+        assert "wrong-secret-value" not in run.problem.message
+        assert bench.health().health == "needs_attention"
+        bench.due()
+        assert bench.hub.tick() == 0
+        connection = bench.hub.connections.get(DEFAULT_TENANT, bench.connection.uid)
+        bench.hub.forget(
+            bench.hub.admin.update(connection, Wanted(secrets={"client_secret": "sync-test-secret-value"}))
+        )
+        assert bench.health().health == "ok"
+        bench.due()
+        assert bench.hub.tick() == 1
+        bench.work()
+        bench.assert_equal()
+
+    def test_a_missing_privilege_stops_the_entity_only(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        bench.remote.fault("privilege", path="*/accounts*")
+        run = bench.pull()
+        assert (run.status, run.problem.code) == ("failed", "NotPermitted")
+        assert bench.state().waits
+        assert bench.health().health == "ok"
+        bench.due()
+        assert bench.hub.tick() == 0
+
+    def test_a_rate_limit_makes_everybody_wait_and_is_no_attempt(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        bench.remote.fault("throttle", path="*/accounts*", retry_after=120)
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        assert bench.work() == 1
+        assert not bench.run(run.id).ended
+        assert bench.health().not_before > instant_text(bench.hub.clock.now() + timedelta(seconds=110))
+        assert bench.hub.tick() == 0
+        assert bench.queue.size(layout.FRESH) == 1
+
+    def test_a_system_that_does_not_answer_becomes_unreachable_and_well_again(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        bench.remote.fault("status", status=503, path="*/accounts*")
+        for failures in (1, 2, 3):
+            bench.due()
+            self.no_wait(bench)
+            assert bench.hub.tick() == 1
+            bench.work()
+            assert bench.health().failures == failures
+        assert bench.health().health == "unreachable"
+        bench.remote.clear_faults()
+        self.no_wait(bench)
+        bench.hub.tick()
+        bench.work()
+        assert bench.health().health == "ok"
+        assert bench.health().failures == 0
+        bench.assert_equal()
+
+    @staticmethod
+    def no_wait(bench):
+        state = replace(bench.health(), not_before="")
+        bench.hub.states.save_connection(DEFAULT_TENANT, bench.connection.uid, state)
+
+    @pytest.mark.parametrize("kind", ["garbage", "truncate", "html"])
+    def test_an_answer_that_is_none_fails_the_run_after_three_attempts(self, bench, kind):
+        bench.connect()
+        bench.remote.fault(kind, path="*/accounts*")
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        for _ in range(3):
+            bench.work()
+            job = Job("pull", DEFAULT_TENANT, bench.connection.uid, "account", run.id, attempt=2)
+            bench.hub.engine.send(layout.FRESH, job)
+        bench.work()
+        assert (bench.run(run.id).status, bench.run(run.id).problem.code) == ("failed", "BadAnswer")
+        assert bench.state().lease_run == ""
+
+
+def test_a_record_that_fits_no_row_is_a_dead_letter_and_the_rest_goes_on(bench, monkeypatch):
+    import random
+
+    noise = "".join(random.Random(1).choices([chr(c) for c in range(0x4E00, 0x9FFF)], k=1_100_000))
+    rid = bench.remote.create("Huge")
+    small = bench.remote.create("Small")
+    bench.connect()
+    opened = bench.hub.open(DEFAULT_TENANT, bench.connection.uid)
+    original = opened.connector.changes
+
+    def changes(entity, cursor, *, size):  # no account can hold so much; the next entities can
+        page = original(entity, cursor, size=size)
+        grown = [
+            replace(each, fields={**each.fields, "description": noise}) if each.rid == rid else each
+            for each in page.changes
+        ]
+        return replace(page, changes=grown)
+
+    monkeypatch.setattr(opened.connector, "changes", changes)
+    run = bench.pull()
+    assert (run.status, run.counts["created"], run.counts["failed"]) == ("succeeded", 1, 1)
+    assert bench.stored().keys() == {small}
+    (letter,) = bench.dead_letters()
+    assert (letter["rid"], letter["entity"]) == (rid, "account")
+    assert "description" in letter["cause"]
+
+
+def test_a_redirect_is_followed_to_the_record(bench):
+    rid = bench.remote.create("Row")
+    bench.connect()
+    bench.pull()
+    (record,) = bench.stored().values()
+    other = bench.remote.create("Other")
+    other_id = layout.derived_record_id(DEFAULT_TENANT, bench.connection.uid, "account", other)
+    from crm_core.ports import Row
+
+    pk = layout.records_pk(DEFAULT_TENANT, "account", layout.bucket(other_id))
+    bench.hub.table.insert(layout.RECORDS, Row(pk, other_id, {"kind": "redirect", "v": 1, "to": record.id}))
+    bench.pull()
+    stored = bench.hub.records.get(DEFAULT_TENANT, "account", other_id)
+    assert stored.content == Redirect(record.id)
+    assert rid in bench.stored() or other in bench.stored()
+    assert len(bench.stored()) == 1
+
+
+class TestMessages:
+    def test_what_is_no_job_becomes_a_dead_letter(self, bench):
+        for body in ("not json", '{"v": 99}', '{"v": 1, "job": "dance", "tenant": "default"}', "[]"):
+            bench.queue.send(layout.FRESH, body)
+        assert bench.work() == 4
+        assert {letter["body"] for letter in bench.dead_letters()} == {
+            "not json",
+            '{"v": 99}',
+            '{"v": 1, "job": "dance", "tenant": "default"}',
+            "[]",
+        }
+
+    def test_a_poisoned_run_is_restarted_once_without_progress_then_fails(self, bench):
+        bench.connect()
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        (message,) = bench.queue.receive(layout.FRESH)
+        bench.queue.delete(layout.FRESH, message)
+        bench.hub.poisoned(layout.FRESH, message.body)
+        assert bench.queue.size(layout.BULK) == 1
+        assert not bench.run(run.id).ended
+        bench.hub.poisoned(layout.BULK, message.body)
+        assert bench.run(run.id).status == "failed"
+        assert bench.dead_letters()[0]["connection"] == bench.connection.uid
+
+    def test_a_job_of_a_deleted_connection_ends_its_run(self, bench):
+        bench.connect()
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        bench.hub.admin.delete(bench.connection)
+        bench.hub.forget(bench.connection)
+        bench.work()
+        assert bench.run(run.id).status == "failed"
