@@ -60,7 +60,8 @@ class EntityState(_Stored):
     """Checkpoint and lease of one entity of a connection.
 
     `cursor`: where the next incremental run begins; None before the first load is done. `lease_run`, `lease_until`:
-    the run that works now. `due`: when the next pull begins, "" for never. `known`: records with a live link.
+    the run that works now. `due`: when the next pull begins, "" for never. `known`: about how many records have
+    a live link; exact after a full run.
     `problem` with `waits`: this entity waits for a person.
     """
 

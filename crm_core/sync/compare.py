@@ -26,13 +26,27 @@ def remember(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> Run:
     return replace(run, seen=run.seen + 1)
 
 
-def delete_missing(applier: Applier, run: Run, bucket: str) -> None:
-    """Applies deletes to the live records of a bucket that the run did not read and a point read does not find."""
+def delete_missing(applier: Applier, run: Run, bucket: str) -> int:
+    """Applies deletes to the live records of a bucket that the run did not read and a point read does not find.
+
+    Gives how many of the bucket's records live at the connection afterwards.
+    """
     seen = set(_seen(applier, run, int(bucket, 16)))
-    missing = (rid for record_id, rid in _live(applier, bucket) if record_id not in seen)
-    while rids := list(itertools.islice(missing, LOOK_BATCH)):
+    live = 0
+
+    def missing() -> Iterator[str]:
+        nonlocal live
+        for record_id, rid in _live(applier, bucket):
+            live += 1
+            if record_id not in seen:
+                yield rid
+
+    candidates = missing()
+    before = applier.tally.known
+    while rids := list(itertools.islice(candidates, LOOK_BATCH)):
         now = instant_text(applier.engine.clock.now())
         applier.apply([Snapshot(Change(rid, None), now, now) for rid in rids])
+    return live + applier.tally.known - before
 
 
 def forget(applier: Applier, run: Run) -> None:

@@ -165,16 +165,20 @@ class _Pull:
             if self.run.mode == "incremental":
                 self._succeed(cursor)
                 return
-            self.run = replace(self.run, cursor={"compare": 0, "done": cursor})
+            self.run = replace(self.run, cursor={"compare": 0, "live": 0, "done": cursor})
         assert self.run.cursor is not None
         done: Mapping[str, Any] = self.run.cursor["done"]
+        live: int = self.run.cursor["live"]
         for number in range(self.run.cursor["compare"], len(layout.BUCKETS)):
-            compare.delete_missing(applier, self.run, layout.BUCKETS[number])
-            self._checkpoint(applier, {"compare": number + 1, "done": done})
+            live += compare.delete_missing(applier, self.run, layout.BUCKETS[number])
+            self._checkpoint(applier, {"compare": number + 1, "live": live, "done": done})
             if self._time_is_up() and number + 1 < len(layout.BUCKETS):
                 self._continue()  # after a step, so that however short a slice is it gets further
                 return
         compare.forget(applier, self.run)
+        self.state = replace(
+            self.state, known=live
+        )  # counted, where a crash can have made the running sum wrong
         self._succeed(done)
 
     def _applier(self) -> Applier:
