@@ -245,7 +245,7 @@ def _describe(node: Any) -> str:
         return "a path through another record"
     if name == "Call":
         return f"the function '{node.func.full_name()}'"
-    if name == "BinOp":
+    if name in ("BinOp", "UnaryOp"):
         return "arithmetic"
     if name == "CollectionLambda":
         return "any or all"

@@ -1,0 +1,328 @@
+"""The Dynamics connector and a whole pull against two servers: our sandbox, and one on Microsoft's own OData code."""
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import closing
+
+import pytest
+import trustme
+
+from crm_core.connection_admin import Wanted
+from crm_core.connector import Order, Query, Write
+from crm_core.errors import BadRequest, RecordGone, Rejected, VersionMismatch
+from crm_core.hub import Hub
+from crm_core.model.connection import DEFAULT_TENANT, Schedule
+from crm_core.model.filters import parse_filter
+from crm_core.model.record import Record
+from crm_core.settings import load
+from crm_core.storage import layout
+from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
+from crm_core.system import SystemClock
+from sandbox.dynamics365 import Dataverse
+from sandbox.testing import running
+
+KEY = "0123456789abcdef0123456789abcdef"
+ORACLE = os.environ.get("CRMHUB_DATAVERSE_ORACLE", "")
+
+
+@pytest.fixture(scope="module", params=["sandbox", pytest.param("oracle", marks=pytest.mark.oracle)])
+def server(request, tmp_path_factory):
+    """(settings, secrets, CA file) of a Dataverse that listens on loopback by HTTPS."""
+    folder = tmp_path_factory.mktemp("tls")
+    if request.param == "sandbox":
+        with running(Dataverse(), tls_ca=folder / "ca.pem") as sandbox:
+            facts = sandbox.describe()
+            settings = {"base_url": sandbox.https, "authority": sandbox.https, "tenant_id": facts["tenant"]}
+            yield {**settings, "client_id": facts["client_id"]}, facts["client_secret"], folder / "ca.pem"
+        return
+    if not ORACLE:
+        pytest.skip("CRMHUB_DATAVERSE_ORACLE does not name the Dataverse oracle")
+    ca = trustme.CA()
+    leaf = ca.issue_cert("127.0.0.1", "localhost")
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    leaf.private_key_and_cert_chain_pem.write_to_path(folder / "leaf.pem")
+    from tests.conftest import free_ports
+
+    port, tls = free_ports(2)
+    command = [ORACLE, "--port", str(port), "--tls-port", str(tls), "--records", "25"]
+    command += ["--cert", str(folder / "leaf.pem"), "--key", str(folder / "leaf.pem")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        line = process.stdout.readline()
+        assert line, "the oracle did not start"
+        base = json.loads(line)["https"]
+        settings = {"base_url": base, "authority": base, "tenant_id": "tenant-1", "client_id": "client-1"}
+        yield settings, "oracle-secret", folder / "ca.pem"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def hub(server):
+    settings, secret, ca = server
+    environment = {
+        "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+        "HUB_API_KEY": KEY,
+        "INTEGRATION_ENCRYPTION_KEY": KEY,
+        "ALLOW_LOOPBACK": "true",
+        "CA_BUNDLE": str(ca),
+        "PAGE_RECORDS": "10",
+    }
+    queue = MemoryQueue(SystemClock())
+    with closing(Hub(load(environment), table=MemoryTable(), queue=queue, blob=MemoryBlob())) as hub:
+        wanted = Wanted(settings, {"client_secret": secret}, schedule=Schedule(minutes=1))
+        hub.admin.create(DEFAULT_TENANT, "demo", "dynamics365", wanted)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def connector(hub):
+    return hub.connect(DEFAULT_TENANT, "demo").connector
+
+
+@pytest.fixture
+def account(connector):
+    """A record that the test may change; gone afterwards."""
+    made = connector.create("account", Write({"name": "Muñoz & Hijos 'S.A.'", "phone": "+56 2 1"}))
+    yield made
+    try:
+        connector.delete("account", made.rid)
+    except RecordGone:
+        return
+
+
+def names(connector, text, **more):
+    page = connector.query("account", Query(filter=parse_filter(text), top=500, **more))
+    return {item.fields["name"] for item in page.items}
+
+
+def test_the_credentials_work(connector):
+    assert set(connector.check()) == {"user_id", "organization_id"}
+
+
+def test_what_a_create_answers_is_what_a_get_reads(connector, account):
+    read = connector.get("account", account.rid)
+    assert read.fields == account.fields
+    assert (read.version, read.rid) == (account.version, account.rid)
+    assert read.version.isdigit()
+
+
+def test_every_writable_field_comes_back_as_it_was_sent(connector):
+    parent = connector.create("account", Write({"name": "Parent"}))
+    sent = {
+        "name": "Ñandú 100% «ok» 日本 🙂",
+        "number": "A-1/ñ",
+        "email": "ñ@example.com",
+        "phone": "+56 2 2345 6789",
+        "website": "https://example.com/?a=1&b=2",
+        "industry": "Consulting",
+        "kind": "partner",
+        "employees": 12,
+        "annual_revenue": "1250.5",
+        "street": "Calle 1",
+        "street2": "Of. 2",
+        "city": "Ñuñoa",
+        "state": "RM",
+        "postal_code": "7750000",
+        "country": "Chile",
+        "parent_id": parent.rid,
+        "description": "línea 1\nlínea 2",
+    }
+    made = connector.create("account", Write(sent))
+    entity = connector.entity_map("account").entity
+    for name, value in sent.items():
+        assert entity.by_name[name].same(made.fields.get(name), value), name
+    emptied = connector.update("account", made.rid, Write(dict.fromkeys(sent.keys() - {"name"})))
+    assert not emptied.fields.keys() & (sent.keys() - {"name"})
+    connector.delete("account", made.rid)
+    connector.delete("account", parent.rid)
+
+
+def test_an_update_changes_only_what_is_named_and_moves_the_version(connector, account):
+    after = connector.update("account", account.rid, Write({"phone": "2"}), if_match=account.etag)
+    assert (after.fields["phone"], after.fields["name"]) == ("2", account.fields["name"])
+    assert int(after.version) > int(account.version)
+
+
+def test_a_stale_etag_is_a_version_mismatch_and_changes_nothing(connector, account):
+    connector.update("account", account.rid, Write({"phone": "2"}))
+    with pytest.raises(VersionMismatch):
+        connector.update("account", account.rid, Write({"phone": "3"}), if_match=account.etag)
+    with pytest.raises(VersionMismatch):
+        connector.delete("account", account.rid, if_match=account.etag)
+    assert connector.get("account", account.rid).fields["phone"] == "2"
+
+
+def test_what_is_gone_is_gone_for_every_verb_and_an_update_does_not_make_it(connector, account):
+    connector.delete("account", account.rid)
+    for call in (
+        lambda: connector.get("account", account.rid),
+        lambda: connector.update("account", account.rid, Write({"phone": "1"})),
+        lambda: connector.delete("account", account.rid),
+    ):
+        with pytest.raises(RecordGone):
+            call()
+    assert connector.get_many("account", [account.rid]) == {}
+
+
+def test_point_reads_by_many_ids_give_what_is_there(connector, account):
+    missing = "11111111-1111-1111-1111-111111111111"
+    found = connector.get_many("account", [account.rid, missing])
+    assert found.keys() == {account.rid}
+    assert found[account.rid].fields == account.fields
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name eq 'Muñoz & Hijos ''S.A.'''",
+        "contains(name,'Hijos ''S')",
+        "startswith(name,'Muñoz') and phone eq '+56 2 1'",
+        "endswith(name,'''S.A.''') and status eq 'active' and statuscode eq 1",
+        "name in ('x','Muñoz & Hijos ''S.A.''')",
+        "not (name ne 'Muñoz & Hijos ''S.A.''')",
+        "(name eq 'x' or name eq 'Muñoz & Hijos ''S.A.''') and email eq null",
+        "createdon gt 2020-01-01T00:00:00Z and startswith(name,'Muñoz')",
+        "created_at ge 2020-01-01 and startswith(name,'Muñoz')",
+    ],
+)
+def test_a_filter_finds_it(connector, account, text):
+    assert account.fields["name"] in names(connector, text)
+
+
+def test_filters_by_choice_number_money_and_reference(connector, account):
+    more = {"kind": "customer", "industry": "Legal Services", "employees": 41, "annual_revenue": "99.5"}
+    child = connector.create("account", Write({"name": "Child", "parent_id": account.rid, **more}))
+    for text in (
+        "kind eq 'customer' and industry eq 'Legal Services' and employees ge 41 and employees lt 42",
+        f"parent_id eq {account.rid}",
+        f"_parentaccountid_value eq {account.rid} and customertypecode eq 3",
+        f"id eq {child.rid}",
+        "annual_revenue gt 99.4 and revenue le 99.5 and name eq 'Child'",
+        "kind in ('customer','partner') and name eq 'Child'",
+    ):
+        assert names(connector, text) == {"Child"}, text
+    connector.delete("account", child.rid)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind eq 'nonsense'",
+        "name eq 5",
+        "employees eq 'many'",
+        "contains(employees,'1')",
+        "kind gt 'customer'",
+        "employees gt null",
+        "nofield eq 1",
+        "created_at gt 2020-13-45T00:00:00Z",
+    ],
+)
+def test_a_wrong_filter_is_refused_before_it_is_sent(connector, text):
+    with pytest.raises(BadRequest):
+        names(connector, text)
+
+
+def test_pages_give_every_row_once_in_order(connector):
+    made = [connector.create("account", Write({"name": f"Page {n % 3}"})).rid for n in range(13)]
+    read, cursor, pages = [], None, 0
+    while True:
+        query = Query(
+            parse_filter("startswith(name,'Page ')"), ("name",), (Order("name", descending=True),), 4, cursor
+        )
+        page = connector.query("account", query)
+        read.extend((item.fields["name"], item.rid) for item in page.items)
+        pages += 1
+        if page.cursor is None:
+            break
+        cursor = json.loads(json.dumps(page.cursor))
+    assert pages == 4
+    assert sorted(rid for _, rid in read) == sorted(made)
+    assert [name for name, _ in read] == sorted((name for name, _ in read), reverse=True)
+    for rid in made:
+        connector.delete("account", rid)
+
+
+def test_a_column_without_a_canonical_name_can_be_selected_and_written(connector):
+    made = connector.create("account", Write({"name": "Native"}, {"fax": "+1 555"}))
+    assert "fax" in connector.describe("account")
+    page = connector.query("account", Query(parse_filter("fax eq '+1 555'"), ("name", "fax")))
+    assert [item.raw["fax"] for item in page.items] == ["+1 555"]
+    connector.delete("account", made.rid)
+
+
+def test_a_value_that_the_server_refuses_keeps_its_words(connector, account):
+    with pytest.raises(Rejected) as caught:
+        connector.update("account", account.rid, Write({}, {"fax": "9" * 5000}))
+    assert caught.value.message
+
+
+def test_changes_tell_what_is_new_after_a_cursor_that_survived_json(connector):
+    def read(cursor):
+        changes = []
+        while True:
+            page = connector.changes("account", cursor, size=10)
+            changes.extend(page.changes)
+            cursor = json.loads(json.dumps(page.cursor))
+            if not page.more:
+                return changes, cursor
+
+    before = connector.create("account", Write({"name": "Before"}))
+    everything, cursor = read(None)
+    assert before.rid in {change.rid for change in everything}
+    nothing, cursor = read(cursor)
+    assert nothing == []
+    after = connector.create("account", Write({"name": "After"}))
+    connector.update("account", before.rid, Write({"phone": "1"}))
+    new, cursor = read(cursor)
+    assert {change.rid for change in new} == {before.rid, after.rid}
+    for rid in (before.rid, after.rid):
+        connector.delete("account", rid)
+
+
+def test_a_pull_stores_what_the_server_has(hub, connector):
+    def pull(mode):
+        run = hub.start_run(DEFAULT_TENANT, "demo", [], mode, "key:test")
+        while True:
+            worked = False
+            for lane in layout.QUEUES:
+                for message in hub.queue.receive(lane):
+                    hub.handle(lane, message.body, message.dequeue_count)
+                    hub.queue.delete(lane, message)
+                    worked = True
+            if not worked:
+                return hub.runs.get(DEFAULT_TENANT, run.id)
+
+    def stored():
+        uid = hub.connect(DEFAULT_TENANT, "demo").connection.uid
+        return {
+            each.content.links[uid].rid: each.content
+            for bucket in layout.BUCKETS
+            for each in hub.records.scan(DEFAULT_TENANT, "account", bucket)
+            if isinstance(each.content, Record) and each.content.links[uid].state == "live"
+        }
+
+    made = [connector.create("account", Write({"name": f"Pull {n}"})) for n in range(23)]
+    run = pull("incremental")
+    assert (run.status, run.counts["failed"]) == ("succeeded", 0)
+    first = stored()
+    everything, cursor = {}, None
+    while True:
+        page = connector.query("account", Query(top=1000, cursor=cursor))
+        everything |= {item.rid: item.fields for item in page.items}
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert {rid: record.fields for rid, record in first.items()} == everything
+    connector.update("account", made[0].rid, Write({"name": "Pull again"}))
+    connector.delete("account", made[1].rid)
+    assert pull("incremental").counts["updated"] == 1
+    assert pull("full").status == "succeeded"
+    after = stored()
+    assert after[made[0].rid].fields["name"] == "Pull again"
+    assert made[1].rid not in after
+    assert len(after) == len(first) - 1

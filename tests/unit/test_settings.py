@@ -1,0 +1,108 @@
+"""Settings: every wrong one is named, no value is shown."""
+
+import pytest
+
+from crm_core.errors import Misconfigured
+from crm_core.settings import NAMES, load
+
+GOOD = {
+    "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+    "HUB_API_KEY": "k" * 32,
+    "INTEGRATION_ENCRYPTION_KEY": "e" * 32,
+}
+CRM = {
+    "CRM_TENANT_ID": "t",
+    "CRM_CLIENT_ID": "c",
+    "CRM_CLIENT_SECRET": "very-secret",
+    "CRM_D365_BASE_URL": "https://org.crm.dynamics.com",
+    "CRM_API_VERSION": "v9.0",
+}
+DYNAMICS = {
+    "DYNAMICS_365_TENANT_ID": "t",
+    "DYNAMICS_365_CLIENT_ID": "c",
+    "DYNAMICS_365_CLIENT_SECRET": "very-secret",
+    "DYNAMICS_365_RESOURCE_URL": "https://org.crm.dynamics.com/",
+    "DYNAMICS_365_API_VERSION": "9.0",
+}
+
+
+@pytest.mark.parametrize("family", [CRM, DYNAMICS, {**CRM, **DYNAMICS}], ids=["crm", "dynamics", "both"])
+def test_either_family_or_both_alike_make_the_default_connection(family):
+    settings = load({**GOOD, **family})
+    assert settings.dynamics is not None
+    assert settings.dynamics.settings["base_url"].rstrip("/") == "https://org.crm.dynamics.com"
+    assert settings.dynamics.client_secret == "very-secret"
+    assert settings.dynamics.minutes == 60
+    assert "very-secret" not in repr(settings)
+    assert "kkkk" not in repr(settings)
+
+
+def test_without_them_there_is_no_default_connection():
+    assert load(GOOD).dynamics is None
+
+
+@pytest.mark.parametrize(
+    ("more", "minutes"),
+    [
+        ({"DYNAMICS_365_SYNC_INTERVAL": "3600000"}, 60),
+        ({"DYNAMICS_365_SYNC_INTERVAL": "60000"}, 1),
+        ({"DYNAMICS_365_SYNC_ENABLED": "false"}, None),
+        ({"DYNAMICS_365_SYNC_ENABLED": "true"}, 60),
+    ],
+)
+def test_the_interval_is_in_milliseconds(more, minutes):
+    assert load({**GOOD, **CRM, **more}).dynamics.minutes == minutes
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"HUB_API_KEY": ""}, "HUB_API_KEY"),
+        ({"HUB_API_KEY": "short"}, "HUB_API_KEY"),
+        ({"HUB_API_KEY": "@Microsoft.KeyVault(SecretUri=https://v/secrets/x)"}, "HUB_API_KEY"),
+        ({"INTEGRATION_ENCRYPTION_KEY": ""}, "INTEGRATION_ENCRYPTION_KEY"),
+        ({"AzureWebJobsStorage": ""}, "AzureWebJobsStorage"),
+        (
+            {"AzureWebJobsStorage": "", "AzureWebJobsStorage__tableServiceUri": "https://t"},
+            "AzureWebJobsStorage__queueServiceUri",
+        ),
+        ({"ALLOW_LOOPBACK": "perhaps"}, "ALLOW_LOOPBACK"),
+        ({"ALLOW_LOOPBACK": "true", "WEBSITE_INSTANCE_ID": "i"}, "ALLOW_LOOPBACK"),
+        ({"LEASE_SECONDS": "-1"}, "LEASE_SECONDS"),
+        ({"BATCH_RECORDS": "many"}, "BATCH_RECORDS"),
+        ({"PUBLIC_URL": "hub.example.com"}, "PUBLIC_URL"),
+        ({"DYNAMICS_365_SYNC_INTERVAL": "5000"}, "DYNAMICS_365_SYNC_INTERVAL"),
+        ({"DYNAMICS_365_SYNC_ENABLED": "si"}, "DYNAMICS_365_SYNC_ENABLED"),
+        ({"CRM_TENANT_ID": "t"}, "CRM_CLIENT_ID or DYNAMICS_365_CLIENT_ID"),
+        ({**CRM, "DYNAMICS_365_TENANT_ID": "other"}, "CRM_TENANT_ID and DYNAMICS_365_TENANT_ID"),
+        ({**CRM, "DYNAMICS_365_API_VERSION": "9.2"}, "CRM_API_VERSION and DYNAMICS_365_API_VERSION"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_not_shown(more, name):
+    with pytest.raises(Misconfigured) as caught:
+        load({**GOOD, **more})
+    assert name in {error.field for error in caught.value.errors}
+    assert "very-secret" not in str(caught.value)
+
+
+def test_storage_by_identity_takes_the_account_name():
+    environ = {key: value for key, value in GOOD.items() if key != "AzureWebJobsStorage"}
+    storage = load(
+        {**environ, "AzureWebJobsStorage__accountName": "acc", "AzureWebJobsStorage__clientId": "i"}
+    ).storage
+    assert storage.table_uri == "https://acc.table.core.windows.net"
+    assert storage.queue_uri == "https://acc.queue.core.windows.net"
+    assert storage.blob_uri == "https://acc.blob.core.windows.net"
+    assert storage.client_id == "i"
+
+
+def test_the_public_address_comes_from_settings():
+    assert (
+        load({**GOOD, "WEBSITE_HOSTNAME": "app.azurewebsites.net"}).public_url
+        == "https://app.azurewebsites.net"
+    )
+    assert load({**GOOD, "PUBLIC_URL": "https://hub.example.com/"}).public_url == "https://hub.example.com"
+
+
+def test_every_name_is_listed_once():
+    assert len(NAMES) == len(set(NAMES))
