@@ -1,0 +1,83 @@
+"""``python -m sandbox <system> [options]``: start one fake system."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from sandbox.app import App
+from sandbox.server import Listen, PortTaken, names_of, ready_line, run
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m sandbox", description="A fake remote system on loopback.")
+    p.add_argument("system", choices=systems(), help="which system to start")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
+    p.add_argument("--port", type=int, default=0, help="HTTP port (default: any free one)")
+    p.add_argument("--tls-port", type=int, help="HTTPS port (0: any free one)")
+    p.add_argument("--cert", type=Path, help="certificate chain (PEM); without it one is made")
+    p.add_argument("--key", type=Path, help="private key of --cert")
+    p.add_argument("--ca", type=Path, help="file to write the CA of a certificate made here to")
+    p.add_argument(
+        "--records", type=int, default=0, help="sample rows to add to each main table that is empty"
+    )
+    p.add_argument("--seed", type=int, default=1, help="seed of sample rows and ids")
+    p.add_argument("--control-key", default="", help="header x-sandbox-key that control calls must carry")
+    p.add_argument("--data", type=Path, help="file that keeps the rows between runs")
+    p.add_argument("--tenant", help="directory (tenant) id of the token endpoint")
+    p.add_argument("--client-id", help="the client that may ask for tokens")
+    p.add_argument("--client-secret", help="its secret")
+    p.add_argument(
+        "--client-certificate", type=Path, help="its certificate (PEM): assertions must be signed by it"
+    )
+    p.add_argument("--token-seconds", type=int, help="life of an access token")
+    p.add_argument(
+        "--no-tracking",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="switch change tracking off for a table",
+    )
+    return p
+
+
+def systems() -> list[str]:
+    """Every package or module here that makes a system."""
+    here = Path(__file__).parent
+    return sorted(d.name for d in here.iterdir() if (d / "system.py").exists())
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    system = importlib.import_module(f"sandbox.{arguments.system}.system").make(arguments)
+    try:
+        app = App(system, arguments.control_key, arguments.data)
+        for table in system.main_tables:
+            if arguments.records and not system.frame.store.table(table).rows:
+                system.fill(table, arguments.records, arguments.seed)
+        listen = Listen(
+            arguments.host, arguments.port, arguments.tls_port, arguments.cert, arguments.key, arguments.ca
+        )
+
+        def ready(origins: list[str]) -> None:
+            system.origins(names_of(origins))
+            https = next((o for o in origins if o.startswith("https")), None)
+            line = {
+                **system.describe(https or origins[0]),
+                "http": origins[0],
+                "https": https,
+                "control": f"{origins[0]}/_sandbox/",
+            }
+            if arguments.ca is not None and https:
+                line["ca"] = str(arguments.ca)
+            print(ready_line(line), flush=True)
+
+        run(app, listen, ready)
+    except PortTaken as taken:
+        print(f"sandbox: {taken}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""One Dataverse environment: its identity, users and settings, and what the server itself writes into rows."""
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from sandbox.dynamics365.errors import Refused, no_property
+from sandbox.dynamics365.schema import TABLES, Entity
+from sandbox.frame import Frame
+from sandbox.store import Row, Values
+
+NAMESPACE = uuid.UUID("6b1f9d3e-52c7-4d6f-9a55-0d365a0b0001")
+USER = "systemuser"
+CENT = Decimal("0.01")
+WIRE_MONEY = Decimal("0.0001")  # money is stored, and sent, with four decimals
+
+# What can be switched by ``POST /_sandbox/options`` or on the command line.
+OPTIONS: Values = {
+    "page_cap": 5000,  # rows per page at most
+    "token_seconds": 3599,  # life of an access token
+    "lag": 0.0,  # seconds until writes by people at the vendor become visible
+    "tracking": {"account": True, "contact": True},  # ChangeTrackingEnabled per table
+    "tracking_days": 7.0,  # organization.ExpireChangeTrackingInDays
+    "deny": [],  # privileges that the app user lacks, e.g. "prvWriteAccount"
+    "app_user": "ok",  # or "missing", "disabled"
+    "readonly": "refuse",  # read-only columns in a body: "refuse" or "ignore"
+    "empty_as_null": False,  # an empty text is stored as no value
+    "duplicate_rules": True,  # published duplicate detection rules, used when a caller asks for them
+    "cascade": False,  # deleting a parent deletes its children instead of clearing their lookup
+}
+
+
+def wire_time(at: datetime) -> str:
+    """Whole seconds, as the samples of the vendor show them."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who may ask for tokens here."""
+
+    tenant: str = "5a1d0b0e-0000-4000-8000-0000000000aa"
+    client_id: str = "c11e0000-0000-4000-8000-0000000000c1"
+    client_secret: str = "sandbox-secret"  # noqa: S105 - a fake's own default
+    certificate: str = ""  # PEM of the client's registered certificate; empty: any well-formed assertion
+
+
+class Org:
+    """The environment that a server answers for."""
+
+    def __init__(self, frame: Frame, identity: Identity, seed: int) -> None:
+        self.frame = frame
+        self.store = frame.store
+        self.identity = identity
+        self.origins: set[str] = set()
+        self.random = random.Random(seed)
+        self.id = self.fixed("organization")
+        self.app_user = self.fixed("app user")
+        self.person = self.fixed("person")
+        self.business_unit = self.fixed("business unit")
+        self.currency = self.fixed("currency")
+        self.first_version = 0  # delta tokens below it are from before a reset
+        self.results: dict[Any, list[Row]] = {}
+
+    @property
+    def options(self) -> Values:
+        return self.frame.options
+
+    def fixed(self, name: str) -> str:
+        """An id that is the same in every sandbox."""
+        return str(uuid.uuid5(NAMESPACE, name))
+
+    def new_id(self) -> str:
+        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+
+    def now(self) -> datetime:
+        return self.frame.clock.now()
+
+    def tracked(self, entity: Entity) -> bool:
+        return bool(self.options["tracking"].get(entity.name))
+
+    def allow(self, verb: str, entity: Entity) -> None:
+        """Refuse what the app user's security role does not allow (option ``deny``)."""
+        privilege = f"prv{verb}{entity.schema_name}"
+        if privilege in self.options["deny"]:
+            raise self.privilege_missing(privilege, entity.name, entity.type_code)
+
+    def privilege_missing(self, privilege: str, entity: str = "account", code: int = 1) -> Refused:
+        return Refused(
+            403,
+            "0x80040220",
+            f"Principal user (Id={self.app_user}, type=8, roleCount=1, privilegeCount=537, accessMode=4), "
+            f"is missing {privilege} privilege (Id={self.fixed(privilege)}) on OTC={code} for entity '{entity}'. "
+            f"context.Caller={self.app_user}",
+        )
+
+    def seed_rows(self) -> None:
+        """The rows that every environment has: users, business unit, currency."""
+        if self.store.table(USER).rows:
+            return
+        base = {"statecode": 0, "statuscode": 1}
+        self.store.write("businessunit", self.business_unit, {"name": "sandbox"})
+        self.store.write("transactioncurrency", self.currency, {
+            "currencyname": "US Dollar", "isocurrencycode": "USD", "currencysymbol": "$", "currencyprecision": 2,
+            "exchangerate": Decimal("1.0000000000"), **base,
+        })  # fmt: skip
+        unit = {"_businessunitid_value": self.business_unit, "_businessunitid_type": "businessunit"}
+        self.store.write(USER, self.app_user, {
+            "fullname": "# CRM Hub Sandbox", "firstname": "#", "lastname": "CRM Hub Sandbox", "isdisabled": False,
+            "accessmode": 4, "applicationid": self.identity.client_id,
+            "azureactivedirectoryobjectid": self.fixed("service principal"), **unit,
+        })  # fmt: skip
+        self.store.write(USER, self.person, {
+            "fullname": "Sandbox Person", "firstname": "Sandbox", "lastname": "Person", "isdisabled": False,
+            "accessmode": 0, "internalemailaddress": "person@sandbox.example", **unit,
+        })  # fmt: skip
+
+
+def stamp(table: str, row: Row) -> None:
+    """At commit: the columns that only the server writes."""
+    entity = TABLES[table]
+    values = row.values
+    values[entity.key] = row.id
+    values["versionnumber"] = row.version
+    values["createdon"] = wire_time(row.created)
+    values["modifiedon"] = wire_time(row.modified)
+    if table == "contact":
+        values["fullname"] = (
+            " ".join(
+                v for v in (values.get("firstname"), values.get("middlename"), values.get("lastname")) if v
+            )
+            or None
+        )
+    if "address1_composite" in entity.columns:
+        for n in ("1", "2"):
+            values[f"address{n}_composite"] = _composite(values, f"address{n}_")
+    if "exchangerate" in entity.columns and "transactioncurrencyid" in entity.columns:
+        _base_amounts(entity, values)
+
+
+def _composite(values: Values, prefix: str) -> str | None:
+    get: Callable[[str], str] = lambda name: values.get(prefix + name) or ""  # noqa: E731
+    town = " ".join(v for v in (get("postalcode"), get("city")) if v)
+    place = ", ".join(v for v in (town, get("stateorprovince")) if v)
+    return (
+        "\r\n".join(v for v in (get("line1"), get("line2"), get("line3"), place, get("country")) if v)[:1000]
+        or None
+    )
+
+
+def _base_amounts(entity: Entity, values: Values) -> None:
+    """Money columns come with their amount in the base currency; here there is one currency, rate 1."""
+    used = False
+    for name in entity.columns:
+        if name.endswith("_base"):
+            amount = values.get(name.removesuffix("_base"))
+            values[name] = amount
+            used = used or amount is not None
+    if used and not values.get("_transactioncurrencyid_value"):
+        values["_transactioncurrencyid_value"] = str(uuid.uuid5(NAMESPACE, "currency"))
+        values["_transactioncurrencyid_type"] = "transactioncurrency"
+    if values.get("_transactioncurrencyid_value"):
+        values["exchangerate"] = Decimal("1.0000000000")
+
+
+def money(value: Decimal) -> Decimal:
+    """An amount as stored: rounded to the currency's two decimals, kept with four."""
+    return value.quantize(CENT, ROUND_HALF_UP).quantize(WIRE_MONEY)
+
+
+class RowScope:
+    """The properties of one table for filters and orders; paths lead over single-valued lookups."""
+
+    def __init__(self, org: Org, entity: Entity) -> None:
+        self._org = org
+        self._entity = entity
+
+    def now(self) -> datetime:
+        return self._org.now()
+
+    def property(self, path: str) -> tuple[Callable[[Values], Any], str]:
+        head, _, rest = path.partition("/")
+        if not rest:
+            column = self._entity.by_wire.get(head)
+            if column is None:
+                raise no_property(head, self._entity.name)
+            return (lambda values: values.get(head)), column.edm
+        if head not in self._entity.navigation:
+            raise no_property(head, self._entity.name)
+        lookup, target = self._entity.navigation[head]
+        inner, edm = RowScope(self._org, TABLES[target]).property(rest)
+        rows = self._org.store.table(target).rows
+
+        def follow(values: Values) -> Any:
+            if values.get(lookup.type_key) != target:
+                return None
+            row = rows.get(values.get(lookup.wire, ""))
+            return None if row is None else inner(row.values)
+
+        return follow, edm

@@ -1,0 +1,23 @@
+"""How the command line makes this system."""
+
+import argparse
+
+from sandbox.dynamics365.org import OPTIONS, Identity
+from sandbox.dynamics365.service import Dataverse
+from sandbox.store import Values
+
+
+def make(arguments: argparse.Namespace) -> Dataverse:
+    """A Dataverse environment as the command line describes it."""
+    given = {
+        "tenant": arguments.tenant,
+        "client_id": arguments.client_id,
+        "client_secret": arguments.client_secret,
+        "certificate": arguments.client_certificate.read_text() if arguments.client_certificate else None,
+    }
+    options: Values = {"tracking": {**OPTIONS["tracking"], **dict.fromkeys(arguments.no_tracking, False)}}
+    if arguments.token_seconds is not None:
+        options["token_seconds"] = arguments.token_seconds
+    return Dataverse(
+        Identity(**{k: v for k, v in given.items() if v is not None}), arguments.seed, options=options
+    )

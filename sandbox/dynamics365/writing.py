@@ -1,0 +1,331 @@
+"""Create, update, upsert and delete (Web API: create, update and delete rows; conditional operations; keys)."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sandbox.dynamics365 import errors
+from sandbox.dynamics365.errors import Refused, bad_payload, no_row
+from sandbox.dynamics365.filters import fold
+from sandbox.dynamics365.keys import GUID, find, parse_reference
+from sandbox.dynamics365.org import Org
+from sandbox.dynamics365.schema import SETS, TABLES, Column, Entity
+from sandbox.dynamics365.values import store_value
+from sandbox.store import Row, Values
+
+
+@dataclass
+class Caller:
+    """Who writes, and how: the app user by the API, or a person at the vendor by control."""
+
+    user: str
+    checked: bool = True  # privileges are checked
+    lag: float = 0.0
+    at: datetime | None = None
+    detect_duplicates: bool = False
+    references: dict[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # "$1" -> (table, id), inside a batch
+
+
+def read_body(body: bytes) -> Values:
+    """A JSON object; decimals stay exact."""
+    try:
+        value = json.loads(body, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        raise bad_payload(
+            "Invalid JSON. Unexpected end of input or an invalid token was found in JSON content."
+        ) from None
+    if not isinstance(value, dict):
+        raise bad_payload("A 'StartObject' node was expected in the JSON content.")
+    return value
+
+
+class Writer:
+    """The write operations of an environment."""
+
+    def __init__(self, org: Org) -> None:
+        self.org = org
+
+    def create(
+        self,
+        entity: Entity,
+        body: Values,
+        caller: Caller,
+        key: str | None = None,
+        fixed: Values | None = None,
+    ) -> str:
+        """Insert a row; gives its id. ``key`` is the id from the URL of an upsert, ``fixed`` its key columns."""
+        self._allow("Create", entity, caller)
+        given = body.get(entity.key)
+        if given is not None and (not isinstance(given, str) or not GUID.fullmatch(given)):
+            raise bad_payload(f"Cannot convert the literal '{given}' to the expected type 'Edm.Guid'.")
+        row_id = key or (given.lower() if given else self.org.new_id())
+        if self.org.store.get(entity.name, row_id) is not None:
+            raise Refused(412, errors.DUPLICATE, "A record with matching key values already exists.")
+        with self.org.store.transaction():  # rows inside the row are not left behind when the row is refused
+            return self._insert(entity, row_id, body, caller, fixed or {})
+
+    def _insert(self, entity: Entity, row_id: str, body: Values, caller: Caller, fixed: Values) -> str:
+        nested = self._deep(entity, body, caller)
+        patch = {
+            **self._defaults(entity, caller),
+            **(fixed or {}),
+            **self._patch(entity, body, None, caller),
+            **nested,
+        }
+        self._unique(entity, row_id, patch)
+        self._detect(entity, row_id, patch, caller)
+        created = patch.get("overriddencreatedon")
+        at = caller.at or self.org.now()
+        self.org.store.write(
+            entity.name,
+            row_id,
+            {**patch, "_createdby_value": caller.user, "_createdby_type": "systemuser", **self._by(caller)},
+            at=at,
+            created=datetime.fromisoformat(created) if created else at,
+            lag=caller.lag,
+        )
+        return row_id
+
+    def update(self, entity: Entity, row: Row, body: Values, caller: Caller) -> None:
+        """Change the given columns of a row."""
+        self._allow("Write", entity, caller)
+        given = body.get(entity.key)
+        if given is not None and str(given).lower() != row.id:
+            raise bad_payload(f"The property '{entity.key}' cannot be changed.")
+        patch = self._patch(entity, body, row, caller)
+        self._unique(entity, row.id, patch)
+        self._detect(entity, row.id, patch, caller)
+        self.org.store.write(entity.name, row.id, {**patch, **self._by(caller)}, at=caller.at, lag=caller.lag)
+
+    def delete(self, entity: Entity, row: Row, caller: Caller) -> None:
+        """Delete a row; lookups to it are cleared, or their rows deleted where that is configured."""
+        self._allow("Delete", entity, caller)
+        self.org.store.delete(entity.name, row.id, lag=caller.lag)
+        if caller.lag:
+            return
+        for other in TABLES.values():
+            for column in other.columns.values():
+                if entity.name in column.targets:
+                    self._release(other, column, entity, row.id, caller)
+
+    def _release(self, other: Entity, column: Column, entity: Entity, key: str, caller: Caller) -> None:
+        rows = self.org.store.table(other.name).rows
+        children = [
+            r
+            for r in rows.values()
+            if r.values.get(column.wire) == key and r.values.get(column.type_key) == entity.name
+        ]
+        for child in children:
+            if column.cascade and self.org.options["cascade"]:
+                self.delete(other, child, caller)
+            else:
+                self.org.store.write(
+                    other.name, child.id, {column.wire: None, column.type_key: None, **self._by(caller)}
+                )
+
+    def merge(self, entity: Entity, target: Row, subordinate: Row, content: Values, caller: Caller) -> None:
+        """The subordinate stays as an inactive row that names its master (action Merge)."""
+        if target.id == subordinate.id:
+            raise Refused(400, errors.UNEXPECTED, "Cannot merge a record with itself.")
+        if content:
+            self.update(entity, target, content, caller)
+        else:
+            self.org.store.write(entity.name, target.id, self._by(caller), at=caller.at)
+        self.org.store.write(
+            entity.name,
+            subordinate.id,
+            {
+                "merged": True, "_masterid_value": target.id, "_masterid_type": entity.name,
+                "statecode": 1, "statuscode": 2, **self._by(caller),
+            },
+            at=caller.at,
+        )  # fmt: skip
+
+    def clear(self, entity: Entity, row: Row, column: Column, caller: Caller) -> None:
+        """Empty one column; for a lookup also its kind."""
+        self._allow("Write", entity, caller)
+        if not column.update:
+            raise bad_payload(f"Property {column.name} is read-only")
+        patch = {column.wire: None, column.type_key: None} if column.kind == "lookup" else {column.name: None}
+        self.org.store.write(entity.name, row.id, {**patch, **self._by(caller)}, at=caller.at)
+
+    def _allow(self, verb: str, entity: Entity, caller: Caller) -> None:
+        if caller.checked:
+            self.org.allow(verb, entity)
+
+    def _by(self, caller: Caller) -> Values:
+        return {"_modifiedby_value": caller.user, "_modifiedby_type": "systemuser"}
+
+    def _defaults(self, entity: Entity, caller: Caller) -> Values:
+        """What a new row has without being told."""
+        values: Values = {c.name: False for c in entity.columns.values() if c.kind == "bool"}
+        if "ownerid" in entity.columns:
+            values |= {
+                "_ownerid_value": caller.user, "_ownerid_type": "systemuser",
+                "_owninguser_value": caller.user, "_owninguser_type": "systemuser",
+                "_owningbusinessunit_value": self.org.business_unit, "_owningbusinessunit_type": "businessunit",
+            }  # fmt: skip
+        if "statecode" in entity.columns:
+            values |= {"statecode": 0, "statuscode": 1}
+        if "preferredcontactmethodcode" in entity.columns:
+            values["preferredcontactmethodcode"] = 1
+        return values
+
+    def _deep(self, entity: Entity, body: Values, caller: Caller) -> Values:
+        """Related rows inside a create (deep insert) over single-valued navigation."""
+        values: Values = {}
+        for name in [n for n, v in body.items() if isinstance(v, dict) and n in entity.navigation]:
+            lookup, target = entity.navigation[name]
+            new = self.create(
+                TABLES[target], body.pop(name), Caller(caller.user, caller.checked, at=caller.at)
+            )
+            values |= {lookup.wire: new, lookup.type_key: target}
+        return values
+
+    def _patch(self, entity: Entity, body: Values, row: Row | None, caller: Caller) -> Values:
+        """A body as stored values; raises the first thing that is wrong with it."""
+        patch: Values = {}
+        for name, value in body.items():
+            if name.endswith("@odata.bind"):
+                patch |= self._bind(entity, name.removesuffix("@odata.bind"), value, caller)
+            elif "@" in name or name == entity.key:
+                continue  # annotations carry nothing to store
+            elif name in entity.navigation and value is None:
+                lookup = entity.navigation[name][0]
+                patch |= self._lookup(entity, lookup, None, None)
+            else:
+                column = entity.columns.get(name)
+                if column is None or column.kind == "lookup":
+                    raise self._no_such(entity, name)
+                if (readonly := self._readonly(column, creating=row is None)) and self.org.options[
+                    "readonly"
+                ] == "ignore":
+                    continue
+                if readonly:
+                    raise bad_payload(f"Property {name} is read-only")
+                patch[name] = store_value(self.org, entity, column, value)
+        if "statecode" in entity.columns:
+            self._states(entity, patch, row)
+        return patch
+
+    @staticmethod
+    def _readonly(column: Column, *, creating: bool) -> bool:
+        return not (column.create if creating else column.update)
+
+    def _no_such(self, entity: Entity, name: str) -> Refused:
+        if name in entity.by_wire or (name in entity.columns and entity.columns[name].kind == "lookup"):
+            return bad_payload(
+                "CRM do not support direct update of Entity Reference properties, Use Navigation properties instead."
+            )
+        return bad_payload(
+            f"The property '{name}' does not exist on type 'Microsoft.Dynamics.CRM.{entity.name}'. "
+            "Make sure to only use property names that are defined by the type or mark the type as open type."
+        )
+
+    def _bind(self, entity: Entity, nav: str, value: Any, caller: Caller) -> Values:
+        if nav not in entity.navigation:  # also for a name in the wrong case
+            raise bad_payload(
+                f"An undeclared property '{nav}' which only has property annotations in the payload but no property value was found "
+                "in the payload. In OData, only declared navigation properties and declared named streams can be represented as "
+                "properties without values."
+            )
+        lookup, _ = entity.navigation[nav]
+        allowed = [t for t, n in lookup.targets.items() if n == nav]
+        if value is None:
+            return self._lookup(entity, lookup, None, None)
+        if not isinstance(value, str):
+            raise bad_payload(f"The value of '{nav}@odata.bind' must be a URL.")
+        if value.startswith("$") and value in caller.references:
+            table, key = caller.references[value]
+        elif value.startswith("$"):
+            raise Refused(
+                400, errors.PAYLOAD, f"Content-ID Reference: '{value}' does not exist in the batch context."
+            )
+        else:
+            table, key = self._target(value)
+        if table not in allowed:
+            raise bad_payload(f"A row of '{table}' cannot be bound to '{nav}'.")
+        return self._lookup(entity, lookup, table, key)
+
+    def _target(self, url: str) -> tuple[str, str]:
+        """The row that a bind URL names; it must exist."""
+        set_name, key = parse_reference(url)
+        if set_name not in SETS:
+            raise bad_payload(f"Resource not found for the segment '{set_name}'.")
+        target = SETS[set_name]
+        row = find(self.org, target, key)
+        if row is None:
+            raise no_row(target.name, key.text)
+        return target.name, row.id
+
+    def _lookup(self, entity: Entity, lookup: Column, table: str | None, key: str | None) -> Values:
+        if not lookup.update:
+            if self.org.options["readonly"] == "ignore":
+                return {}
+            raise bad_payload(f"Property {lookup.name} is read-only")
+        if key is None and lookup.required == "SystemRequired":
+            raise Refused(400, errors.UNEXPECTED, f"{lookup.name} is missing: it cannot be null.")
+        patch: Values = {lookup.wire: key, lookup.type_key: table}
+        if lookup.name == "ownerid" and "owninguser" in entity.columns:
+            user = table == "systemuser"
+            patch |= {
+                "_owninguser_value": key if user else None, "_owninguser_type": table if user else None,
+                "_owningteam_value": None if user else key, "_owningteam_type": None if user else table,
+            }  # fmt: skip
+        return patch
+
+    def _states(self, entity: Entity, patch: Values, row: Row | None) -> None:
+        """State and status reason go in pairs: a state alone takes its first reason, a reason must fit the state."""
+        pairs = entity.columns["statuscode"].states
+        if patch.get("statuscode", 0) is None:
+            del patch["statuscode"]
+        current = row.values.get("statecode", 0) if row is not None else 0
+        state = int(patch.get("statecode") or 0) if "statecode" in patch else current
+        if "statuscode" not in patch:
+            if state != current:
+                patch["statuscode"] = next(reason for reason, s in pairs.items() if s == state)
+            return
+        if pairs[patch["statuscode"]] != state:
+            label = entity.columns["statecode"].options[state]
+            raise Refused(
+                400,
+                errors.BAD_STATUS,
+                f"{patch['statuscode']} is not a valid status code for state code {entity.schema_name}State.{label} on "
+                f"{entity.name} with Id {row.id if row is not None else '00000000-0000-0000-0000-000000000000'}.",
+            )
+
+    def _unique(self, entity: Entity, key: str, patch: Values) -> None:
+        for name in entity.alternate_keys:
+            value = patch.get(name)
+            if value is not None and any(r.id != key for r in self._same(entity, name, value)):
+                raise Refused(
+                    412,
+                    errors.KEY_DUPLICATE,
+                    f"A record that has the attribute values {entity.columns[name].schema_name} already exists. The entity key "
+                    f"{entity.columns[name].schema_name} requires that this set of attributes contains unique values. Select unique "
+                    "values and try again.",
+                )
+
+    def _detect(self, entity: Entity, key: str, patch: Values, caller: Caller) -> None:
+        """Duplicate detection, only when the caller turns it on."""
+        value = patch.get(entity.duplicate_rule) if entity.duplicate_rule else None
+        if not (caller.detect_duplicates and self.org.options["duplicate_rules"] and value is not None):
+            return
+        if any(
+            r.id != key and r.values.get("statecode") == 0
+            for r in self._same(entity, entity.duplicate_rule, value)
+        ):
+            raise Refused(
+                412,
+                errors.DETECTED,
+                "A record was not created or updated because a duplicate of the current record already exists.",
+            )
+
+    def _same(self, entity: Entity, name: str, value: Any) -> list[Row]:
+        wanted = fold(value)
+        rows = self.org.store.table(entity.name).rows.values()
+        return [r for r in rows if (other := r.values.get(name)) is not None and fold(other) == wanted]
