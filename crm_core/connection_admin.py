@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from crm_core.connector import Account, Connector, Tools
 from crm_core.errors import BadRequest, Conflict, FieldError, HubError
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Direction, Schedule, Tenant, check_name
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.model.state import ConnectionState, EntityState
 from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
 from crm_core.settings import DefaultConnection
@@ -70,7 +70,7 @@ class ConnectionAdmin:
         check_name(slug, "slug")
         kind = self._connector_class(connector)
         uid = self._ids.uuid()
-        now = instant_text(self._clock.now())
+        now = hub_time(self._clock.now())
         connection = Connection(
             tenant,
             uid,
@@ -95,7 +95,7 @@ class ConnectionAdmin:
         return self._connections.insert(replace(connection, secrets_version=version))
 
     def _begin_states(self, connection: Connection) -> None:
-        due = instant_text(self._clock.now()) if connection.schedule != Schedule() else ""
+        due = hub_time(self._clock.now()) if connection.schedule != Schedule() else ""
         states = {entity: EntityState(due=due) for entity in connection.entities}
         self._states.begin(connection.tenant, connection.uid, states)
 
@@ -111,7 +111,7 @@ class ConnectionAdmin:
             confirmed_origin=(
                 connection.confirmed_origin if wanted.confirmed_origin is None else wanted.confirmed_origin
             ),
-            updated_at=instant_text(self._clock.now()),
+            updated_at=hub_time(self._clock.now()),
         )
         present = dict(self._secrets.get(connection.tenant.name, connection.uid) or {})
         bundle = {name: value for name, value in {**present, **wanted.secrets}.items() if value}
@@ -129,7 +129,7 @@ class ConnectionAdmin:
         return saved
 
     def pause(self, connection: Connection, *, paused: bool) -> Connection:
-        now = instant_text(self._clock.now())
+        now = hub_time(self._clock.now())
         return self._save(replace(connection, paused=paused, updated_at=now))
 
     def _save(self, connection: Connection) -> Connection:
@@ -143,7 +143,7 @@ class ConnectionAdmin:
     def _reschedule(self, connection: Connection) -> None:
         """A new schedule begins with a pull; where a run is at work, its end sets the next one."""
         states = self._states.read(connection.tenant, connection.uid)
-        due = instant_text(self._clock.now()) if connection.schedule != Schedule() else ""
+        due = hub_time(self._clock.now()) if connection.schedule != Schedule() else ""
         for entity, state in states.entities.items() if states else ():
             if not state.lease_run:
                 try:
@@ -187,7 +187,7 @@ class ConnectionAdmin:
             if not self._keys.claim_slug(tenant, slug, uid):
                 return  # a person has made a connection of that name: theirs stays
             kind = self._connector_class(slug)
-            now = instant_text(self._clock.now())
+            now = hub_time(self._clock.now())
             made = Connection(tenant, uid, slug, slug, wanted.settings, _all_pulled(kind), schedule, now, now)
             self._check(kind, made, wanted.secrets)
             self._save_new(made, wanted.secrets)

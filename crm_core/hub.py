@@ -14,7 +14,7 @@ from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
 from crm_core.errors import BadRequest, Conflict, Misconfigured, NotFound
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
 from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, Table
 from crm_core.protocols.guard import Guard
@@ -243,7 +243,7 @@ class Hub:
     def _new_run(self, connection: Connection, entity: str, mode: Mode, origin: str) -> Run:
         now = self.clock.now()
         run_id = layout.newest_first(int(now.timestamp() * 1000), self.ids.uuid())
-        return Run(run_id, connection.uid, entity, mode, origin=origin, created_at=instant_text(now))
+        return Run(run_id, connection.uid, entity, mode, origin=origin, created_at=hub_time(now))
 
     def tick(self) -> int:
         self.prepare()
@@ -277,7 +277,7 @@ class Hub:
 
     def seal_token(self, data: Mapping[str, Any], *about: str) -> str:
         """An opaque, authenticated text for a caller, good for 24 h and only with the same `about`."""
-        expires = instant_text(self.clock.now() + timedelta(hours=TOKEN_HOURS))
+        expires = hub_time(self.clock.now() + timedelta(hours=TOKEN_HOURS))
         return self.cipher.seal(json.dumps({"expires": expires, "data": data}).encode(), "skiptoken", *about)
 
     def open_token(self, token: str, *about: str) -> Mapping[str, Any]:
@@ -288,7 +288,7 @@ class Hub:
             raise BadRequest.field(
                 "skiptoken", "skiptoken: belongs to another query or was changed; follow nextLink as it is."
             ) from None
-        if content["expires"] < instant_text(self.clock.now()):
+        if content["expires"] < hub_time(self.clock.now()):
             raise BadRequest.field("skiptoken", "skiptoken: is older than 24 hours; begin again without it.")
         data: Mapping[str, Any] = content["data"]
         return data

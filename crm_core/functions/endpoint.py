@@ -50,7 +50,7 @@ from crm_core.functions.web import (
 )
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.ports import measured
 from crm_core.settings import load
 
@@ -313,8 +313,8 @@ def _once(call: Call, found: Route) -> Reply:
     key = hashlib.sha256(f"{call.principal.id}\n{found.path}\n{given}".encode()).hexdigest()
     body = hashlib.sha256(path.encode() + b"\n" + call.incoming.body).hexdigest()
     now = hub.clock.now()
-    claim = {"time": instant_text(now), "body": body}
-    expired_before = instant_text(now - timedelta(hours=REPEAT_HOURS))
+    claim = {"time": hub_time(now), "body": body}
+    expired_before = hub_time(now - timedelta(hours=REPEAT_HOURS))
     present = hub.keys.claim_repeat(call.tenant, key, claim, expired_before)
     if present is not None:
         return _repeated(present, body)

@@ -71,6 +71,11 @@ def instant_text(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def hub_time(value: datetime) -> str:
+    """RFC 3339 in UTC, always with microseconds: the order of such texts is the order of the times."""
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def parse_instant(text: str) -> datetime:
     """A point in time with a zone; raises ValueError without one."""
     moment = datetime.fromisoformat(text)

@@ -7,6 +7,7 @@ After a lost answer the SDK may send a request again: then RowExists or RowChang
 came through the first time, so the caller reads the row before it draws a conclusion.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ CONNECT_SECONDS, READ_SECONDS = 5, 30
 RETRIES = 2
 CONNECTIONS = 32
 """How many connections a port keeps open: more than the worker has threads (the SDK's own number is 10)."""
+
+_COMPLETE = re.compile(
+    r"(?i)^UseDevelopmentStorage=true$|SharedAccessSignature=.|^(?=.*AccountName=[^;])(?=.*AccountKey=[^;])"
+)
+"""A connection string with a way in."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +136,20 @@ def _connect(
     **options: Any,
 ) -> C:
     """A service client. Raises Misconfigured if the settings can't be used."""
+    text = account.connection_string.strip().rstrip(";")
     options["transport"] = _transport(account)
-    try:
-        if account.connection_string:
-            return with_string(account.connection_string, **options)
-        credential = account.credential() if account.credential else None
-        return with_credential(uri, credential=credential, audience=AUDIENCE, **options)
-    except ValueError:
-        # The SDK's own message may quote the address.
-        options["transport"].close()
-        raise Misconfigured(
-            "The storage settings can't be used: give a complete connection string, or https URIs of tables,"
-            " queues and blobs with a managed identity."
-        ) from None
+    with suppress(ValueError):  # the SDK's own message may quote the address
+        # Without a way in the SDK would go on as an anonymous caller.
+        if _COMPLETE.search(text):
+            return with_string(text, **options)
+        if not text and uri and (account.credential or "sig=" in uri):
+            credential = account.credential() if account.credential else None
+            return with_credential(uri, credential=credential, audience=AUDIENCE, **options)
+    options["transport"].close()
+    raise Misconfigured(
+        "The storage settings can't be used: give a complete connection string, or https URIs of tables,"
+        " queues and blobs with a managed identity."
+    )
 
 
 @contextmanager

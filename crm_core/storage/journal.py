@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from crm_core.model.connection import Tenant
+from crm_core.model.fields import hub_time
 from crm_core.ports import Clock, Ids, Row, Table
 from crm_core.storage import layout
 from crm_core.storage.state import json_values
@@ -26,7 +27,7 @@ class DeadLetters:
             "id": letter_id,
             "kind": kind,
             "cause": cause[:1000],
-            "time": now.isoformat(),
+            "time": hub_time(now),
             "body": body[:MAX_BODY_CHARACTERS],
             **where,
         }

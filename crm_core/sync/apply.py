@@ -11,7 +11,7 @@ from typing import TypeVar
 from crm_core.connector import Change
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
 from crm_core.storage import layout
@@ -219,10 +219,10 @@ class Applier:
 
     def _look(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Point reads of these remote records, batched by id; what is not there is gone."""
-        lo = instant_text(self.engine.clock.now())
+        lo = hub_time(self.engine.clock.now())
         rids = [entry.snapshot.change.rid for entry in entries]
         found = self.opened.connector.get_many(self.entity.name, rids)
-        hi = instant_text(self.engine.clock.now())
+        hi = hub_time(self.engine.clock.now())
         return [
             _Entry(
                 entry.id,

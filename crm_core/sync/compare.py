@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from crm_core.connector import Change
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import Run
 from crm_core.sync.apply import Applier
@@ -44,7 +44,7 @@ def delete_missing(applier: Applier, run: Run, bucket: str) -> int:
     candidates = missing()
     before = applier.tally.known
     while rids := list(itertools.islice(candidates, LOOK_BATCH)):
-        now = instant_text(applier.engine.clock.now())
+        now = hub_time(applier.engine.clock.now())
         applier.apply([Snapshot(Change(rid, None), now, now) for rid in rids])
     return live + applier.tally.known - before
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from crm_core.errors import HubError, Recovery
 from crm_core.model.connection import Tenant
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.model.state import ConnectionState, EntityState, Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.retry import Retry, decide
@@ -24,7 +24,7 @@ def pull_failed(
 ) -> None:
     """Records the error at the entity, the connection and the run, and sees to the next attempt."""
     now = engine.clock.now()
-    problem = Problem(error.code, error.message, instant_text(now))
+    problem = Problem(error.code, error.message, hub_time(now))
     attempt = job.attempt + 1
     holds_lease = state.lease_run == run.id
     promised = bool(run.etag) or holds_lease
@@ -41,7 +41,7 @@ def pull_failed(
         changes = replace(changes, lease_run="", lease_until="")
     elif holds_lease:
         until = now + timedelta(seconds=delay + engine.tuning.lease_seconds)
-        changes = replace(changes, lease_until=instant_text(until))
+        changes = replace(changes, lease_until=hub_time(until))
     if not again and not waits:
         changes = replace(changes, due=next_due(opened.connection.schedule, now))
     try:
@@ -67,7 +67,7 @@ def _connection_failed(
     if error.recovery is Recovery.ATTENTION:
         changes = replace(connection, health="needs_attention", problem=problem)
     elif error.recovery in (Recovery.WAIT, Recovery.RETRY):
-        until = instant_text(engine.clock.now() + timedelta(seconds=delay))
+        until = hub_time(engine.clock.now() + timedelta(seconds=delay))
         changes = replace(connection, not_before=max(connection.not_before, until))
         if error.recovery is Recovery.RETRY:
             failed = connection.failures + 1
@@ -98,7 +98,7 @@ def _save_connection(engine: Engine, job: Job, state: ConnectionState) -> None:
 
 def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -> None:
     """A run that a person looks at failed, with the cause."""
-    now = instant_text(engine.clock.now())
+    now = hub_time(engine.clock.now())
     engine.runs.save(tenant, replace(run, status="failed", ended_at=now, problem=Problem(code, message, now)))
 
 

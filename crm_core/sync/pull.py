@@ -14,7 +14,7 @@ from typing import Any
 from crm_core.connector import Cursor, Page
 from crm_core.errors import CursorExpired, HubError, StoreUnavailable
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import instant_text, parse_instant
+from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Future, Meter, RowChanged, RowExists, measured
 from crm_core.storage import layout
@@ -91,9 +91,7 @@ class _Pull:
         """A run of the schedule has no row before it changes something. A lease that lapsed keeps its run's id."""
         now = self.engine.clock.now()
         run_id = self.job.run or layout.newest_first(int(now.timestamp() * 1000), self.engine.ids.uuid())
-        return Run(
-            run_id, self.job.connection, self.job.entity, origin="schedule", created_at=instant_text(now)
-        )
+        return Run(run_id, self.job.connection, self.job.entity, origin="schedule", created_at=hub_time(now))
 
     def work(self) -> None:
         now = self.engine.clock.now()
@@ -101,7 +99,7 @@ class _Pull:
             return
         if not self.run.started_at:
             fresh = self.state.cursor is None and self.state.known == 0
-            self.run = replace(self.run, status="running", started_at=instant_text(now), fresh_start=fresh)
+            self.run = replace(self.run, status="running", started_at=hub_time(now), fresh_start=fresh)
         try:
             fetched = None if self._comparing() else self._first_page()
             if fetched is not None and self._is_idle(fetched.page):
@@ -152,9 +150,9 @@ class _Pull:
             return self._fetch(None)
 
     def _fetch(self, cursor: Cursor | None) -> Fetched:
-        lo = instant_text(self.engine.clock.now())
+        lo = hub_time(self.engine.clock.now())
         page = self.opened.connector.changes(self.job.entity, cursor, size=self.engine.tuning.page_records)
-        return Fetched(page, lo, instant_text(self.engine.clock.now()))
+        return Fetched(page, lo, hub_time(self.engine.clock.now()))
 
     def _read_and_compare(self, fetched: Fetched | None) -> None:
         applier = self._applier()
@@ -240,7 +238,7 @@ class _Pull:
     # --- saving --------------------------------------------------------------------------------------------------
 
     def _lease_end(self) -> str:
-        return instant_text(self.engine.clock.now() + timedelta(seconds=self.engine.tuning.lease_seconds))
+        return hub_time(self.engine.clock.now() + timedelta(seconds=self.engine.tuning.lease_seconds))
 
     def _save_state(self, **changes: Any) -> None:
         self.state = self.engine.states.save_entity(
@@ -299,7 +297,7 @@ class _Pull:
             lease_run="",
             lease_until="",
             due=next_due(self.opened.connection.schedule, now),
-            last_success=instant_text(now),
+            last_success=hub_time(now),
             last_run=self.run.id if changed else self.state.last_run,
             waits=False,
             problem=None,
@@ -307,7 +305,7 @@ class _Pull:
         if self.stored_run:
             counts = {name: self.run.counts.get(name, 0) for name in COUNTS}
             self.run = replace(
-                self.run, status="succeeded", ended_at=instant_text(now), cursor=None, counts=counts
+                self.run, status="succeeded", ended_at=hub_time(now), cursor=None, counts=counts
             )
             self._save_run(self._counted())
         failures.recovered(self.engine, self.job, self.states.connection)

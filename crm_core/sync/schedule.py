@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from crm_core.errors import BadRequest
 from crm_core.model.connection import Schedule
-from crm_core.model.fields import instant_text, parse_instant
+from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
 from crm_core.sync.engine import Engine, Job
@@ -53,9 +53,9 @@ def next_due(schedule: Schedule, after: datetime) -> str:
         found: datetime = croniter(schedule.cron, after, day_or=False, second_at_beginning=True).get_next(
             datetime
         )
-        return instant_text(found)
+        return hub_time(found)
     if schedule.minutes is not None:
-        return instant_text(after + timedelta(minutes=schedule.minutes))
+        return hub_time(after + timedelta(minutes=schedule.minutes))
     return ""
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from crm_core.errors import Conflict
 from crm_core.model.connection import DEFAULT_TENANT
-from crm_core.model.fields import instant_text
+from crm_core.model.fields import hub_time
 from crm_core.ports import measured
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, Redirect, Tomb
@@ -229,7 +229,7 @@ def test_a_delete_of_a_row_never_seen_leaves_a_tomb_that_an_old_page_does_not_wa
 
 class TestLease:
     def take(self, bench, seconds, run="another-run"):
-        until = instant_text(bench.hub.clock.now() + timedelta(seconds=seconds))
+        until = hub_time(bench.hub.clock.now() + timedelta(seconds=seconds))
         held = replace(bench.state(), lease_run=run, lease_until=until)
         bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", held)
 
@@ -311,7 +311,7 @@ class TestFailures:
         run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
         assert bench.work() == 1
         assert not bench.run(run.id).ended
-        assert bench.health().not_before > instant_text(bench.hub.clock.now() + timedelta(seconds=110))
+        assert bench.health().not_before > hub_time(bench.hub.clock.now() + timedelta(seconds=110))
         assert bench.hub.tick() == 0
         assert bench.queue.size(layout.FRESH) == 1
 

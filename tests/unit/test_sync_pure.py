@@ -126,10 +126,10 @@ class TestSchedule:
     @pytest.mark.parametrize(
         ("schedule", "due"),
         [
-            (Schedule(minutes=1), "2026-11-24T13:46:01Z"),
-            (Schedule(cron="0 */15 * * * *"), "2026-11-24T14:00:00Z"),
-            (Schedule(cron="0 0 0 13 * 5"), "2027-08-13T00:00:00Z"),
-            (Schedule(cron="0 3 * * *"), "2026-11-25T03:00:00Z"),
+            (Schedule(minutes=1), "2026-11-24T13:46:01.000000Z"),
+            (Schedule(cron="0 */15 * * * *"), "2026-11-24T14:00:00.000000Z"),
+            (Schedule(cron="0 0 0 13 * 5"), "2027-08-13T00:00:00.000000Z"),
+            (Schedule(cron="0 3 * * *"), "2026-11-25T03:00:00.000000Z"),
             (Schedule(), ""),
         ],
     )
