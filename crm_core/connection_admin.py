@@ -6,18 +6,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crm_core.connector import Account, Connector, Tools
-from crm_core.errors import BadRequest, Conflict, FieldError, HubError
+from crm_core.errors import BadRequest, Conflict, FieldError, HubError, Misconfigured
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Direction, Schedule, Tenant, check_name
 from crm_core.model.fields import hub_time
 from crm_core.model.state import ConnectionState, EntityState
 from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
-from crm_core.settings import DefaultConnection
+from crm_core.settings import VAULT_REFERENCE, DefaultConnection
 from crm_core.storage.connections import Connections
 from crm_core.storage.keys import Keys
+from crm_core.storage.secrets import bundle_json
 from crm_core.storage.state import StateStore
 from crm_core.sync.schedule import check_schedule
 
 MAX_SETTING = 2000
+MAX_SECRET = 16_000
+"""Long enough for a certificate with its chain."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,16 @@ class ConnectionAdmin:
         self._check(kind, connection, wanted.secrets)
         if not self._keys.claim_slug(tenant, slug, uid):
             raise Conflict(f"There is a connection '{slug}' already; take another slug.")
-        return self._save_new(connection, wanted.secrets)
+        try:
+            version = self._secrets.put(tenant.name, uid, wanted.secrets)
+        except HubError:
+            # Such as a vault that refuses the hub: whoever mends it and asks again finds the slug free.
+            self._keys.release_slug(tenant, slug)
+            raise
+        return self._save_new(connection, version)
 
-    def _save_new(self, connection: Connection, secrets: Mapping[str, str]) -> Connection:
-        """The connection's row comes last: what is saved before it is unreachable until then."""
-        version = self._secrets.put(connection.tenant.name, connection.uid, secrets)
+    def _save_new(self, connection: Connection, version: str) -> Connection:
+        """After its secrets. The connection's row comes last: what is saved before it is unreachable until then."""
         self._begin_states(connection)
         return self._connections.insert(replace(connection, secrets_version=version))
 
@@ -113,7 +121,12 @@ class ConnectionAdmin:
             ),
             updated_at=hub_time(self._clock.now()),
         )
-        present = dict(self._secrets.get(connection.tenant.name, connection.uid) or {})
+        try:
+            present = dict(self._secrets.get(connection.tenant.name, connection.uid) or {})
+        except Misconfigured:
+            if not wanted.secrets:
+                raise
+            present = {}  # what can't be read is replaced as a whole
         bundle = {name: value for name, value in {**present, **wanted.secrets}.items() if value}
         self._check(kind, changed, bundle)
         if bundle != present:
@@ -171,8 +184,10 @@ class ConnectionAdmin:
 
     def delete(self, connection: Connection) -> None:
         """The connection, its secrets and its state; its records stay, their links as they were."""
-        self._connections.delete(connection)
+        # First what another service may refuse: what is left can then be deleted again.
         self._secrets.delete(connection.tenant.name, connection.uid)
+        self._connections.delete(connection)
+        self._tools.tokens.drop(connection.tenant.name, connection.uid)
         self._states.remove(connection.tenant, connection.uid)
         self._keys.release_slug(connection.tenant, connection.slug)
 
@@ -190,7 +205,7 @@ class ConnectionAdmin:
             now = hub_time(self._clock.now())
             made = Connection(tenant, uid, slug, slug, wanted.settings, _all_pulled(kind), schedule, now, now)
             self._check(kind, made, wanted.secrets)
-            self._save_new(made, wanted.secrets)
+            self._save_new(made, self._secrets.put(tenant.name, uid, wanted.secrets))
             return
         held = self._secrets.get(tenant.name, uid) or {}
         if (
@@ -208,6 +223,7 @@ class ConnectionAdmin:
         ]
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
+        bundle_json(secrets)
         check_schedule(connection.schedule)
         for each in kind.settings:
             if each.kind == "url" and connection.settings.get(each.name):
@@ -217,11 +233,18 @@ class ConnectionAdmin:
                     raise BadRequest.field(
                         f"settings.{each.name}", f"settings.{each.name}: {error.message}"
                     ) from None
+        if connection.confirmed_origin:
+            try:
+                self._check_address(connection.confirmed_origin)
+            except BadRequest as error:
+                raise BadRequest.field("confirmed_origin", f"confirmed_origin: {error.message}") from None
         try:
             kind(account_of(connection, secrets), self._tools)
         except BadRequest:
             raise
         except HubError as error:
+            if error.errors:
+                raise BadRequest(error.message, errors=error.errors) from None
             raise BadRequest.field("settings", f"settings: {error.message}") from None
 
 
@@ -233,7 +256,11 @@ def _setting_errors(
     kind: type[Connector], settings: Mapping[str, str], secrets: Mapping[str, str]
 ) -> list[FieldError]:
     errors = []
-    for place, values, secret in (("settings", settings, False), ("secrets", secrets, True)):
+    needed = kind.needed(settings)
+    for place, values, secret, longest in (
+        ("settings", settings, False, MAX_SETTING),
+        ("secrets", secrets, True, MAX_SECRET),
+    ):
         declared = {each.name: each for each in kind.settings if each.secret == secret}
         for name, value in values.items():
             path = f"{place}.{name}"
@@ -243,14 +270,17 @@ def _setting_errors(
                 errors.append(
                     FieldError(path, f"{path}: {where}; {kind.label} has {', '.join(declared)} here.")
                 )
-            elif len(value) > MAX_SETTING:
-                errors.append(FieldError(path, f"{path}: is longer than {MAX_SETTING} characters."))
+            elif len(value) > longest:
+                errors.append(FieldError(path, f"{path}: is longer than {longest} characters."))
+            elif value.lstrip().lower().startswith(VAULT_REFERENCE.lower()):
+                # The platform resolves references in the app's own settings only.
+                errors.append(FieldError(path, f"{path}: is a Key Vault reference; enter the value itself."))
             elif value and declared[name].kind == "url" and not _is_address(value):
                 errors.append(FieldError(path, f"{path}: expected an address such as https://example.com."))
         errors.extend(
             FieldError(f"{place}.{name}", f"{place}.{name}: is missing ({each.label}).")
             for name, each in declared.items()
-            if each.required and not values.get(name)
+            if name in needed and not values.get(name)
         )
     return errors
 

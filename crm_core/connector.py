@@ -100,7 +100,25 @@ class TokenStore(Protocol):
         """(token, expiry as epoch seconds) or None."""
         ...
 
-    def put(self, tenant: str, uid: str, token: str, expires: float) -> None: ...
+    def put(self, tenant: str, uid: str, token: str, expires: float) -> None:
+        """Also ends a claim."""
+        ...
+
+    def claim(self, tenant: str, uid: str, now: float, seconds: float) -> str:
+        """Says to all instances that the caller is about to ask for a token; "" while another one is.
+
+        What it gives is for `release`. A claim ends by itself after `seconds`: its holder may have died.
+        `now`: epoch seconds.
+        """
+        ...
+
+    def release(self, tenant: str, uid: str, claim: str) -> None:
+        """Ends a claim that led to no token."""
+        ...
+
+    def drop(self, tenant: str, uid: str) -> None:
+        """Forgets the token of a connection that is no more."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -192,6 +210,11 @@ class Connector(ABC):
 
     @abstractmethod
     def __init__(self, account: Account, tools: Tools) -> None: ...
+
+    @classmethod
+    def needed(cls, settings: Mapping[str, str]) -> frozenset[str]:  # noqa: ARG003  # for subclasses
+        """The settings and secrets that a connection with these settings can't be without."""
+        return frozenset(each.name for each in cls.settings if each.required)
 
     @abstractmethod
     def check(self) -> Mapping[str, Any]:

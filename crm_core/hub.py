@@ -3,6 +3,7 @@
 import importlib
 import json
 import pkgutil
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,7 +13,7 @@ from typing import Any
 from crm_core import connectors
 from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
-from crm_core.errors import BadRequest, Conflict, Misconfigured, NotFound
+from crm_core.errors import BadRequest, Conflict, Misconfigured, NotFound, StoreUnavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
@@ -21,7 +22,14 @@ from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import Settings
 from crm_core.storage import layout
-from crm_core.storage.azure import AzureBlob, AzureQueue, AzureTable, StorageAccount, managed_identity
+from crm_core.storage.azure import (
+    AzureBlob,
+    AzureQueue,
+    AzureSecrets,
+    AzureTable,
+    StorageAccount,
+    managed_identity,
+)
 from crm_core.storage.connections import Connections
 from crm_core.storage.journal import DeadLetters, Stats
 from crm_core.storage.keys import Keys
@@ -36,6 +44,10 @@ CACHE_SECONDS = 60.0
 """How long a process uses its copy of a connection without reading it again."""
 TOKEN_HOURS = 24
 FLUSH_SECONDS = 15.0
+RECENT_RUNS, RECENT_HOURS = 100, 24
+"""Where a second run of the same mode looks for the first."""
+_NAME = re.compile(r"[a-z0-9_-]{1,40}")
+"""Of slugs and uids alike; nothing else names a connection."""
 
 
 def connector_names() -> list[str]:
@@ -76,8 +88,18 @@ class Hub:
         account = _storage_account(settings)
         self.table = table or AzureTable(account)
         self.queue = queue or AzureQueue(account)
-        self.cipher = Cipher(parse_key(settings.encryption_key, "INTEGRATION_ENCRYPTION_KEY"))
-        self.secrets = LocalSecrets(self.table, self.cipher)
+        self.secrets: AzureSecrets | LocalSecrets
+        if settings.vault_url:
+            self.secrets = vault = AzureSecrets(
+                settings.vault_url,
+                managed_identity(settings.vault_client_id),
+                self.clock,
+                ca_bundle=settings.ca_bundle,
+            )
+            self.cipher = Cipher(vault.data_key)
+        else:
+            self.cipher = Cipher(parse_key(settings.encryption_key, "INTEGRATION_ENCRYPTION_KEY"))
+            self.secrets = LocalSecrets(self.table, self.cipher)
         self.connections = Connections(self.table)
         self.keys = Keys(self.table)
         self.states = StateStore(self.table)
@@ -118,6 +140,7 @@ class Hub:
             guard.check_url,
         )
         self._opened: dict[tuple[Tenant, str], tuple[Opened, float]] = {}
+        self._used: dict[str, Mapping[str, str]] = {}
         self._lock = threading.Lock()
         self._prepared = False
         self._unsaved = Meter()
@@ -146,15 +169,30 @@ class Hub:
         if connection is None:
             self._opened.pop((tenant, uid), None)
             return None
-        if held is not None and held[0].connection.etag == connection.etag:
+        if held is not None and self._unchanged(held[0].connection, connection):
             opened = held[0]
         else:
             opened = self._opened_anew(connection)
         self._opened[tenant, uid] = (opened, now)
         return opened
 
+    def _unchanged(self, held: Connection, connection: Connection) -> bool:
+        """Whether neither a connection nor its secrets have changed; those in a vault may be changed there."""
+        if held.etag != connection.etag:
+            return False
+        if not self.settings.vault_url:
+            return True
+        try:
+            secrets = self.secrets.get(connection.tenant.name, connection.uid) or {}
+        except StoreUnavailable:
+            return True  # what works goes on without the vault
+        return secrets == self._used.get(connection.uid)
+
     def _opened_anew(self, connection: Connection) -> Opened:
-        secrets = self.secrets.get(connection.tenant.name, connection.uid) or {}
+        self.secrets.invalidate(
+            connection.tenant.name, connection.uid
+        )  # another instance may have saved them
+        secrets = self._used[connection.uid] = self.secrets.get(connection.tenant.name, connection.uid) or {}
         kind = connector_class(connection.connector)
         return Opened(connection, kind(account_of(connection, secrets), self.tools))
 
@@ -164,8 +202,14 @@ class Hub:
 
     def connect(self, tenant: Tenant, name: str) -> Opened:
         """By slug or uid, or "" for the only (or default) connection; raises NotFound or BadRequest."""
-        uid = self.admin.uid_of(tenant, name) if name else self._default(tenant)
-        opened = self.open(tenant, uid)
+        uid = (
+            self._default(tenant)
+            if not name
+            else self.admin.uid_of(tenant, name)
+            if _NAME.fullmatch(name)
+            else ""
+        )
+        opened = self.open(tenant, uid) if uid else None
         if opened is None:
             raise NotFound(f"There is no connection '{name}'; GET /api/integrations lists them.")
         return opened
@@ -180,7 +224,7 @@ class Hub:
             for connection in known:
                 if connection.slug == "dynamics365":
                     return connection.uid
-        slugs = ", ".join(connection.slug for connection in known)
+        slugs = ", ".join(sorted(connection.slug for connection in known))
         raise BadRequest.field(
             "connection", f"connection: say which one, by ?connection=; there are {slugs}."
         )
@@ -221,23 +265,15 @@ class Hub:
     def _refuse_second(
         self, tenant: Tenant, connection: Connection, entities: Sequence[str], mode: Mode
     ) -> None:
-        states = self.states.read(tenant, connection.uid)
-        if states is None:
-            raise NotFound(f"The connection {connection.slug} is being deleted.")
-        now = self.clock.now()
-        for entity in entities:
-            state = states.entities.get(entity)
-            if state is None or not state.lease_run or schedule.lapsed(state, now):
+        """Of the newest runs: one of the same mode that somebody waits for and that has not ended is enough."""
+        recent, _ = self.runs.page(tenant, top=RECENT_RUNS, token=None)
+        oldest = hub_time(self.clock.now() - timedelta(hours=RECENT_HOURS))
+        for run in recent:
+            if run.connection != connection.uid or run.entity not in entities or run.mode != mode:
                 continue
-            running = self.runs.get(tenant, state.lease_run)
-            if (
-                running is not None
-                and not running.ended
-                and running.mode == mode
-                and running.origin != "schedule"
-            ):
+            if not run.ended and run.origin != "schedule" and run.created_at >= oldest:
                 raise Conflict(
-                    f"Run {running.id} is doing this for {entity} now; follow it at /api/runs/{running.id}."
+                    f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
                 )
 
     def _new_run(self, connection: Connection, entity: str, mode: Mode, origin: str) -> Run:
@@ -294,7 +330,7 @@ class Hub:
         return data
 
     def close(self) -> None:
-        for part in (self.table, self.queue, self.engine.blob, self.tools.transport, self.pool):
+        for part in (self.secrets, self.table, self.queue, self.engine.blob, self.tools.transport, self.pool):
             close: Callable[[], None] | None = getattr(part, "close", None)
             if close is not None:
                 close()

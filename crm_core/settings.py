@@ -3,6 +3,7 @@
 The table in README.md lists them all; a test compares.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,12 @@ from crm_core.errors import FieldError, Misconfigured
 STORAGE = "AzureWebJobsStorage"
 VAULT_REFERENCE = "@Microsoft.KeyVault("
 MIN_API_KEY = 32
+# Key Vault's domains in the public cloud, in China and for the US government (Microsoft Learn, "About keys,
+# secrets, and certificates": vault domains); a loopback address is a local stand-in.
+_VAULT = re.compile(
+    r"https://[a-z0-9-]{3,24}\.(vault\.azure\.net|vault\.azure\.cn|vault\.usgovcloudapi\.net)"
+)
+_LOCAL_VAULT = re.compile(r"https://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 # The names of two families that both describe the default Dynamics 365 connection.
 _DYNAMICS = {
@@ -31,6 +38,7 @@ _STORAGE_KEYS = ("accountName", *_STORAGE_URIS, "credential", "clientId")
 
 NAMES = (
     STORAGE, *(f"{STORAGE}__{key}" for key in _STORAGE_KEYS), "HUB_API_KEY", "INTEGRATION_ENCRYPTION_KEY",
+    "KEY_VAULT_URL", "AZURE_CLIENT_ID",
     "PUBLIC_URL", "ALLOW_LOOPBACK", "ALLOW_PRIVATE_HOSTS", "CA_BUNDLE", *_TUNING,
     *(name for pair in _DYNAMICS.values() for name in pair), _SYNC_ENABLED, _SYNC_INTERVAL,
 )  # fmt: skip
@@ -62,6 +70,11 @@ class Settings:
     storage: StorageSettings
     api_key: str = field(repr=False)
     encryption_key: str = field(repr=False)
+    """Used only without a vault."""
+    vault_url: str
+    """"" where there is none: secrets are then in the table storage, encrypted."""
+    vault_client_id: str
+    """Of the identity for the vault; "" is the app's own."""
     public_url: str
     instance: str
     allow_loopback: bool
@@ -74,13 +87,17 @@ class Settings:
 def load(environ: Mapping[str, str]) -> Settings:
     """Raises Misconfigured that names every wrong setting at once."""
     reader = _Reader(environ)
+    storage, allow_loopback = reader.storage(), reader.flag("ALLOW_LOOPBACK")
+    vault_url = reader.vault_url(allow_loopback=allow_loopback)
     settings = Settings(
-        storage=reader.storage(),
+        storage=storage,
         api_key=reader.api_key(),
-        encryption_key=reader.needed("INTEGRATION_ENCRYPTION_KEY", "it encrypts the secrets of connections"),
+        encryption_key=reader.encryption_key(),
+        vault_url=vault_url,
+        vault_client_id=reader.text("AZURE_CLIENT_ID") or reader.text(f"{STORAGE}__clientId"),
         public_url=reader.public_url(),
         instance=reader.text("WEBSITE_INSTANCE_ID") or "local",
-        allow_loopback=reader.flag("ALLOW_LOOPBACK"),
+        allow_loopback=allow_loopback,
         allow_private_hosts=reader.flag("ALLOW_PRIVATE_HOSTS"),
         ca_bundle=reader.text("CA_BUNDLE"),
         dynamics=reader.dynamics(),
@@ -150,6 +167,22 @@ class _Reader:
         elif len(key) < MIN_API_KEY:
             self.wrong("HUB_API_KEY", f"is shorter than {MIN_API_KEY} characters")
         return key
+
+    def encryption_key(self) -> str:
+        """Not needed where a vault is set, right or wrong: it holds the key."""
+        if self._environ.get("KEY_VAULT_URL", "").strip():
+            return self.text("INTEGRATION_ENCRYPTION_KEY")
+        return self.needed(
+            "INTEGRATION_ENCRYPTION_KEY", "it encrypts the secrets of connections (or set KEY_VAULT_URL)"
+        )
+
+    def vault_url(self, *, allow_loopback: bool) -> str:
+        url = self.text("KEY_VAULT_URL").rstrip("/").lower()
+        if url and not _VAULT.fullmatch(url) and not _LOCAL_VAULT.fullmatch(url):
+            self.wrong("KEY_VAULT_URL", "is no vault's address such as https://name.vault.azure.net")
+        elif _LOCAL_VAULT.fullmatch(url) and not allow_loopback:
+            self.wrong("KEY_VAULT_URL", "is a loopback address; that is for a local hub with ALLOW_LOOPBACK")
+        return url
 
     def public_url(self) -> str:
         url = self.text("PUBLIC_URL")

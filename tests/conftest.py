@@ -47,12 +47,27 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
 def azurite() -> Iterator[str]:
     """An Azurite in memory; gives its connection string."""
     node = shutil.which("node")
-    assert node and AZURITE.exists(), "run `make install` first: the tests need node and Azurite"
+    assert node, "the tests need Node.js for Azurite"
+    assert AZURITE.exists(), "run `make install` first: the tests need Azurite"
     blob, queue, table = free_ports(3)
     process = subprocess.Popen(
-        [node, str(AZURITE), "--silent", "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck",
-         "--blobPort", str(blob), "--queuePort", str(queue), "--tablePort", str(table)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "NODE_OPTIONS": "--no-warnings"},
+        [
+            node,
+            str(AZURITE),
+            "--silent",
+            "--inMemoryPersistence",
+            "--disableTelemetry",
+            "--skipApiVersionCheck",
+            "--blobPort",
+            str(blob),
+            "--queuePort",
+            str(queue),
+            "--tablePort",
+            str(table),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "NODE_OPTIONS": "--no-warnings"},
     )
     try:
         for port in (blob, queue, table):

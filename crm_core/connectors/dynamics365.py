@@ -5,7 +5,8 @@ external systems"; table and column facts from the Common Data Model.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -30,6 +31,7 @@ from crm_core.errors import (
     CursorExpired,
     FieldError,
     HubError,
+    Misconfigured,
     NotSupported,
     RecordGone,
     Rejected,
@@ -37,12 +39,12 @@ from crm_core.errors import (
     VendorError,
     VersionMismatch,
 )
-from crm_core.model.entities import ACCOUNT
+from crm_core.model.entities import ACCOUNT, CONTACT
 from crm_core.model.fields import Type, instant_text, parse_instant
 from crm_core.model.mapping import EntityMap, FieldMap, NativeField, required_names
-from crm_core.protocols.auth import ClientCredentials
+from crm_core.protocols.auth import Auth, Certificate, ClientCredentials, ManagedIdentity
 from crm_core.protocols.guard import Origins
-from crm_core.protocols.odata import GUID_TYPE, Column, check_guid, filter_text, key_segment
+from crm_core.protocols.odata import GUID, GUID_TYPE, Column, check_guid, filter_text, key_segment
 from crm_core.protocols.rest import Rest, explain_status
 
 DEFAULT_VERSION = "v9.2"
@@ -70,6 +72,30 @@ _INDUSTRIES = (
 # customertypecode 11 (Vendor) and the like have no name of their own here and stay "native:11".
 _ACCOUNT_KINDS = {1: "competitor", 3: "customer", 5: "partner", 8: "prospect", 10: "supplier", 12: "other"}
 
+_LOOKUP_KIND = "Microsoft.Dynamics.CRM.lookuplogicalname"
+"""The annotation that tells what a lookup to several tables points at."""
+
+
+def _lookup(field: str, name: str, path: str) -> FieldMap:
+    """A reference to one table: read as _name_value, written by its navigation property."""
+    return FieldMap(field, f"_{name}_value", bind=name, bind_path=path, form=GUID.pattern)
+
+
+_ADDRESS = (
+    FieldMap("street", "address1_line1", length=250),
+    FieldMap("street2", "address1_line2", length=250),
+    FieldMap("city", "address1_city", length=80),
+    FieldMap("state", "address1_stateorprovince", length=50),
+    FieldMap("postal_code", "address1_postalcode", length=20),
+    FieldMap("country", "address1_country", length=80),
+)
+_SYSTEM = (
+    FieldMap("status", "statecode", names={0: "active", 1: "inactive"}),
+    FieldMap("status_reason", "statuscode", writable=False),
+    FieldMap("created_at", "createdon", writable=False),
+    FieldMap("updated_at", "modifiedon", writable=False),
+)
+
 ACCOUNTS = EntityMap(
     ACCOUNT,
     remote="accounts",
@@ -86,21 +112,43 @@ ACCOUNTS = EntityMap(
         FieldMap("kind", "customertypecode", names=_ACCOUNT_KINDS),
         FieldMap("employees", "numberofemployees"),
         FieldMap("annual_revenue", "revenue"),
-        FieldMap("street", "address1_line1", length=250),
-        FieldMap("street2", "address1_line2", length=250),
-        FieldMap("city", "address1_city", length=80),
-        FieldMap("state", "address1_stateorprovince", length=50),
-        FieldMap("postal_code", "address1_postalcode", length=20),
-        FieldMap("country", "address1_country", length=80),
-        FieldMap("parent_id", "_parentaccountid_value", bind="parentaccountid", bind_path="accounts"),
-        FieldMap(
-            "primary_contact_id", "_primarycontactid_value", bind="primarycontactid", bind_path="contacts"
-        ),
+        *_ADDRESS,
+        _lookup("parent_id", "parentaccountid", "accounts"),
+        _lookup("primary_contact_id", "primarycontactid", "contacts"),
         FieldMap("description", "description", length=2000),
-        FieldMap("status", "statecode", names={0: "active", 1: "inactive"}),
-        FieldMap("status_reason", "statuscode", writable=False),
-        FieldMap("created_at", "createdon", writable=False),
-        FieldMap("updated_at", "modifiedon", writable=False),
+        *_SYSTEM,
+    ),
+)
+
+CONTACTS = EntityMap(
+    CONTACT,
+    remote="contacts",
+    key="contactid",
+    modified="modifiedon",
+    version="versionnumber",
+    fields=(
+        FieldMap("first_name", "firstname", length=50),
+        FieldMap("last_name", "lastname", length=50),
+        FieldMap("email", "emailaddress1", length=100),
+        FieldMap("phone", "telephone1", length=50),
+        FieldMap("mobile", "mobilephone", length=50),
+        FieldMap("job_title", "jobtitle", length=100),
+        FieldMap("department", "department", length=100),
+        FieldMap("birthdate", "birthdate"),
+        *_ADDRESS,
+        # The customer of a contact is an account or another contact; only an account is its account_id.
+        FieldMap(
+            "account_id",
+            "_parentcustomerid_value",
+            bind="parentcustomerid_account",
+            bind_path="accounts",
+            form=GUID.pattern,
+            kind="account",
+            kind_native=f"_parentcustomerid_value@{_LOOKUP_KIND}",
+        ),
+        FieldMap("email_opt_out", "donotbulkemail"),
+        FieldMap("description", "description", length=2000),
+        *_SYSTEM,
     ),
 )
 
@@ -125,15 +173,45 @@ _NATIVE_TYPES: Mapping[str, str] = {
 }
 _LOOKUPS = ("Lookup", "Customer", "Owner")
 
+# The ways to sign in, and what each needs.
+_SIGN_IN: Mapping[str, frozenset[str]] = {
+    "secret": frozenset({"tenant_id", "client_id", "client_secret"}),
+    "certificate": frozenset({"tenant_id", "client_id", "client_certificate"}),
+    "managed_identity": frozenset(),
+}
+
 
 class Dynamics365(Connector):
     name = "dynamics365"
     label = "Microsoft Dynamics 365"
     settings = (
         Setting("base_url", "Environment URL", "url", help="Such as https://yourorg.crm.dynamics.com"),
-        Setting("tenant_id", "Directory (tenant) id"),
-        Setting("client_id", "Application (client) id"),
-        Setting("client_secret", "Client secret", secret=True),
+        Setting(
+            "auth",
+            "Sign-in by",
+            required=False,
+            default="secret",
+            help="secret, certificate, or managed_identity, which needs neither tenant, client nor secret",
+        ),
+        Setting("tenant_id", "Directory (tenant) id", required=False, help="For secret and certificate"),
+        Setting("client_id", "Application (client) id", required=False, help="For secret and certificate"),
+        Setting("client_secret", "Client secret", required=False, secret=True, help="For secret"),
+        Setting(
+            "client_certificate",
+            "Client certificate",
+            required=False,
+            secret=True,
+            help="For certificate: PEM text with the private key and the certificate",
+        ),
+        Setting(
+            "client_certificate_passphrase", "Passphrase of the private key", required=False, secret=True
+        ),
+        Setting(
+            "identity_client_id",
+            "Client id of the identity",
+            required=False,
+            help="For managed_identity: one that a person made; without it, the app's own",
+        ),
         Setting("api_version", "Web API version", required=False, default=DEFAULT_VERSION),
         Setting(
             "authority",
@@ -151,7 +229,7 @@ class Dynamics365(Connector):
         "login.microsoftonline.us",
         "login.partner.microsoftonline.cn",
     )
-    entities: ClassVar = {"account": ACCOUNTS}
+    entities: ClassVar = {"account": ACCOUNTS, "contact": CONTACTS}
     ordered_versions = True
     default_minutes = 60
 
@@ -159,19 +237,11 @@ class Dynamics365(Connector):
         settings = account.settings
         base = settings["base_url"].rstrip("/")
         origins = Origins(self.origins, account.confirmed_origin, tools.allow_loopback)
-        origins.check(base)
-        auth = ClientCredentials(
-            account,
-            tools,
-            authority=settings.get("authority") or "https://login.microsoftonline.com",
-            tenant_id=settings["tenant_id"],
-            client_id=settings["client_id"],
-            client_secret=account.secrets.get("client_secret", ""),
-            scope=f"{base}/.default",
-            origins=Origins(self.sign_in_origins, account.confirmed_origin, tools.allow_loopback),
-            system=self.name,
-        )
-        version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
+        with _setting("base_url"):
+            origins.check(base)
+        auth = self._auth(account, tools, base)
+        with _setting("api_version"):
+            version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
         self._path = f"/api/data/{version}/"
         self._rest = Rest(
             account, tools, system=self.name, base_url=f"{base}{self._path}", auth=auth, origins=origins,
@@ -180,22 +250,65 @@ class Dynamics365(Connector):
         self._tools = tools
         self._described: dict[str, Mapping[str, NativeField]] = {}
 
+    @classmethod
+    def needed(cls, settings: Mapping[str, str]) -> frozenset[str]:
+        return super().needed(settings) | _SIGN_IN.get(settings.get("auth") or "secret", frozenset())
+
+    def _auth(self, account: Account, tools: Tools, base: str) -> Auth:
+        """Raises BadRequest for a way to sign in that there is not, Misconfigured for what it lacks."""
+        settings, secrets = account.settings, account.secrets
+        way = settings.get("auth") or "secret"
+        if way not in _SIGN_IN:
+            raise BadRequest.field("settings.auth", f"settings.auth: expected one of {', '.join(_SIGN_IN)}.")
+        if way == "managed_identity":
+            client_id = settings.get("identity_client_id", "")
+            return ManagedIdentity(account, tools, resource=base, client_id=client_id, system=self.name)
+        certificate = None
+        if way == "certificate":
+            passphrase = secrets.get("client_certificate_passphrase", "")
+            pem = secrets.get("client_certificate", "")
+            certificate = Certificate.parse(pem, passphrase, "secrets.client_certificate")
+        authority = settings.get("authority") or "https://login.microsoftonline.com"
+        origins = Origins(self.sign_in_origins, account.confirmed_origin, tools.allow_loopback)
+        with _setting("authority"):
+            origins.check(authority)
+            if not authority.startswith("https://"):
+                raise Misconfigured("Microsoft's sign-in library takes https only.")
+        with _setting("tenant_id"):
+            return ClientCredentials(
+                account,
+                tools,
+                authority=authority,
+                tenant_id=settings.get("tenant_id", ""),
+                client_id=settings.get("client_id", ""),
+                client_secret=secrets.get("client_secret", ""),
+                certificate=certificate,
+                scope=f"{base}/.default",
+                origins=origins,
+                system=self.name,
+            )
+
     # --- verbs ---------------------------------------------------------------------------------------------------
 
     def check(self) -> Mapping[str, Any]:
-        answer: dict[str, Any] = self._call("GET", "WhoAmI").json()
+        answer = self._json("GET", "WhoAmI")
         return {"user_id": answer.get("UserId", ""), "organization_id": answer.get("OrganizationId", "")}
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
         if entity not in self._described:
-            rows = self._call(
-                "GET",
-                f"EntityDefinitions(LogicalName='{self.entity_map(entity).entity.name}')/Attributes",
-                query=[
-                    ("$select", "LogicalName,AttributeType,IsValidForCreate,IsValidForUpdate,IsValidForRead")
-                ],
-            ).json()["value"]
+            rows = _rows(
+                self._json(
+                    "GET",
+                    f"EntityDefinitions(LogicalName='{self.entity_map(entity).entity.name}')/Attributes",
+                    query=[
+                        (
+                            "$select",
+                            "LogicalName,AttributeType,IsValidForCreate,IsValidForUpdate,IsValidForRead",
+                        )
+                    ],
+                )
+            )
             self._described[entity] = {
                 field.name: field
                 for row in rows
@@ -211,8 +324,8 @@ class Dynamics365(Connector):
             options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
         else:
             options = self._options(emap, query, columns)
-        prefer = f"odata.maxpagesize={min(query.top, MAX_PAGE)}"
-        body = self._call("GET", emap.remote, query=options, headers={"Prefer": prefer}).json()
+        headers = _prefer(emap, f"odata.maxpagesize={min(query.top, MAX_PAGE)}")
+        body = self._json("GET", emap.remote, query=options, headers=headers)
         following = self._following(body.get("@odata.nextLink"), emap)
         return QueryPage(
             [self._change(emap, row) for row in _rows(body)], {"next": following} if following else None
@@ -240,9 +353,8 @@ class Dynamics365(Connector):
     def get(self, entity: str, rid: str) -> Change:
         emap = self.entity_map(entity)
         path = key_segment(emap.remote, check_guid(rid))
-        return self._change(
-            emap, self._call("GET", path, query=[("$select", ",".join(_select(emap)))]).json()
-        )
+        options = [("$select", ",".join(_select(emap)))]
+        return self._change(emap, self._json("GET", path, query=options, headers=_prefer(emap)))
 
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
         emap = self.entity_map(entity)
@@ -253,7 +365,7 @@ class Dynamics365(Connector):
                 ("$select", ",".join(_select(emap))),
                 ("$filter", " or ".join(f"{emap.key} eq {each}" for each in ids)),
             ]
-            for row in _rows(self._call("GET", emap.remote, query=options).json()):
+            for row in _rows(self._json("GET", emap.remote, query=options, headers=_prefer(emap))):
                 change = self._change(emap, row)
                 found[change.rid] = change
         return found
@@ -276,15 +388,33 @@ class Dynamics365(Connector):
     def _write(
         self, emap: EntityMap, rid: str, write: Write, headers: Mapping[str, str], *, repeatable: bool
     ) -> Change:
-        answer = self._call(
-            "PATCH",
-            key_segment(emap.remote, rid),
-            query=[("$select", ",".join(_select(emap)))],
-            headers={**headers, "Prefer": "return=representation"},
-            json={**emap.outward(write.fields), **write.native},
-            repeatable=repeatable,
-        )
-        return self._change(emap, answer.json())
+        try:
+            row = self._json(
+                "PATCH",
+                key_segment(emap.remote, rid),
+                query=[("$select", ",".join(_select(emap)))],
+                headers={**headers, **_prefer(emap, "return=representation")},
+                json={**emap.outward(write.fields), **write.native},
+                repeatable=repeatable,
+            )
+        except RecordGone as error:
+            raise self._missing_reference(emap, rid, write, error) from None
+        return self._change(emap, row)
+
+    def _missing_reference(self, emap: EntityMap, rid: str, write: Write, error: RecordGone) -> VendorError:
+        """A 404 to a write can mean the record, or one that it refers to; the message names the id."""
+        for name, value in write.fields.items():
+            bound = emap.by_field[name].bind and isinstance(value, str)
+            if bound and value.lower() != rid and value.lower() in error.message.lower():
+                return Rejected(
+                    error.message,
+                    system=self.name,
+                    vendor_status=error.vendor_status,
+                    vendor_code=error.vendor_code,
+                    request_id=error.request_id,
+                    errors=[FieldError(name, f"{name}: {error.message}")],
+                )
+        return error
 
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
         emap = self.entity_map(entity)
@@ -320,8 +450,8 @@ class Dynamics365(Connector):
             return self._by_time(emap, {"since": "", "seen": {}}, size)  # the table does not track changes
 
     def _tracked(self, emap: EntityMap, options: Sequence[tuple[str, str]] | str, size: int) -> Page:
-        prefer = f"odata.track-changes,odata.maxpagesize={min(size, MAX_PAGE)}"
-        body = self._call("GET", emap.remote, query=options, headers={"Prefer": prefer}).json()
+        headers = _prefer(emap, "odata.track-changes", f"odata.maxpagesize={min(size, MAX_PAGE)}")
+        body = self._json("GET", emap.remote, query=options, headers=headers)
         changes = [self._entry(emap, row) for row in _rows(body)]
         following = self._following(body.get("@odata.nextLink"), emap)
         if following:
@@ -350,8 +480,8 @@ class Dynamics365(Connector):
             if since:
                 start = instant_text(parse_instant(since) - OVERLAP)
                 options.append(("$filter", f"{emap.modified} ge {start}"))
-        prefer = f"odata.maxpagesize={min(size, MAX_PAGE)}"
-        body = self._call("GET", emap.remote, query=options, headers={"Prefer": prefer}).json()
+        headers = _prefer(emap, f"odata.maxpagesize={min(size, MAX_PAGE)}")
+        body = self._json("GET", emap.remote, query=options, headers=headers)
         read = [self._change(emap, row) for row in _rows(body)]
         newest = max([str(cursor.get("newest") or since), *(change.modified for change in read)])
         fresh = [change for change in read if seen.get(change.rid, ("",))[0] != change.version]
@@ -370,6 +500,17 @@ class Dynamics365(Connector):
     ) -> Answer:
         odata = {"OData-MaxVersion": "4.0", "OData-Version": "4.0"}
         return self._rest.call(method, path, headers={**odata, **(headers or {})}, **more)
+
+    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """The object that an answer holds; raises BadAnswer for anything else."""
+        try:
+            body = self._call(method, path, **more).json()
+        except BadAnswer as error:
+            error.system = self.name
+            raise
+        if not isinstance(body, dict):
+            raise BadAnswer(f"The answer is no object but a {type(body).__name__}.", system=self.name)
+        return body
 
     def _following(self, link: Any, emap: EntityMap) -> str:
         """The query of a link to more of the same collection, "" without one. Its host and path are not followed."""
@@ -444,6 +585,16 @@ class Dynamics365(Connector):
         return tuple(errors)
 
 
+@contextmanager
+def _setting(name: str) -> Iterator[None]:
+    """What is refused inside the block is the fault of this setting, and says so."""
+    try:
+        yield
+    except HubError as error:
+        message = f"settings.{name}: {error.message}"
+        raise Misconfigured(message, errors=[FieldError(f"settings.{name}", message)]) from None
+
+
 class _Columns:
     """Resolves names of requests: canonical, declared native, or in the remote's own metadata, asked for when needed."""
 
@@ -484,6 +635,13 @@ def _native_field(row: Mapping[str, Any]) -> NativeField:
         return NativeField(f"_{name}_value", GUID_TYPE, writable=False)
     writable = bool(row.get("IsValidForCreate") or row.get("IsValidForUpdate")) and kind in _NATIVE_TYPES
     return NativeField(name, _NATIVE_TYPES.get(kind, kind), writable)
+
+
+def _prefer(emap: EntityMap, *preferences: str) -> dict[str, str]:
+    """The header Prefer; the kind of what a lookup points at is asked for only where it can be several."""
+    kinds = [f'odata.include-annotations="{_LOOKUP_KIND}"'] if any(each.kind for each in emap.fields) else []
+    wanted = ",".join([*preferences, *kinds])
+    return {"Prefer": wanted} if wanted else {}
 
 
 def _select(emap: EntityMap) -> list[str]:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 Text = Annotated[StrictStr, Field(max_length=2000)]
+Secret = Annotated[StrictStr, Field(max_length=16_000)]
+"""Long enough for a certificate with its chain."""
 Entities = dict[Annotated[StrictStr, Field(max_length=40)], Literal["pull"]]
 
 
@@ -25,7 +27,7 @@ class ConnectionBody(_Body):
     slug: Annotated[StrictStr, Field(max_length=40)]
     connector: Annotated[StrictStr, Field(max_length=40)]
     settings: dict[StrictStr, Text] = {}
-    secrets: dict[StrictStr, Text] = {}
+    secrets: dict[StrictStr, Secret] = {}
     entities: Entities | None = None
     schedule: ScheduleBody | None = None
     confirmed_origin: Text | None = None
@@ -35,7 +37,7 @@ class ConnectionPatch(_Body):
     """What changes: settings and secrets by name ("" removes one), the rest as a whole."""
 
     settings: dict[StrictStr, Text] = {}
-    secrets: dict[StrictStr, Text] = {}
+    secrets: dict[StrictStr, Secret] = {}
     entities: Entities | None = None
     schedule: ScheduleBody | None = None
     confirmed_origin: Text | None = None

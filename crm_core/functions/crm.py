@@ -6,7 +6,7 @@ from typing import Any
 from crm_core.connector import Change, Connector, Order, Query, Write
 from crm_core.errors import BadRequest, NotFound, Stale, VersionMismatch
 from crm_core.functions.endpoint import route
-from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, whole_number
+from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
 from crm_core.hub import Hub
 from crm_core.model.entities import BY_PATH, Entity
 from crm_core.model.filters import parse_filter
@@ -144,7 +144,7 @@ def get(call: Call) -> Reply:
     """One item of the remote system."""
     _, opened, connector, entity = _open(call)
     change = connector.get(entity.name, call.parts["rid"])
-    if change.etag and call.incoming.headers.get("if-none-match") == change.etag:
+    if not_modified(call.incoming.headers, change.etag):
         return Reply(304, None, {"ETag": change.etag})
     return Reply(200, _item(opened, entity, change, raw=flag(call.parameters, "raw")), {"ETag": change.etag})
 

@@ -259,7 +259,10 @@ def authenticate(hub: Hub, incoming: Incoming, role: Role | None) -> Principal:
 
 def _principal(hub: Hub, key: str) -> Principal | None:
     """Hashes are compared, in constant time, so that neither length nor content of the right key shows."""
-    given, wanted = (hashlib.sha256(text.encode()).digest() for text in (key, hub.settings.api_key))
+    given, wanted = (
+        hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        for text in (key, hub.settings.api_key)
+    )
     if hmac.compare_digest(given, wanted):
         return Principal(DEFAULT_TENANT, "key:settings", Role.ADMIN)
     return None
@@ -305,13 +308,13 @@ def _once(call: Call, found: Route) -> Reply:
     """
     hub: Hub = call.hub
     given = call.incoming.headers["idempotency-key"]
-    if not 1 <= len(given) <= MAX_KEY_LENGTH:
+    if not 1 <= len(given) <= MAX_KEY_LENGTH or not (given.isascii() and given.isprintable()):
         raise BadRequest.field(
-            "Idempotency-Key", f"Idempotency-Key: expected 1 to {MAX_KEY_LENGTH} characters."
+            "Idempotency-Key", f"Idempotency-Key: expected 1 to {MAX_KEY_LENGTH} characters of ASCII."
         )
     path = call.incoming.path + "?" + repr(sorted(call.parameters.items()))
     key = hashlib.sha256(f"{call.principal.id}\n{found.path}\n{given}".encode()).hexdigest()
-    body = hashlib.sha256(path.encode() + b"\n" + call.incoming.body).hexdigest()
+    body = hashlib.sha256(path.encode("utf-8", "surrogatepass") + b"\n" + call.incoming.body).hexdigest()
     now = hub.clock.now()
     claim = {"time": hub_time(now), "body": body}
     expired_before = hub_time(now - timedelta(hours=REPEAT_HOURS))
@@ -325,15 +328,14 @@ def _once(call: Call, found: Route) -> Reply:
         if reply.status >= 500 and not getattr(error, "outcome_unknown", False):
             hub.keys.drop_repeat(call.tenant, key)  # nothing was done: the caller may try again
             return reply
-    except Exception:
-        hub.keys.drop_repeat(call.tenant, key)
-        raise
-    answer = json.dumps(
-        {"status": reply.status, "body": reply.body, "headers": dict(reply.headers)}, default=str
+    # A bug leaves the claim as it is: whether the request was carried out is unknown, so it is not repeated.
+    text = reply.data().decode()
+    answer = {"status": reply.status, "text": text, "headers": dict(reply.headers)}
+    if len(text) > MAX_KEPT_ANSWER:
+        answer["text"] = ""
+    hub.keys.save_repeat(
+        call.tenant, key, {**claim, "answer": json.dumps(answer), "type": reply.content_type}
     )
-    if len(answer) > MAX_KEPT_ANSWER:
-        answer = json.dumps({"status": reply.status, "body": None, "headers": dict(reply.headers)})
-    hub.keys.save_repeat(call.tenant, key, {**claim, "answer": answer, "type": reply.content_type})
     return reply
 
 
@@ -346,7 +348,7 @@ def _repeated(present: Mapping[str, str], body: str) -> Reply:
         )
     answer = json.loads(present["answer"])
     headers = {**answer["headers"], "Idempotent-Replayed": "true"}
-    return Reply(answer["status"], answer["body"], headers, present["type"])
+    return Reply(answer["status"], None, headers, present["type"], answer["text"])
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """The stored records: what the hub holds, its links and its history."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from crm_core.errors import NotFound
 from crm_core.functions.crm import entity_of
 from crm_core.functions.endpoint import route
-from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
+from crm_core.functions.web import Call, Parameter, Reply, Role, link, not_modified, whole_number
 from crm_core.hub import Hub
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
@@ -85,9 +86,9 @@ def _find(call: Call, entity: Entity) -> Record:
     hub: Hub = call.hub
     record_id = call.parts["record_id"].lower()
     for _ in range(3):
-        if record_id[:1] not in layout.BUCKETS:
+        if not re.fullmatch(r"[0-9a-f-]{36}", record_id):
             break
-        stored = hub.records.get(call.tenant, entity.name, layout.quote(record_id))
+        stored = hub.records.get(call.tenant, entity.name, record_id)
         if stored is None or isinstance(stored.content, Tomb):
             break
         if isinstance(stored.content, Redirect):
@@ -102,7 +103,7 @@ def record(call: Call) -> Reply:
     """One stored record with its links."""
     found = _find(call, entity_of(call.parts["entities"]))
     item = _item(found, _names(call.hub, call.tenant))
-    if call.incoming.headers.get("if-none-match") == item["etag"]:
+    if not_modified(call.incoming.headers, item["etag"]):
         return Reply(304, None, {"ETag": item["etag"]})
     return Reply(200, item, {"ETag": item["etag"]})
 

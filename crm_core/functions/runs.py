@@ -1,5 +1,6 @@
 """Runs: started by people, followed by anybody."""
 
+import re
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -124,9 +125,7 @@ def one(call: Call) -> Reply:
     """One run: what it has done so far, the calls it took, and why it failed if it did."""
     hub: Hub = call.hub
     run_id = call.parts["run_id"]
-    run = (
-        hub.runs.get(call.tenant, run_id) if run_id.replace("-", "").isalnum() and run_id.isascii() else None
-    )
+    run = hub.runs.get(call.tenant, run_id) if re.fullmatch(r"[0-9a-f-]{1,40}", run_id) else None
     if run is None:
         raise NotFound(f"There is no run '{run_id}'.")
     item = _with_children(hub, call, run, _names(hub, call))

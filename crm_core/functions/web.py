@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from crm_core.errors import BadRequest
 from crm_core.model.connection import Tenant
+from crm_core.model.json_text import dump_json
 
 MAX_BODY = 1024 * 1024
 IGNORED_PARAMETERS = frozenset({"code"})
@@ -50,23 +51,18 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: `body` None is no body, else JSON."""
+    """An answer: `body` None is no body, else JSON; `text` instead: JSON that was written before."""
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    text: str = ""
 
     def data(self) -> bytes:
-        if self.body is None:
-            return b""
-        return json.dumps(self.body, ensure_ascii=False, default=_json_default).encode()
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() and abs(value) < 2**53 else float(value)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+        if self.text:
+            return self.text.encode()
+        return b"" if self.body is None else dump_json(self.body)
 
 
 def parse_query(text: str) -> dict[str, str]:
@@ -109,6 +105,11 @@ def json_object(body: bytes) -> dict[str, Any]:
             else ""
         )
         raise BadRequest.field("body", f"body: is not JSON{where}.") from None
+    if b"\\u" in body:
+        try:
+            json.dumps(data, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            raise BadRequest.field("body", "body: has half a character (a lone surrogate).") from None
     if not isinstance(data, dict):
         raise BadRequest.field("body", 'body: expected a JSON object, such as {"name": "..."}.')
     return data
@@ -149,6 +150,15 @@ def whole_number(parameters: Mapping[str, str], name: str, default: int, highest
     if not re.fullmatch(r"\d{1,9}", text) or not 1 <= int(text) <= highest:
         raise BadRequest.field(name, f"{name}: expected a whole number from 1 to {highest}.")
     return int(text)
+
+
+def not_modified(headers: Mapping[str, str], etag: str) -> bool:
+    """Whether If-None-Match names the ETag: a list, "*", weak comparison (RFC 9110 section 13.1.2)."""
+    given = headers.get("if-none-match", "")
+    if given.strip() == "*":
+        return True
+    tags = re.findall(r'"[^"]*"', given)
+    return bool(etag) and etag.removeprefix("W/") in tags
 
 
 def flag(parameters: Mapping[str, str], name: str) -> bool:

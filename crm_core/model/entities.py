@@ -62,5 +62,22 @@ ACCOUNT = _entity(
     *_text("description", "owner_email"),
 )
 
-ENTITIES: Mapping[str, Entity] = {entity.name: entity for entity in (ACCOUNT,)}
+CONTACT = _entity(
+    "contact",
+    "contacts",
+    ("active", "inactive"),
+    Field("first_name", Type.TEXT),
+    Field("last_name", Type.TEXT, required=True),
+    *_text("email", "phone", "mobile", "job_title", "department"),
+    Field("birthdate", Type.DATE),
+    *_ADDRESS,
+    Field("account_id", Type.REF, target="account"),
+    *_text("manychat_id"),
+    Field("channel_id", Type.REF, target="channel"),
+    *_text("last_state"),
+    Field("email_opt_out", Type.BOOLEAN),
+    *_text("description", "owner_email"),
+)
+
+ENTITIES: Mapping[str, Entity] = {entity.name: entity for entity in (ACCOUNT, CONTACT)}
 BY_PATH: Mapping[str, Entity] = {entity.path: entity for entity in ENTITIES.values()}

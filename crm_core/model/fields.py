@@ -93,7 +93,11 @@ def _text(_: Field, value: Any) -> str:
 
 
 def _integer(_: Field, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or value % 1 != 0:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("expected a whole number")
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() > MAX_DECIMAL_EXPONENT:
+        raise ValueError("expected a whole number of at most 64 bits")
+    if value != int(value):
         raise ValueError("expected a whole number")
     number = int(value)
     if not -(2**63) <= number < 2**63:

@@ -3,6 +3,7 @@
 What the tree can't say is refused by name, so no connector meets a construct that it does not know.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,7 +105,10 @@ def parse_filter(text: str, parameter: str = "filter") -> Node:
 
     Size, number of nodes and depth are checked before anything walks the tree by recursion.
     """
-    if len(text.encode()) > MAX_BYTES:
+    text = text.strip()
+    if not text:
+        raise BadRequest.field(parameter, "The filter is empty; leave it out.")
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise BadRequest.field(
             parameter, f"The filter is longer than {MAX_BYTES} bytes; ask for less at once."
         )
@@ -112,13 +116,25 @@ def parse_filter(text: str, parameter: str = "filter") -> Node:
     from odata_query.grammar import ODataLexer, ODataParser
 
     try:
-        parsed = ODataParser().parse(ODataLexer().tokenize(text))
+        parsed = ODataParser().parse(ODataLexer().tokenize(_ONE_VALUE.sub(_with_comma, text)))
+    except RecursionError:  # the library walks a long path by recursion while it parses
+        raise BadRequest.field(
+            parameter, f"The filter is nested deeper than {MAX_DEPTH}; make it flatter."
+        ) from None
     except ODataException as error:
         raise BadRequest.field(parameter, f"The filter can't be read: {_where(error, text)}") from None
     if parsed is None:
         raise BadRequest.field(parameter, "The filter can't be read: it is empty.")
     _check_size(parsed, parameter)
     return _Converter(parameter).node(parsed)
+
+
+# A text literal (left alone, whatever is in it), or a list of one value, which the library takes only with a comma.
+_ONE_VALUE = re.compile(r"'(?:[^']|'')*'|\bin\s*\(\s*('(?:[^']|'')*'|[^\s,()']+)\s*\)")
+
+
+def _with_comma(match: re.Match[str]) -> str:
+    return match[0] if match[1] is None else f"in ({match[1]},)"
 
 
 def _where(error: Exception, text: str) -> str:

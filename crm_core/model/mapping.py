@@ -1,6 +1,7 @@
 """How the fields of an entity are called at a remote system, and how values change on the way; declared, pure."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,7 +19,9 @@ class FieldMap:
 
     `native`: the property as it is read and filtered. `names`: native value -> canonical name, one to one.
     `length`: the longest text the remote stores. `bind`: the navigation property by which a reference is
-    written, and `bind_path` the collection that it points into.
+    written, and `bind_path` the collection that it points into. `kind`: the entity that a reference to several kinds
+    has to be for this field, told by the property `kind_native` beside it; a row without that property is of this kind.
+    `form`: the pattern of a reference's id.
     """
 
     field: str
@@ -28,6 +31,9 @@ class FieldMap:
     writable: bool = True
     bind: str = ""
     bind_path: str = ""
+    kind: str = ""
+    kind_native: str = ""
+    form: str = ""
 
     @cached_property
     def values(self) -> Mapping[str, Any]:
@@ -50,6 +56,8 @@ class FieldMap:
             return None
         if self.names:
             return self._native_of_name(value)
+        if self.form and not re.fullmatch(self.form, value):
+            raise ValueError("expected the id of a record at the system")
         if self.length is not None and len(value) > self.length:
             raise ValueError(f"longer than the {self.length} characters that the system stores")
         if kind.type in (Type.DECIMAL, Type.MONEY):
@@ -59,10 +67,30 @@ class FieldMap:
     def _native_of_name(self, value: str) -> Any:
         if value in self.values:
             return self.values[value]
-        if value.startswith(NATIVE_PREFIX):
-            text = value.removeprefix(NATIVE_PREFIX)
-            return int(text) if all(isinstance(known, int) for known in self.names) else text
-        raise ValueError(f"expected one of {', '.join(self.values)}")
+        text = value.removeprefix(NATIVE_PREFIX)
+        if text != value and text:
+            if not self._numbered:
+                return text
+            if re.fullmatch(r"-?[0-9]{1,10}", text):
+                return int(text)
+        raise ValueError(
+            f"expected one of {', '.join(self.values)}, or {NATIVE_PREFIX} and the system's own value"
+        )
+
+    @cached_property
+    def _numbered(self) -> bool:
+        """Whether the native values are numbers."""
+        return all(isinstance(known, int) for known in self.names)
+
+    def named(self, value: Any) -> str | None:
+        """The canonical name of a native value that a caller gave; raises ValueError saying what is expected."""
+        if value is None or value == "":
+            return None
+        kind: type = int if self._numbered else str
+        if not isinstance(value, kind) or isinstance(value, bool):
+            known = ", ".join(str(each) for each in self.names)
+            raise ValueError(f"expected one of {known}")
+        return self.names.get(value, f"{NATIVE_PREFIX}{value}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +130,8 @@ class EntityMap:
         known = self.entity.by_name
         fields: dict[str, Any] = {}
         for each in self.fields:
+            if each.kind and row.get(each.kind_native, each.kind) != each.kind:
+                continue  # a reference to something else
             try:
                 value = each.inward(known[each.field], row.get(each.native))
             except ValueError as error:
@@ -156,7 +186,6 @@ class EntityMap:
             errors.append(FieldError("body", "The body names no field to write."))
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
-        self.outward(fields)
         return fields, native
 
     def _is(self, name: str, field_name: str) -> bool:
@@ -179,8 +208,12 @@ class EntityMap:
             if each.field in fields:
                 raise ValueError(f"is given twice, as {each.field} and as {each.native}; leave one out")
             is_native_value = name == each.native and each.names and name not in self.by_field
-            fields[each.field] = each.inward(kind, value) if is_native_value else kind.parse(value)
+            accepted = each.named(value) if is_native_value else kind.parse(value)
+            each.outward(kind, accepted)
+            fields[each.field] = accepted
             return
+        if name == self.key:
+            raise ValueError("is the record's id, which the hub chooses; leave it out")
         if name in self.entity.by_name:
             raise ValueError("is not available at this system")
         remote = described.get(name)

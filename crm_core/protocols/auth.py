@@ -5,13 +5,23 @@ import hashlib
 import logging
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from crm_core.connector import Account, Answer, Request, Tools
-from crm_core.errors import AuthFailed, BadAnswer, HubError, Misconfigured, StoreUnavailable, Unavailable
+from crm_core.errors import (
+    AuthFailed,
+    BadAnswer,
+    FieldError,
+    HubError,
+    Misconfigured,
+    StoreUnavailable,
+    Unavailable,
+)
 from crm_core.protocols.guard import Origins, origin_of, same_origin
 from crm_core.protocols.rest import explain_status, redact
 
@@ -20,6 +30,9 @@ _log = logging.getLogger("crm_core.auth")
 RENEW_SECONDS = 300.0
 """A token is renewed this long before it ends (or after half its life, if that is later)."""
 TOKEN_REQUEST_SECONDS = 15.0
+CLAIM_SECONDS = 10.0
+"""How long the other instances of the hub leave the asking to one of them; after that they ask themselves."""
+POLL_SECONDS = 0.25
 MAX_REJECTED = 8
 
 # Microsoft Learn, "Microsoft Entra authentication and authorization error codes".
@@ -27,6 +40,7 @@ REMEDIES = {
     "7000215": "Enter the secret's value, not its id.",
     "7000222": "The secret has expired: create a new one.",
     "700016": "The application is not in this tenant: check client id and tenant id.",
+    "700027": "The certificate is not one of the application's, or has ended: upload its public part there.",
     "90002": "There is no such tenant: check the tenant id.",
     "500011": "The environment's address is not known in this tenant: check it.",
 }
@@ -53,57 +67,29 @@ class _Token:
     """Epoch seconds."""
 
 
-class ClientCredentials:
-    """Tokens of Microsoft Entra for an application with a secret (OAuth 2.0 client credentials).
+class _Tokens(ABC):
+    """The tokens of one connection: looked for in memory, then in the token store, then asked for.
 
-    Looked for in memory, then in the token store, then asked for: one request at a time, however many
-    threads need one. `authority`: such as https://login.microsoftonline.com; `origins`: where the secret may go.
+    One request at a time, however many threads and instances of the hub need one.
     """
 
-    def __init__(
-        self,
-        account: Account,
-        tools: Tools,
-        *,
-        authority: str,
-        tenant_id: str,
-        client_id: str,
-        client_secret: str,
-        scope: str,
-        origins: Origins,
-        system: str = "",
-    ) -> None:
-        """Calls nobody. Raises Misconfigured for a missing part, a shared tenant name or a strange authority."""
-        named = {"tenant id": tenant_id, "client id": client_id, "client secret": client_secret}
-        for name, value in named.items():
-            if not value:
-                raise Misconfigured(f"The connection has no {name}.")
-        if tenant_id.lower() in {"common", "organizations", "consumers"}:
-            raise Misconfigured(
-                f"The tenant id '{tenant_id}' names no tenant; enter the one of the organisation."
-            )
-        origins.check(authority)
+    def __init__(self, account: Account, tools: Tools, system: str, *told: str) -> None:
+        """`told`: everything that the token depends on, secrets too."""
         self._account = account
         self._tools = tools
-        self._authority = f"{origin_of(authority)}/{quote(tenant_id, safe='')}"
-        self._client_id = client_id
-        self._client_secret = client_secret
-        self._scope = scope
         self._system = system
         # Marks a stored token as asked for with exactly these credentials: after a change of the secret
         # a test must prove the new one, not live on a token of the old.
-        told = f"{self._authority}\n{client_id}\n{client_secret}\n{scope}"
-        self._mark = hashlib.sha256(told.encode()).hexdigest()[:16]
-        self._http = _MsalHttp(tools, self._authority, account.uid, (client_secret,))
-        self._app: Any = None
+        self._mark = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
         self._lock = threading.Lock()
         self._held: _Token | None = None
         self._rejected: tuple[str, ...] = ()
         self._failures = 0
         self._failure: HubError | None = None
 
-    def __repr__(self) -> str:
-        return f"ClientCredentials({self._authority}, client_id={self._client_id})"
+    @abstractmethod
+    def _request(self) -> Mapping[str, Any]:
+        """A new token as msal gives it. Raises as `Auth.headers`."""
 
     def headers(self, force: bool = False, rejected: Mapping[str, str] | None = None) -> Mapping[str, str]:
         held = self._held
@@ -122,7 +108,7 @@ class ClientCredentials:
                     # Another thread asked while this one waited: its failure is ours. A copy, because
                     # every raise adds to an exception's traceback.
                     raise copy.copy(self._failure)
-                held = self._held = self._stored() or self._asked()
+                held = self._held = self._stored() or self._claimed()
             return _bearer(held)
 
     def invalidate(self) -> None:
@@ -150,6 +136,33 @@ class ClientCredentials:
         mark, _, text = found[0].partition(" ")
         token = _Token(text, found[1] - RENEW_SECONDS)
         return token if mark == self._mark and self._good(token) else None
+
+    def _claimed(self) -> _Token:
+        """The token that another instance is just asking for, or a new one. The lock is held."""
+        clock, name = self._tools.clock, (self._account.tenant, self._account.uid)
+        give_up = clock.monotonic() + CLAIM_SECONDS
+        claim = self._claim()
+        while not claim and clock.monotonic() < give_up:
+            clock.sleep(POLL_SECONDS)
+            found = self._stored()
+            if found is not None:
+                return found
+            claim = self._claim()
+        try:
+            return self._asked()
+        except BaseException:
+            # The others need not wait for one that failed.
+            if claim:
+                with suppress(StoreUnavailable):
+                    self._tools.tokens.release(*name, claim)
+            raise
+
+    def _claim(self) -> str:
+        now = self._tools.clock.now().timestamp()
+        try:
+            return self._tools.tokens.claim(self._account.tenant, self._account.uid, now, CLAIM_SECONDS)
+        except StoreUnavailable:
+            return "nobody's"  # a second call for a token is better than none
 
     def _asked(self) -> _Token:
         """A new token from the authority, also put into the store. The lock is held."""
@@ -183,6 +196,105 @@ class ClientCredentials:
             raise BadAnswer("The token answer has no usable token or lifetime.", system=self._system)
         return text, float(seconds)
 
+
+@dataclass(frozen=True)
+class Certificate:
+    """A client's certificate with its private key, as msal takes them. `parse` makes one."""
+
+    private_key: str = field(repr=False)
+    chain: str = field(repr=False)
+    """PEM, the client's own certificate first."""
+    passphrase: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, pem: str, passphrase: str, name: str) -> "Certificate":
+        """From PEM text with one RSA private key and its certificate (others of the chain may follow).
+
+        Raises Misconfigured that names the field `name`, or `name`_passphrase, and shows nothing of the text.
+        """
+        from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        keys = re.findall(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----", pem, re.DOTALL
+        )
+        texts = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+        if len(keys) != 1 or not texts:
+            raise _wrong(name, "expected PEM text with one private key and its certificate")
+        if "ENCRYPTED" in keys[0] and not passphrase:
+            raise _wrong(f"{name}_passphrase", "is missing; the private key is encrypted")
+        try:
+            # msal knows no passphrase for a key that needs none.
+            used = passphrase if "ENCRYPTED" in keys[0] else ""
+            key = load_pem_private_key(keys[0].encode(), used.encode() or None)
+            publics = [x509.load_pem_x509_certificate(text.encode()).public_key() for text in texts]
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            reason = "the private key or the certificate can't be read"
+            raise _wrong(name, f"{reason}; check the passphrase too" if passphrase else reason) from None
+        if not isinstance(key, RSAPrivateKey):
+            raise _wrong(name, "the private key is no RSA key; Microsoft Entra takes RSA")
+        own = [text for text, public in zip(texts, publics, strict=True) if public == key.public_key()]
+        if not own:
+            raise _wrong(name, "the certificate belongs to another private key")
+        return cls(keys[0], "\n".join([*own, *(text for text in texts if text not in own)]), used)
+
+
+def _wrong(name: str, what: str) -> Misconfigured:
+    message = f"{name}: {what}."
+    return Misconfigured(message, errors=[FieldError(name, message)])
+
+
+class ClientCredentials(_Tokens):
+    """Tokens of Microsoft Entra for an application with a secret or certificate (OAuth 2.0 client credentials).
+
+    `authority`: such as https://login.microsoftonline.com; `origins`: where the secret may go.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        tools: Tools,
+        *,
+        authority: str,
+        tenant_id: str,
+        client_id: str,
+        client_secret: str = "",
+        certificate: Certificate | None = None,
+        scope: str,
+        origins: Origins,
+        system: str = "",
+    ) -> None:
+        """Calls nobody. Raises Misconfigured for a missing part, a shared tenant name or a strange authority."""
+        proof = certificate.private_key + certificate.chain if certificate else client_secret
+        named = {"tenant id": tenant_id, "client id": client_id, "client secret": proof}
+        for name, value in named.items():
+            if not value:
+                raise Misconfigured(f"The connection has no {name}.")
+        if tenant_id.lower() in {"common", "organizations", "consumers"}:
+            raise Misconfigured(
+                f"The tenant id '{tenant_id}' names no tenant; enter the one of the organisation."
+            )
+        origins.check(authority)
+        self._authority = f"{origin_of(authority)}/{quote(tenant_id, safe='')}"
+        super().__init__(account, tools, system, self._authority, client_id, proof, scope)
+        self._client_id = client_id
+        self._credential: Any = client_secret
+        if certificate is not None:
+            self._credential = {
+                "private_key": certificate.private_key,
+                "public_certificate": certificate.chain,
+                "passphrase": certificate.passphrase,
+            }
+        self._scope = scope
+        self._secrets = tuple(each for each in {client_secret, *account.secrets.values()} if each)
+        self._http = _MsalHttp(tools, self._authority, account.uid, self._secrets)
+        self._app: Any = None
+
+    def __repr__(self) -> str:
+        return f"ClientCredentials({self._authority}, client_id={self._client_id})"
+
     def _request(self) -> Mapping[str, Any]:
         """What msal makes of the token endpoint's answer. Raises as `Auth.headers`."""
         import msal  # type: ignore[import-untyped]  # msal ships no types
@@ -193,7 +305,7 @@ class ClientCredentials:
             if self._app is None:
                 self._app = msal.ConfidentialClientApplication(
                     self._client_id,
-                    client_credential=self._client_secret,
+                    client_credential=self._credential,
                     authority=self._authority,
                     instance_discovery=False,  # the authority was judged by `origins`
                     azure_region=False,  # or msal looks into the environment
@@ -221,7 +333,7 @@ class ClientCredentials:
         code = re.search(r"AADSTS(\d+)", line)
         number = code[1] if code else ""
         remedy = REMEDIES.get(number, "")
-        message = redact(line, (self._client_secret,))
+        message = redact(line, self._secrets)
         return AuthFailed(
             f"{message} {remedy}".strip(),
             system=self._system,
@@ -229,6 +341,93 @@ class ClientCredentials:
             vendor_code=number or redact(str(told.get("error", "")))[:100],
             request_id=re.sub(r"[^\w-]", "", str(told.get("trace_id", "")))[:80],
         )
+
+
+class ManagedIdentity(_Tokens):
+    """Tokens for the identity that the platform gives to the app; `client_id` names one that a person made.
+
+    Its endpoint comes from the platform's environment, which msal reads itself: no connection can name it, so
+    the guard of outbound addresses has no say. (Microsoft Learn, "How to use managed identities for App Service":
+    the resource is the address without /.default.)
+    """
+
+    def __init__(
+        self, account: Account, tools: Tools, *, resource: str, client_id: str = "", system: str = ""
+    ) -> None:
+        """Calls nobody."""
+        super().__init__(account, tools, system, "managed identity", client_id, resource)
+        self._resource = resource
+        self._client_id = client_id
+
+    def __repr__(self) -> str:
+        return f"ManagedIdentity({self._resource}, client_id={self._client_id})"
+
+    def _request(self) -> Mapping[str, Any]:
+        import msal
+
+        identity = (
+            msal.UserAssignedManagedIdentity(client_id=self._client_id)
+            if self._client_id
+            else msal.SystemAssignedManagedIdentity()
+        )
+        http = _IdentityHttp()
+        try:
+            # Made anew each time: msal's own memory would give back the token that was just refused.
+            client = msal.ManagedIdentityClient(identity, http_client=http)
+            result: Mapping[str, Any] = client.acquire_token_for_client(resource=self._resource)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            result = {}  # as with ClientCredentials
+        finally:
+            http.close()
+        if "access_token" in result:
+            return result
+        raise AuthFailed(
+            f"The platform's identity endpoint gives no token for {self._resource} (status {http.status}): check that"
+            " the app has this managed identity, and its client id.",
+            system=self._system,
+            vendor_status=http.status,
+        )
+
+
+class _IdentityHttp:
+    """msal's way to the platform's identity endpoint. Raises Unavailable and BadAnswer."""
+
+    def __init__(self) -> None:
+        import requests
+
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy must not see the platform's header
+        self.status: int | None = None
+
+    def get(
+        self, url: str, params: Any = None, headers: Mapping[str, str] | None = None, **_: Any
+    ) -> "_MsalResponse":
+        import requests
+
+        try:
+            found = self._session.get(
+                url, params=params, headers=headers, timeout=TOKEN_REQUEST_SECONDS, allow_redirects=False
+            )
+        except requests.RequestException:
+            # Its text and the request in it hold the platform's header.
+            failure = Unavailable(
+                "The platform's identity endpoint does not answer; has the app a managed identity?"
+            )
+        else:
+            self.status = found.status_code
+            if found.status_code < 500 and found.status_code != 429:
+                answer = Answer(found.status_code, dict(found.headers), found.content)
+                _check_object(answer)
+                return _MsalResponse(answer)
+            failure = Unavailable(
+                f"The platform's identity endpoint answered {found.status_code}; it does so for an address that Entra"
+                " does not know, too.",
+                vendor_status=found.status_code,
+            )
+        raise failure
+
+    def close(self) -> None:
+        self._session.close()
 
 
 class _MsalResponse:

@@ -1,12 +1,10 @@
 """The REST client of one connection: addresses below its base URL, its token, short retries, clear errors."""
 
 import json as jsonlib
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
@@ -26,6 +24,7 @@ from crm_core.errors import (
     VendorError,
     VersionMismatch,
 )
+from crm_core.model.json_text import dump_json
 from crm_core.protocols.guard import Origins, path_and_query, split_url, stays_below
 from crm_core.protocols.http import attempt_number, request_id
 
@@ -41,7 +40,6 @@ REQUEST_SECONDS = 30.0
 MAX_RETRY_AFTER_SECONDS = 86400.0
 MAX_MESSAGE = 500
 EXCERPT = 4000
-MAX_EXPONENT = 400
 REPEATABLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 # What may stand unencoded (RFC 3986 section 3.3 and 3.4). OData keys and options use $ ( ) , ' : @ and /.
@@ -243,45 +241,6 @@ class Rest:
         error.args = (error.message,)
         error.errors = tuple(FieldError(each.field, redact(each.message, secrets)) for each in error.errors)
         return error
-
-
-def dump_json(value: Any) -> bytes:
-    """JSON in UTF-8. A Decimal becomes a plain number with all its digits: money never passes through float.
-
-    Raises BadRequest for NaN, infinity and text that is no Unicode, TypeError for what JSON does not know.
-    """
-    parts: list[str] = []
-    _write_json(value, parts.append)
-    try:
-        return "".join(parts).encode()
-    except UnicodeEncodeError:
-        raise BadRequest("A text has half a character (a lone surrogate); it can't be sent.") from None
-
-
-def _write_json(value: Any, write: Callable[[str], object]) -> None:
-    if isinstance(value, Mapping):
-        for index, (name, item) in enumerate(value.items()):
-            if not isinstance(name, str):
-                raise TypeError(f"a JSON name is text, not {type(name).__name__}")
-            write(("," if index else "{") + jsonlib.dumps(name, ensure_ascii=False) + ":")
-            _write_json(item, write)
-        write("}" if value else "{}")
-    elif isinstance(value, list | tuple):
-        write("[")
-        for index, item in enumerate(value):
-            if index:
-                write(",")
-            _write_json(item, write)
-        write("]")
-    elif isinstance(value, Decimal):
-        # The exponent is bounded: "f" writes out every zero of 1E+1000000.
-        if not value.is_finite() or abs(value.adjusted()) > MAX_EXPONENT:
-            raise BadRequest("A number is not finite, or too large to be sent.")
-        write(format(value, "f"))
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise BadRequest("A number is not finite; it can't be sent.")
-    else:
-        write(jsonlib.dumps(value, ensure_ascii=False))
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

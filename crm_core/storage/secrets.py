@@ -1,4 +1,4 @@
-"""Secrets at rest: one cipher, the local bundle store and the cache of tokens.
+"""Secrets at rest: one cipher, the local bundle store and the cache of tokens. (`azure.py` has the vault.)
 
 A ciphertext is bound to its tenant and name, so a row can't be put in another's place.
 """
@@ -8,15 +8,20 @@ import binascii
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from crm_core.errors import Misconfigured
+from crm_core.errors import BadRequest, Misconfigured
 from crm_core.model.record import SCHEMA_VERSION
-from crm_core.ports import Row, Table
+from crm_core.ports import Row, RowChanged, RowExists, Table
 from crm_core.storage import layout
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+MAX_BUNDLE_BYTES = 24_000
+"""Of a bundle as JSON: a secret of Key Vault holds 25,600 bytes (Key Vault service limits), a property of a table
+row 64 KiB of UTF-16, which are 24,500 bytes once they are encrypted.
+"""
 
 
 def parse_key(text: str, setting: str) -> bytes:
@@ -46,23 +51,39 @@ def parse_key(text: str, setting: str) -> bytes:
     )
 
 
-class Cipher:
-    """AES-256-GCM. Its repr shows the key's id only."""
+def bundle_json(bundle: Mapping[str, str]) -> str:
+    """A bundle as it is kept. Raises BadRequest for one that is too large, naming its longest secret."""
+    text = json.dumps(dict(bundle))
+    if len(text) > MAX_BUNDLE_BYTES:  # JSON in ASCII: a character is a byte
+        longest = max(bundle, key=lambda name: len(bundle[name]))
+        raise BadRequest.field(
+            f"secrets.{longest}",
+            f"secrets.{longest}: is too long; the secrets of a connection take {MAX_BUNDLE_BYTES} bytes together,"
+            f" these are {len(text)}.",
+        )
+    return text
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-        self.key_id = hashlib.sha256(key).hexdigest()[:8]
+
+class Cipher:
+    """AES-256-GCM. `key`: 32 bytes, or who gives them when they are first needed. No repr shows the key."""
+
+    def __init__(self, key: bytes | Callable[[], bytes]) -> None:
+        self._key: Callable[[], bytes] = (lambda: key) if isinstance(key, bytes) else key
 
     def __repr__(self) -> str:
-        return f"Cipher(key_id={self.key_id!r})"
+        return "Cipher()"
+
+    @property
+    def key_id(self) -> str:
+        return _key_id(self._key())
 
     def seal(self, data: bytes, *about: str) -> str:
         """Text that only `open` with the same `about` reads."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = AESGCM(self._key).encrypt(nonce, data, _about(about))
-        return f"1.{self.key_id}.{base64.urlsafe_b64encode(nonce + sealed).decode()}"
+        nonce, key = os.urandom(NONCE_BYTES), self._key()
+        sealed = AESGCM(key).encrypt(nonce, data, _about(about))
+        return f"1.{_key_id(key)}.{base64.urlsafe_b64encode(nonce + sealed).decode()}"
 
     def open(self, sealed: str, *about: str) -> bytes:
         """Raises ValueError if it was sealed with another key, for something else, or was changed."""
@@ -74,12 +95,17 @@ class Cipher:
             raw = base64.urlsafe_b64decode(body)
         except ValueError:
             raise ValueError("not a sealed text") from None
-        if version != "1" or key_id != self.key_id:
-            raise ValueError(f"sealed with another key ({key_id}), this one is {self.key_id}")
+        key = self._key()
+        if version != "1" or key_id != _key_id(key):
+            raise ValueError(f"sealed with another key ({key_id}), this one is {_key_id(key)}")
         try:
-            return AESGCM(self._key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], _about(about))
+            return AESGCM(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], _about(about))
         except InvalidTag:
             raise ValueError("the sealed text was changed, or belongs elsewhere") from None
+
+
+def _key_id(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()[:8]
 
 
 def _about(parts: tuple[str, ...]) -> bytes:
@@ -109,14 +135,15 @@ class LocalSecrets:
         return data
 
     def put(self, tenant: str, name: str, bundle: Mapping[str, str]) -> str:
-        data = json.dumps(dict(bundle)).encode()
-        sealed = self._cipher.seal(data, tenant, name, "bundle")
+        sealed = self._cipher.seal(bundle_json(bundle).encode(), tenant, name, "bundle")
         row = Row(tenant, f"bundle~{name}", {"v": SCHEMA_VERSION, "sealed": sealed})
         return self._table.upsert(layout.SECRETS, row)
 
     def delete(self, tenant: str, name: str) -> None:
-        for kind in ("bundle", "token"):
-            self._table.delete(layout.SECRETS, tenant, f"{kind}~{name}")
+        self._table.delete(layout.SECRETS, tenant, f"bundle~{name}")
+
+    def invalidate(self, tenant: str, name: str) -> None:
+        """Nothing to do: no copies are kept."""
 
 
 class StoredTokens:
@@ -127,8 +154,8 @@ class StoredTokens:
         self._cipher = cipher
 
     def get(self, tenant: str, uid: str) -> tuple[str, float] | None:
-        row = self._table.get(layout.SECRETS, tenant, f"token~{uid}")
-        if row is None:
+        row = self._table.get(layout.SECRETS, tenant, _token_rk(uid))
+        if row is None or not row.values["sealed"]:
             return None
         try:
             data = json.loads(self._cipher.open(str(row.values["sealed"]), tenant, uid, "token"))
@@ -139,6 +166,35 @@ class StoredTokens:
     def put(self, tenant: str, uid: str, token: str, expires: float) -> None:
         data = json.dumps({"token": token, "expires": expires}).encode()
         sealed = self._cipher.seal(data, tenant, uid, "token")
+        # Without "claimed": the row is written anew.
         self._table.upsert(
-            layout.SECRETS, Row(tenant, f"token~{uid}", {"v": SCHEMA_VERSION, "sealed": sealed})
+            layout.SECRETS, Row(tenant, _token_rk(uid), {"v": SCHEMA_VERSION, "sealed": sealed})
         )
+
+    def claim(self, tenant: str, uid: str, now: float, seconds: float) -> str:
+        """As `TokenStore` says; the claim is a time in the token's row, set under its ETag."""
+        row = self._table.get(layout.SECRETS, tenant, _token_rk(uid))
+        try:
+            if row is None:
+                fresh = Row(tenant, _token_rk(uid), {"v": SCHEMA_VERSION, "sealed": ""})
+                return self._table.insert(layout.SECRETS, fresh.with_values(claimed=now + seconds))
+            # One that ends later than any could is of a clock that is wrong.
+            if now < float(row.values.get("claimed", 0.0)) <= now + 2 * seconds:
+                return ""
+            return self._table.replace(layout.SECRETS, row.with_values(claimed=now + seconds), row.etag)
+        except (RowExists, RowChanged):
+            return ""
+
+    def release(self, tenant: str, uid: str, claim: str) -> None:
+        """A claim that another instance has taken over, or a token that came, stays."""
+        row = self._table.get(layout.SECRETS, tenant, _token_rk(uid))
+        if row is not None and row.etag == claim:
+            with suppress(RowChanged):
+                self._table.replace(layout.SECRETS, row.with_values(claimed=0.0), claim)
+
+    def drop(self, tenant: str, uid: str) -> None:
+        self._table.delete(layout.SECRETS, tenant, _token_rk(uid))
+
+
+def _token_rk(uid: str) -> str:
+    return f"token~{uid}"

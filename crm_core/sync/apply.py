@@ -5,13 +5,13 @@ that row's ETag; where the row has moved on, that entry starts again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from crm_core.connector import Change
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
-from crm_core.model.fields import hub_time
+from crm_core.model.fields import Type, hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
 from crm_core.storage import layout
@@ -112,8 +112,22 @@ class Applier:
             if change.problem:
                 self.set_aside(change, change.problem)
                 continue
-            newest[change.rid] = _Entry(self.record_id(change.rid), snapshot)
+            newest[change.rid] = _Entry(self.record_id(change.rid), self._with_record_ids(snapshot))
         return list(newest.values())
+
+    def _with_record_ids(self, snapshot: Snapshot) -> Snapshot:
+        """References as the hub keeps them: the derived id of what they point at, whether it is here yet or not."""
+        change = snapshot.change
+        refs = {name: each.target for name, each in self.entity.by_name.items() if each.type is Type.REF}
+        if change.fields is None or not refs.keys() & change.fields.keys():
+            return snapshot
+        fields = {
+            name: layout.derived_record_id(self.tenant, self.uid, refs[name], value)
+            if name in refs
+            else value
+            for name, value in change.fields.items()
+        }
+        return replace(snapshot, change=replace(change, fields=fields))
 
     def set_aside(self, change: Change, cause: str) -> None:
         self.tally.failed += 1
@@ -227,7 +241,7 @@ class Applier:
             _Entry(
                 entry.id,
                 entry.snapshot,
-                Snapshot(found.get(rid) or Change(rid, None), lo, hi, point_read=True),
+                self._with_record_ids(Snapshot(found.get(rid) or Change(rid, None), lo, hi, point_read=True)),
             )
             for entry, rid in zip(entries, rids, strict=True)
         ]

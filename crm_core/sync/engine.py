@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from crm_core.connector import Connector
+from crm_core.errors import BadRequest
 from crm_core.model.connection import Connection, Tenant
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
 from crm_core.storage.journal import DeadLetters
@@ -40,7 +41,11 @@ class Job:
         known = {
             name: data[name] for name in ("connection", "entity", "run", "attempt", "trace") if name in data
         }
-        return cls(str(data["job"]), Tenant(str(data["tenant"])), **known)
+        try:
+            tenant = Tenant(str(data["tenant"]))
+        except BadRequest:
+            raise ValueError("not a tenant") from None
+        return cls(str(data["job"]), tenant, **known)
 
 
 @dataclass(frozen=True)

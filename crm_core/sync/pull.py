@@ -28,6 +28,7 @@ from crm_core.sync.schedule import is_due, lapsed, next_due
 CAREFUL_DELIVERY = 3
 """From this delivery of a message on, records are applied one by one, so that one that raises does not stop the rest."""
 WAIT_FOR_LEASE_SECONDS = 15.0
+WAIT_AFTER_RACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ class _Pull:
         except StoreUnavailable:
             raise
         except RowChanged:
-            return  # another worker has the row: what we applied is applied, the cursor is theirs
+            self._overtaken()
         except HubError as error:
             failures.pull_failed(
                 self.engine, self.job, self.opened, self.states, self.state, self._counted(), error
             )
 
     def _may_begin(self, now: datetime) -> bool:
-        promised = self.stored_run and self.run.origin != "schedule"
+        promised = self._promised
         wait = _seconds_until(self.states.connection.not_before, now)
         held = self.state.lease_run not in ("", self.run.id) and not lapsed(self.state, now)
         if wait > 0 or held:
@@ -130,6 +131,21 @@ class _Pull:
         return promised or self.state.lease_run == self.run.id or is_due(self.state, now)
 
     # --- reading -------------------------------------------------------------------------------------------------
+
+    def _overtaken(self) -> None:
+        """Another worker has the row: what we applied is applied, the cursor is theirs.
+
+        If it works for another run, ours is still owed to its caller and comes again later.
+        """
+        states = self.engine.states.read(self.job.tenant, self.job.connection)
+        state = states.entities.get(self.job.entity) if states else None
+        if self._promised and state is not None and state.lease_run != self.run.id:
+            self.engine.send(layout.FRESH, replace(self.job, run=self.run.id), WAIT_AFTER_RACE_SECONDS)
+
+    @property
+    def _promised(self) -> bool:
+        """A caller was told of this run."""
+        return self.stored_run and self.run.origin != "schedule"
 
     def _is_idle(self, page: Page) -> bool:
         """Nothing has changed since the cursor: no lease is needed, one conditional write says so."""
@@ -247,6 +263,8 @@ class _Pull:
 
     def _take_lease(self) -> None:
         self._save_state(lease_run=self.run.id, lease_until=self._lease_end())
+        if self._promised:
+            self._save_run(self.run)  # says "running" to whoever follows it
 
     def _checkpoint(self, applier: Applier, cursor: Cursor) -> None:
         """Saves how far we are, after the batch before it is applied, and renews the lease."""

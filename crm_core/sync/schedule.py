@@ -1,6 +1,7 @@
 """When a connection is due, and the tick that finds what is due. Pure but for `tick`, which only reads and enqueues."""
 
-from datetime import datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta
 
 from crm_core.errors import BadRequest
 from crm_core.model.connection import Schedule
@@ -9,6 +10,7 @@ from crm_core.model.state import EntityState
 from crm_core.storage import layout
 from crm_core.sync.engine import Engine, Job
 
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
 
 
@@ -25,20 +27,30 @@ def check_schedule(schedule: Schedule) -> None:
         _check_cron(schedule.cron)
 
 
-def _check_cron(cron: str) -> None:
-    from croniter import croniter
+_CRON_PART = re.compile(r"([0-9*/,-]|[A-Za-z]{3}(?![A-Za-z]))+")
 
+
+def _comes(cron: str) -> bool:
+    """Whether there is a next time at all: the 30th of February never comes."""
+    from croniter import CroniterError, croniter
+
+    try:
+        if not croniter.is_valid(cron, second_at_beginning=True):
+            return False
+        croniter(cron, _ANY_TIME, day_or=False, second_at_beginning=True).get_next(datetime)
+    except CroniterError:
+        return False
+    return True
+
+
+def _check_cron(cron: str) -> None:
     parts = cron.split()
     if len(parts) == 6 and not parts[0].isdigit():
         raise BadRequest.field(
             "schedule.cron",
             "schedule.cron: a pull more often than each minute is not supported; use webhooks for that.",
         )
-    if (
-        len(parts) not in (5, 6)
-        or not croniter.is_valid(cron, second_at_beginning=True)
-        or set(cron) & set("LW#?@")
-    ):
+    if len(parts) not in (5, 6) or not all(map(_CRON_PART.fullmatch, parts)) or not _comes(cron):
         raise BadRequest.field(
             "schedule.cron",
             "schedule.cron: expected five or six fields (second minute hour day month weekday), such as '0 */15 * * * *'.",

@@ -100,7 +100,11 @@ class Bench:
             DEFAULT_TENANT,
             slug,
             "dynamics365",
-            Wanted(settings, {"client_secret": SECRET}, schedule=Schedule(minutes=1), **wanted),
+            Wanted(
+                settings,
+                {"client_secret": SECRET},
+                **{"schedule": Schedule(minutes=1), "entities": {"account": "pull"}, **wanted},
+            ),
         )
         return self.connection
 

@@ -429,3 +429,30 @@ class TestMessages:
         bench.hub.forget(bench.connection)
         bench.work()
         assert bench.run(run.id).status == "failed"
+
+
+def test_references_are_kept_as_record_ids_whether_their_record_is_here_or_not(bench):
+    account = bench.remote.create("Casa matriz")
+    contact = bench.remote.control(
+        "POST",
+        "rows/contact",
+        {"values": {"lastname": "Rojas", "parentcustomerid_account@odata.bind": f"/accounts({account})"}},
+    )["id"]
+    connection = bench.connect(entities={"contact": "pull"})
+    bench.pull()
+    record_id = layout.derived_record_id(DEFAULT_TENANT, connection.uid, "contact", contact)
+    stored = bench.hub.records.get(DEFAULT_TENANT, "contact", record_id).content
+    assert stored.fields["last_name"] == "Rojas"
+    assert stored.fields["account_id"] == layout.derived_record_id(
+        DEFAULT_TENANT, connection.uid, "account", account
+    )
+
+
+def test_a_run_of_several_entities_has_a_run_for_each(bench):
+    bench.remote.create("Cuenta")
+    bench.remote.control("POST", "rows/contact", {"values": {"lastname": "Rojas"}})
+    bench.connect(entities={"account": "pull", "contact": "pull"})
+    parent = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+    bench.work()
+    children = [bench.run(child) for child in parent.children]
+    assert {child.entity: child.counts["created"] for child in children} == {"account": 1, "contact": 1}

@@ -52,6 +52,12 @@ class Store:
             raise StoreUnavailable("no storage")
         self.rows[tenant, uid] = (token, expires)
 
+    def claim(self, tenant, uid, now, seconds):
+        return "claim"
+
+    def release(self, tenant, uid, claim):
+        assert claim == "claim"
+
 
 class Authority:
     """A token endpoint with TLS. `steps`: (status, body, headers) to answer first; then tokens t1, t2, ..."""

@@ -1,0 +1,50 @@
+"""JSON as it leaves the hub: amounts with all their digits."""
+
+import json as jsonlib
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from crm_core.errors import BadRequest
+
+MAX_EXPONENT = 400
+
+
+def dump_json(value: Any) -> bytes:
+    """JSON in UTF-8. A Decimal becomes a plain number with all its digits: money never passes through float.
+
+    Raises BadRequest for NaN, infinity and text that is no Unicode, TypeError for what JSON does not know.
+    """
+    parts: list[str] = []
+    _write_json(value, parts.append)
+    try:
+        return "".join(parts).encode()
+    except UnicodeEncodeError:
+        raise BadRequest("A text has half a character (a lone surrogate); it can't be sent.") from None
+
+
+def _write_json(value: Any, write: Callable[[str], object]) -> None:
+    if isinstance(value, Mapping):
+        for index, (name, item) in enumerate(value.items()):
+            if not isinstance(name, str):
+                raise TypeError(f"a JSON name is text, not {type(name).__name__}")
+            write(("," if index else "{") + jsonlib.dumps(name, ensure_ascii=False) + ":")
+            _write_json(item, write)
+        write("}" if value else "{}")
+    elif isinstance(value, list | tuple):
+        write("[")
+        for index, item in enumerate(value):
+            if index:
+                write(",")
+            _write_json(item, write)
+        write("]")
+    elif isinstance(value, Decimal):
+        # The exponent is bounded: "f" writes out every zero of 1E+1000000.
+        if not value.is_finite() or abs(value.adjusted()) > MAX_EXPONENT:
+            raise BadRequest("A number is not finite, or too large to be sent.")
+        write(format(value, "f"))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise BadRequest("A number is not finite; it can't be sent.")
+    else:
+        write(jsonlib.dumps(value, ensure_ascii=False))
