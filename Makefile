@@ -1,0 +1,62 @@
+# make run    the whole system on this machine, until Ctrl-C (make run ARGS=--once ends after the summary)
+# make test   every test (make test ARGS="-k demo")          make lint   style, types, imports
+# make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+# Each written only when its install is complete; npm writes the second one itself.
+PACKAGES := $(VENV)/.installed
+AZURITE := node_modules/.package-lock.json
+
+.PHONY: run test lint install sandbox clean
+.DEFAULT_GOAL := run
+.DELETE_ON_ERROR:
+
+# exec: a signal to make's child is a signal to the program.
+run: install
+	@exec $(BIN)/python -m demo $(ARGS)
+
+test: install
+	@exec $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+sandbox: install
+	@exec $(BIN)/python -m sandbox dynamics365 --port 8950 --tls-port 8951 --records 100 --ca .data/sandbox-ca.pem $(ARGS)
+
+install: $(PACKAGES) $(AZURITE)
+
+$(PACKAGES): requirements.txt requirements-dev.txt
+	@command -v "$(PYTHON)" >/dev/null || \
+	  { echo "Python is missing: install 3.11, 3.12 or 3.13, or name one (make PYTHON=python3.12)." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is $$("$(PYTHON)" -V 2>&1), but 3.11, 3.12 or 3.13 is needed: name one (make PYTHON=python3.12)." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@echo "Installing the Python packages into $(VENV) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+# Microsoft's worker library says 3.13 or newer; it runs on 3.11 and 3.12 too, for local use only.
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || exit 0; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+	    azure-functions-runtime==1.3.0
+	@touch $@
+
+$(AZURITE): package.json package-lock.json
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+	  { echo "Node.js with npm is missing, which Azurite needs: install version 20 or newer (nodejs.org)." >&2; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || \
+	  { echo "Node.js $$(node --version) is too old for Azurite: install version 20 or newer (nodejs.org)." >&2; exit 1; }
+	@echo "Installing Azurite into node_modules ..."
+	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+clean:
+	rm -rf $(VENV) node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

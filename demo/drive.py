@@ -1,0 +1,123 @@
+"""The hub's main job, over HTTP only, as an app and a person at the vendor would see it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from demo.fill import TABLE
+from demo.http import Client
+from demo.parts import Parts
+from demo.show import progress
+from demo.trouble import Trouble
+
+CONNECTION = "demo"
+_SCHEDULE = {"minutes": 1}
+_FOUND_WITHIN = 120.0
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """A change at the vendor, and how the hub came to know it."""
+
+    name: str
+    rid: str
+    record_id: str
+    phone: str
+    version: int
+    seconds: float
+
+
+def connect(hub: Client, sandbox: Mapping[str, Any]) -> None:
+    """The connection to the sandbox, made or brought up to date, e.g. if the sandbox's port is another one now."""
+    path = f"/api/integrations/{CONNECTION}"
+    settings = {
+        "base_url": sandbox["url"],
+        "authority": sandbox["url"],
+        "tenant_id": sandbox["tenant"],
+        "client_id": sandbox["client_id"],
+    }
+    secrets = {"client_secret": sandbox["client_secret"]}
+    status, found = hub.call("GET", path, also=(404,))
+    if status == 404:
+        # Without a schedule as yet: the first run is the one that is shown, not one that a timer began.
+        body = {"slug": CONNECTION, "connector": "dynamics365", "entities": {TABLE: "pull"}, "schedule": {}}
+        hub.call("POST", "/api/integrations", {**body, "settings": settings, "secrets": secrets})
+        return
+    if {name: found["settings"].get(name) for name in settings} != settings:
+        hub.call("PATCH", path, {"settings": settings, "secrets": secrets})
+    if found["state"] == "paused":
+        hub.call("POST", f"{path}/resume")
+    hub.call("POST", f"{path}/test")
+
+
+def schedule(hub: Client) -> None:
+    """From here on the hub pulls by itself, each minute."""
+    path = f"/api/integrations/{CONNECTION}"
+    _, found = hub.call("GET", path)
+    if found["schedule"] != _SCHEDULE:
+        hub.call("PATCH", path, {"schedule": _SCHEDULE})
+
+
+def start_run(hub: Client) -> str:
+    """The id of a new run, or of the one that is at work already."""
+    status, body = hub.call("POST", "/api/runs", {"connection": CONNECTION}, also=(409,))
+    if status != 409:
+        return str(body["id"])
+    _, found = hub.call("GET", f"/api/integrations/{CONNECTION}")
+    running = found["sync"][0]["running"]
+    if running is None:  # it has just ended
+        return start_run(hub)
+    return str(running)
+
+
+def sync(hub: Client, parts: Parts, total: int) -> Mapping[str, Any]:
+    """A run from start to end, as GET /api/runs/{id} tells it."""
+    run_id = start_run(hub)
+    with progress("Pulling accounts into the hub", total) as advance:
+        while True:
+            _, run = hub.call("GET", f"/api/runs/{run_id}")
+            advance(run["read"])
+            if run["ended_at"] is not None:
+                break
+            parts.pause(0.2)
+    if run["status"] != "succeeded":
+        problem = run["problem"] or {}
+        raise Trouble(f"The run {run_id} {run['status']}: {problem.get('message', 'it gives no reason')}")
+    return dict(run)
+
+
+def notice(hub: Client, sandbox: Client, parts: Parts) -> Noticed | None:
+    """Change an account as a person at the vendor would, ask for a run, wait until the store has it.
+
+    None if the store has no account that still lives at the vendor.
+    """
+    _, page = hub.call("GET", "/api/records/accounts?top=100")
+    found = (
+        (record, link) for record in page["value"] for link in record["links"] if link["state"] == "live"
+    )
+    record, link = next(found, (None, None))
+    if record is None or link is None:
+        return None
+    phone = datetime.now(UTC).strftime("+57 %d %H%M %S%f")[:15]
+    sandbox.call("PATCH", f"/rows/{TABLE}/{link['id']}", {"values": {"telephone1": phone}})
+    sandbox.call("POST", "/save")
+    begin = time.monotonic()
+    start_run(hub)
+    while time.monotonic() - begin < _FOUND_WITHIN:
+        _, now = hub.call("GET", f"/api/records/accounts/{record['id']}")
+        if now.get("phone") == phone:
+            seconds = time.monotonic() - begin
+            return Noticed(now["name"], link["id"], now["id"], phone, now["version"], seconds)
+        parts.pause(0.1)
+    raise Trouble(
+        f"A change at the sandbox (account {link['id']}) wasn't in the store after {_FOUND_WITHIN:g} seconds."
+    )
+
+
+def look(hub: Client, rid: str) -> tuple[Mapping[str, Any], float]:
+    """One account live from the remote, past the store; and the seconds it took."""
+    begin = time.monotonic()
+    _, account = hub.call("GET", f"/api/crm/accounts/{rid}?connection={CONNECTION}")
+    return account, time.monotonic() - begin

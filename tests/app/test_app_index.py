@@ -1,0 +1,258 @@
+"""What the app is made of: its functions, its routes, who may call them, and what indexing costs.
+
+The golden lists change on purpose only: REGENERATE_GOLDEN=1 writes them anew, and the diff shows what changed.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crm_core.functions.app
+from crm_core.functions.endpoint import ROUTES, Route
+
+pytestmark = pytest.mark.xdist_group("app-api")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GOLDEN = ROOT / "tests" / "data"
+assert crm_core.functions.app  # it fills the table of routes
+
+INDEX = """
+import asyncio, json, sys
+from pathlib import Path
+from devhost.worker import Worker
+
+worker = Worker(Path(sys.argv[1]), None)
+asyncio.run(worker.load())
+functions = [{"function": each.name, "trigger": dict(each.trigger)} for each in worker.functions]
+print(json.dumps({"functions": functions, "modules": sorted(sys.modules)}))
+worker.close()
+"""
+HEAVY = re.compile(
+    r"(msal|azure\.identity|azure\.storage|azure\.keyvault|azure\.data|requests|pydantic)(\..*)?"
+)
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def compare_with_golden(file: str, found: list[Any]) -> None:
+    path = GOLDEN / file
+    text = "[\n" + ",\n".join(json.dumps(each) for each in found) + "\n]\n"
+    if os.environ.get("REGENERATE_GOLDEN"):
+        path.write_text(text)
+    assert json.loads(path.read_text()) == found, (
+        f"{file} is out of date. If the change is meant, run REGENERATE_GOLDEN=1 python -m pytest {__file__} "
+        "and commit the file with it."
+    )
+
+
+@pytest.fixture(scope="module")
+def indexed() -> dict[str, Any]:
+    """The app as the worker library indexes it, in a process that did nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-c", INDEX, str(ROOT)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_functions_and_their_triggers_are_the_golden_ones(indexed):
+    compare_with_golden("golden_functions.json", indexed["functions"])
+
+
+def test_indexing_imports_nothing_heavy(indexed):
+    heavy = [name for name in indexed["modules"] if HEAVY.fullmatch(name)]
+    assert heavy == []
+    assert "azure.functions" in indexed["modules"]
+
+
+def test_the_routes_and_their_roles_are_the_golden_ones():
+    routes = sorted(
+        [each.path, each.method, each.role.name.title() if each.role is not None else "open"]
+        for each in ROUTES
+    )
+    compare_with_golden("golden_routes.json", routes)
+
+
+def test_every_http_function_answers_in_the_hub_s_own_words(api, indexed):
+    """Never the host's bare 404: each function hands every method and path below it to the route table."""
+    http = [each for each in indexed["functions"] if each["trigger"]["type"] == "httpTrigger"]
+    assert http
+    for function in http:
+        root = "/" + function["trigger"]["route"].removesuffix("/{*path}")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            answer = api(method, f"{root}/no/such/path/at/all")
+            assert (answer.status_code, answer.json()["code"]) == (404, "NotFound"), function["function"]
+
+
+def test_openapi_describes_exactly_the_routes(api):
+    document = api.ok("GET", "/api/openapi.json")
+    described = {(method.upper(), path) for path, one in document["paths"].items() for method in one}
+    declared = {(each.method, re.sub(r"<(\w+)>", r"{\1}", each.path)) for each in ROUTES}
+    assert described == declared
+    operations = [one["operationId"] for path in document["paths"].values() for one in path.values()]
+    assert len(operations) == len(set(operations))
+    for each in ROUTES:
+        operation = document["paths"][re.sub(r"<(\w+)>", r"{\1}", each.path)][each.method.lower()]
+        assert operation["summary"], name_of(each)
+        assert operation["security"] == ([] if each.role is None else [{"key": []}])
+
+
+# --- every route, once -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Invoke:
+    """How a route is called; {braces} are filled with the ids of what `there` has made."""
+
+    path: str
+    status: int = 200
+    body: Any = None
+    holds: Mapping[str, Any] = field(default_factory=dict)
+
+
+NEW = {"slug": "made-by-post", "connector": "dynamics365", "entities": {"account": "pull"}, "schedule": {}}
+CALLS: Mapping[str, Invoke] = {
+    "GET /health": Invoke("/health", holds={"status": "ok"}),
+    "GET /api/crm/system/health": Invoke(
+        "/api/crm/system/health?connection=walk",
+        holds={"status": "ok", "connection": "walk", "d365": "{url}", "api_version": "v9.2"},
+    ),
+    "GET /api/openapi.json": Invoke("/api/openapi.json", holds={"openapi": "3.1.0"}),
+    "GET /api/connectors": Invoke("/api/connectors"),
+    "GET /api/integrations": Invoke("/api/integrations"),
+    "POST /api/integrations": Invoke(
+        "/api/integrations", 201, "{new}", {"slug": "made-by-post", "state": "ok"}
+    ),
+    "GET /api/integrations/<connection>": Invoke("/api/integrations/walk", holds={"slug": "walk"}),
+    "PATCH /api/integrations/<connection>": Invoke(
+        "/api/integrations/walk", body={"schedule": {}}, holds={"slug": "walk"}
+    ),
+    "DELETE /api/integrations/<connection>": Invoke("/api/integrations/unloved?confirm=true", 204),
+    "POST /api/integrations/<connection>/test": Invoke("/api/integrations/walk/test", holds={"status": "ok"}),
+    "POST /api/integrations/<connection>/pause": Invoke(
+        "/api/integrations/quiet/pause", holds={"state": "paused"}
+    ),
+    "POST /api/integrations/<connection>/resume": Invoke(
+        "/api/integrations/walk/resume", holds={"state": "ok"}
+    ),
+    "GET /api/crm/<entities>": Invoke("/api/crm/accounts?connection=walk&top=1"),
+    "POST /api/crm/<entities>": Invoke(
+        "/api/crm/accounts?connection=walk", 201, {"name": "Made by the walk"}, {"name": "Made by the walk"}
+    ),
+    "GET /api/crm/<entities>/<rid>": Invoke(
+        "/api/crm/accounts/{kept}?connection=walk", holds={"id": "{kept}", "name": "Kept"}
+    ),
+    "PATCH /api/crm/<entities>/<rid>": Invoke(
+        "/api/crm/accounts/{kept}?connection=walk", body={"phone": "1"}, holds={"id": "{kept}", "phone": "1"}
+    ),
+    "DELETE /api/crm/<entities>/<rid>": Invoke(
+        "/api/crm/accounts/{dropped}?connection=walk&confirm=true", 204
+    ),
+    "GET /api/records/<entities>": Invoke("/api/records/accounts?top=1"),
+    "GET /api/records/<entities>/<record_id>": Invoke(
+        "/api/records/accounts/{record}", holds={"id": "{record}", "version": 1}
+    ),
+    "GET /api/records/<entities>/<record_id>/history": Invoke("/api/records/accounts/{record}/history"),
+    "GET /api/runs": Invoke("/api/runs?top=1"),
+    "POST /api/runs": Invoke("/api/runs", 202, {"connection": "walk"}, {"connection": "walk"}),
+    "GET /api/runs/<run_id>": Invoke("/api/runs/{run}", holds={"id": "{run}", "status": "succeeded"}),
+}
+
+
+@pytest.fixture(scope="module")
+def there(api, sandbox, demo):
+    """One of everything that a path can name."""
+    new = {
+        **NEW,
+        "settings": demo["settings"],
+        "secrets": {"client_secret": sandbox.facts["client_secret"]},
+    }
+    for slug in ("walk", "quiet", "unloved"):
+        api.ok("POST", "/api/integrations", {**new, "slug": slug})
+    rows = {name: sandbox.create(name=name.title()) for name in ("kept", "dropped")}
+    run = api.run("walk")
+    record = api.stored("walk")[rows["kept"]]["id"]
+    yield {**rows, "url": sandbox.url, "run": run["id"], "record": record, "new": new}
+    for slug in ("walk", "quiet", "made-by-post"):
+        api("DELETE", f"/api/integrations/{slug}?confirm=true")
+    for name in ("Kept", "Made by the walk"):
+        for rid in sandbox.named(name):
+            sandbox.delete(rid)
+
+
+def filled(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, str) and value[:1] == "{" and value[1:-1] in names:
+        return names[value[1:-1]]
+    return value
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+def test_every_route_answers_a_good_call(api, there, route):
+    invoke = CALLS.get(name_of(route))
+    assert invoke, f"{name_of(route)} is new: say in CALLS how it is called"
+    answer = api(route.method, invoke.path.format(**there), filled(invoke.body, there))
+    assert answer.status_code == invoke.status == route.answer, answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", answer.headers["traceparent"])
+    if invoke.status == 204:
+        assert answer.content == b""
+        return
+    assert answer.headers["Content-Type"] == "application/json"
+    assert {name: answer.json()[name] for name in invoke.holds} == {
+        name: filled(value, there) for name, value in invoke.holds.items()
+    }
+
+
+def test_no_call_is_kept_for_a_route_that_is_gone():
+    assert CALLS.keys() <= {name_of(each) for each in ROUTES}
+
+
+# --- who may call ------------------------------------------------------------------------------------------------
+
+NEEDED = "An API key is needed; send it in the header X-API-KEY."
+WRONG = "The API key is wrong; send it in the header X-API-KEY."
+REFUSED: Mapping[str, tuple[Callable[[str], dict[str, str]], str]] = {
+    "no key": (lambda _: {}, NEEDED),
+    "a wrong key": (lambda _: {"X-API-KEY": "0" * 40}, WRONG),
+    "a part of the key": (lambda key: {"X-API-KEY": key[:-1]}, WRONG),
+    "a wrong Bearer": (lambda _: {"Authorization": "Bearer " + "0" * 40}, WRONG),
+    "the key as Basic": (lambda key: {"Authorization": f"Basic {key}"}, NEEDED),
+    "the key in the query": (lambda _: {}, NEEDED),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+@pytest.mark.parametrize("route", [each for each in ROUTES if each.role is not None], ids=name_of)
+def test_every_route_but_the_open_ones_is_closed_without_the_key(api, problem, route, how):
+    headers, detail = REFUSED[how]
+    path = re.sub(r"<\w+>", "x", route.path)
+    if how == "the key in the query":
+        path += f"?code={api.key}&key={api.key}"
+    answer = api(route.method, path, key=None, headers=headers(api.key))
+    problem(answer, 401, "Unauthenticated", detail)
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="crm-hub"'
+
+
+def test_the_open_routes_are_few_and_tell_a_stranger_nothing(api):
+    assert sorted(each.path for each in ROUTES if each.role is None) == ["/api/crm/system/health", "/health"]
+    for path in ("/health", "/api/crm/system/health"):
+        answer = api("GET", path, key=None)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_key_is_taken_as_bearer_too(api, scheme):
+    answer = api("GET", "/api/connectors", key=None, headers={"Authorization": f"{scheme} {api.key}"})
+    assert answer.status_code == 200

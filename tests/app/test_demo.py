@@ -1,0 +1,208 @@
+"""`make run` as a person meets it: it starts, shows, stops, keeps the data and leaves no process."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from demo.ports import OPTIONS, Ports, free_ports, is_free
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RECORDS = 300
+SERVES = "Ctrl-C stops everything"
+
+
+class Demo:
+    """A demo at work on a data folder; `text()`: what it has said."""
+
+    def __init__(
+        self, data: Path, *arguments: str, ports: Ports | None = None, env: dict[str, str] | None = None
+    ):
+        self.data = data
+        self.ports = ports or free_ports()
+        self._said = data.parent / f"said-{self.ports.hub}.txt"
+        given = [
+            text
+            for each in fields(Ports)
+            for text in (OPTIONS[each.name][0], str(getattr(self.ports, each.name)))
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "demo",
+            "--data",
+            str(data),
+            "--records",
+            str(RECORDS),
+            *given,
+            *arguments,
+        ]
+        with self._said.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=env
+            )
+
+    def text(self) -> str:
+        return self._said.read_text("utf-8")
+
+    def until(self, words: str, seconds: float = 40) -> None:
+        wait(lambda: words in self.text() or self.process.poll() is not None, seconds, self.text)
+        assert words in self.text(), self.text()
+
+    def end(self, number: int | None = None, seconds: float = 40) -> int:
+        if number is not None:
+            self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+    def left(self) -> list[str]:
+        """The processes that work on the data folder, the demo and its parts."""
+        found = []
+        for each in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = each.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # it has just ended
+            if str(self.data) in command:
+                found.append(f"{each.parent.name} {command}")
+        return found
+
+    def assert_gone(self) -> None:
+        assert self.left() == []
+        assert all(is_free(getattr(self.ports, each.name)) for each in fields(Ports))
+
+
+def wait(condition: Callable[[], bool], seconds: float, what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[..., Demo]]:
+    """Starts demos on a folder whose name has a space; ends what a failed test leaves."""
+    demos: list[Demo] = []
+
+    def begin(*arguments: str, **more) -> Demo:
+        demos.append(Demo(tmp_path / "the data", *arguments, **more))
+        return demos[-1]
+
+    yield begin
+    for demo in demos:
+        if demo.process.poll() is None:
+            demo.process.terminate()
+            try:
+                demo.process.wait(60)
+            except subprocess.TimeoutExpired:
+                demo.process.kill()
+                demo.process.wait()
+
+
+def test_once_ends_after_the_summary_and_a_second_run_keeps_the_data(start):
+    first = start("--once")
+    assert first.end() == 0, first.text()
+    said = first.text()
+    assert f"records read {RECORDS}, created {RECORDS}, updated 0, unchanged 0, deleted 0, failed 0" in said
+    assert re.search(r"remote calls [1-9]\d*, storage calls [1-9]\d*, seconds \d+\.\d", said)
+    assert re.search(r"in the store \(version 2\) \d+\.\d s after POST /api/runs", said)
+    key = (first.data / "api-key").read_text().strip()
+    assert len(key) >= 32
+    assert key in said
+    first.assert_gone()
+    assert first.data.stat().st_mode & 0o777 == 0o700
+    assert all(not each.stat().st_mode & 0o077 for each in first.data.glob("*-key"))
+
+    second = start("--once")  # on other ports: the connection follows the sandbox
+    assert second.end() == 0, second.text()
+    said = second.text()
+    assert f"The sandbox has {RECORDS} accounts" in said
+    assert "Filling" not in said
+    assert "records read 0, created 0, updated 0" in said
+    assert "in the store (version 3)" in said
+    assert key in said
+    second.assert_gone()
+
+
+def test_the_calls_it_prints_work_as_they_are_and_ctrl_c_stops_everything(start):
+    demo = start()
+    demo.until(SERVES)
+    calls = [line.strip() for line in demo.text().splitlines() if line.strip().startswith("curl ")]
+    assert len(calls) == 3
+    if shutil.which("curl"):
+        found, run, history = (run_shell(call) for call in calls)
+        assert '"name": "' in found
+        assert '"status": "queued"' in run
+        assert '"change": "update"' in history
+
+    rival = start()
+    assert rival.end() == 1
+    assert_one_sentence(rival.text(), f"Another demo uses the data folder {demo.data}", "--data")
+
+    assert len(demo.left()) == 4
+    assert demo.end(signal.SIGINT) == 0, demo.text()
+    demo.assert_gone()
+
+
+def run_shell(command: str) -> str:
+    return subprocess.run(
+        ["sh", "-c", command], check=True, capture_output=True, text=True, timeout=30
+    ).stdout
+
+
+def assert_one_sentence(text: str, *parts: str) -> None:
+    assert text.startswith("make run: ")
+    assert len(text.splitlines()) == 1
+    for part in parts:
+        assert part in text
+
+
+def test_sigterm_while_it_starts_stops_everything(start):
+    demo = start()
+    demo.until("Starting")
+    assert demo.end(signal.SIGTERM) == 0, demo.text()
+    demo.assert_gone()
+
+
+def test_a_part_that_dies_ends_the_rest_and_is_named(start):
+    demo = start()
+    demo.until(SERVES)
+    sandbox = next(int(line.split()[0]) for line in demo.left() if " -m sandbox " in line)
+    os.kill(sandbox, signal.SIGKILL)
+    assert demo.end() == 1
+    assert "make run: The sandbox ended by itself (signal 9); its log is " in demo.text()
+    demo.assert_gone()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child's life to its parent's")
+def test_parts_end_even_if_the_demo_is_killed(start):
+    demo = start()
+    demo.until("All parts run")
+    assert demo.end(signal.SIGKILL) == -signal.SIGKILL
+    wait(lambda: not demo.left(), 30, demo.left)
+    demo.assert_gone()
+
+
+def test_a_taken_port_is_one_sentence(start):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        demo = start("--table-port", str(port))
+        assert demo.end() == 1
+    assert_one_sentence(demo.text(), f"Port {port} for Azurite's tables is taken", "--table-port")
+    assert demo.left() == []
+
+
+def test_a_missing_tool_is_one_sentence(start):
+    demo = start(env={**os.environ, "PATH": ""})
+    assert demo.end() == 1
+    assert_one_sentence(demo.text(), "Node.js is missing", "install version 20")
