@@ -81,7 +81,10 @@ def parse_instant(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone, such as 2026-11-24T13:45:00Z")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time of the calendar from year 1 to 9999") from None
 
 
 def _text(_: Field, value: Any) -> str:

@@ -82,7 +82,7 @@ class Run(_Stored):
 
     `cursor`: where a full run goes on. `counts` by name, `calls`: remote and storage. `fresh_start`: the hub has
     no record of this connection yet. `read`: records read so far. `seen`: blobs with the ids that a full run read.
-    `restarted_at`: `read` when its message was last found to be poison.
+    `done`: the feed's cursor at the end. `restarted_at`: `read` when its message was last found to be poison.
     """
 
     id: str
@@ -102,6 +102,7 @@ class Run(_Stored):
     fresh_start: bool = False
     seen: int = 0
     restarted_at: int = -1
+    done: Mapping[str, Any] | None = None
     children: tuple[str, ...] = ()
     problem: Problem | None = None
 

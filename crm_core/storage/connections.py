@@ -6,7 +6,7 @@ from dataclasses import replace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.ports import Row, Table, every_row
 from crm_core.storage import layout
-from crm_core.storage.state import json_data, json_values
+from crm_core.storage.state import inserted, json_data, json_values, replaced
 
 _PREFIX = "connection~"
 
@@ -28,11 +28,13 @@ class Connections:
             yield Connection.from_json(tenant, json_data(row), row.etag)
 
     def insert(self, connection: Connection) -> Connection:
-        return replace(connection, etag=self._table.insert(layout.CONFIG, _row(connection)))
+        return replace(connection, etag=inserted(self._table, layout.CONFIG, _row(connection)))
 
     def save(self, connection: Connection) -> Connection:
         """RowChanged if somebody else has saved it since it was read."""
-        return replace(connection, etag=self._table.replace(layout.CONFIG, _row(connection), connection.etag))
+        return replace(
+            connection, etag=replaced(self._table, layout.CONFIG, _row(connection), connection.etag)
+        )
 
     def delete(self, connection: Connection) -> None:
         self._table.delete(layout.CONFIG, connection.tenant.name, _PREFIX + connection.uid)

@@ -1,5 +1,6 @@
 """What happened: dead letters with their cause, and figures by the minute."""
 
+import json
 from collections.abc import Mapping
 
 from crm_core.model.connection import Tenant
@@ -8,7 +9,7 @@ from crm_core.ports import Clock, Ids, Row, Table
 from crm_core.storage import layout
 from crm_core.storage.state import json_values
 
-MAX_BODY_CHARACTERS = 16_000
+MAX_BODY_CHARACTERS = 24_000
 
 
 class DeadLetters:
@@ -28,11 +29,16 @@ class DeadLetters:
             "kind": kind,
             "cause": cause[:1000],
             "time": hub_time(now),
-            "body": body[:MAX_BODY_CHARACTERS],
+            "body": _cut(body),
             **where,
         }
         self._table.insert(layout.DEADLETTERS, Row(tenant.name, letter_id, json_values(data)))
         return letter_id
+
+
+def _cut(body: str) -> str:
+    """As much of a body as surely fits a property, whatever its characters become in JSON."""
+    return body if len(json.dumps(body)) <= MAX_BODY_CHARACTERS else body[: MAX_BODY_CHARACTERS // 6]
 
 
 class Stats:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from crm_core.model.connection import Tenant
 from crm_core.model.record import SCHEMA_VERSION
 from crm_core.model.state import ConnectionState, EntityState, Run
-from crm_core.ports import Row, Table, Value
+from crm_core.ports import Row, RowChanged, RowExists, Table, Value, every_row
 from crm_core.storage import layout
 
 
@@ -20,6 +21,31 @@ def json_values(data: Mapping[str, Any]) -> dict[str, Value]:
 def json_data(row: Row) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(str(row.values["json"]))
     return data
+
+
+def inserted(table: Table, name: str, row: Row) -> str:
+    """Inserts a row. The SDK may send a request again after a lost answer: a row that is there as we sent it is ours."""
+    try:
+        return table.insert(name, row)
+    except RowExists:
+        return _ours(table, name, row) or _again(RowExists())
+
+
+def replaced(table: Table, name: str, row: Row, etag: str) -> str:
+    """Replaces a row under its ETag; a row that is there as we sent it is ours, as with `inserted`."""
+    try:
+        return table.replace(name, row, etag)
+    except RowChanged:
+        return _ours(table, name, row) or _again(RowChanged())
+
+
+def _ours(table: Table, name: str, row: Row) -> str:
+    present = table.get(name, row.pk, row.rk)
+    return present.etag if present is not None and dict(present.values) == dict(row.values) else ""
+
+
+def _again(error: Exception) -> str:
+    raise error
 
 
 @dataclass(frozen=True)
@@ -38,10 +64,9 @@ class StateStore:
 
     def read(self, tenant: Tenant, connection: str) -> States | None:
         """One query; None where the connection is gone."""
-        page = self._table.query(layout.STATE, pk=layout.state_pk(tenant, connection))
         found = None
         entities = {}
-        for row in page.rows:
+        for row in every_row(self._table, layout.STATE, pk=layout.state_pk(tenant, connection)):
             if row.rk == layout.CONNECTION_RK:
                 found = ConnectionState.from_json(json_data(row), row.etag)
             else:
@@ -68,12 +93,13 @@ class StateStore:
     def begin(self, tenant: Tenant, connection: str, entities: Mapping[str, EntityState]) -> None:
         """First rows of a connection; those that exist stay."""
         pk = layout.state_pk(tenant, connection)
-        present = {row.rk for row in self._table.query(layout.STATE, pk=pk, select=["v"]).rows}
+        present = {row.rk for row in every_row(self._table, layout.STATE, pk=pk)}
         wanted = {layout.CONNECTION_RK: ConnectionState().to_json()}
         wanted |= {layout.entity_rk(name): state.to_json() for name, state in entities.items()}
         for rk, data in wanted.items():
             if rk not in present:
-                self._table.insert(layout.STATE, Row(pk, rk, json_values(data)))
+                with suppress(RowExists):  # somebody else has just begun it
+                    self._table.insert(layout.STATE, Row(pk, rk, json_values(data)))
 
     def save_connection(self, tenant: Tenant, connection: str, state: ConnectionState) -> ConnectionState:
         etag = self._replace(tenant, connection, layout.CONNECTION_RK, state.to_json(), state.etag)
@@ -87,13 +113,13 @@ class StateStore:
     def remove(self, tenant: Tenant, connection: str, entity: str = "") -> None:
         """The rows of a connection, or of one of its entities."""
         pk = layout.state_pk(tenant, connection)
-        for row in self._table.query(layout.STATE, pk=pk, select=["v"]).rows:
+        for row in list(every_row(self._table, layout.STATE, pk=pk)):
             if not entity or row.rk == layout.entity_rk(entity):
                 self._table.delete(layout.STATE, pk, row.rk)
 
     def _replace(self, tenant: Tenant, connection: str, rk: str, data: Mapping[str, Any], etag: str) -> str:
         row = Row(layout.state_pk(tenant, connection), rk, json_values(data))
-        return self._table.replace(layout.STATE, row, etag)
+        return replaced(self._table, layout.STATE, row, etag)
 
 
 def _states(pk: str, rows: list[Row]) -> Iterator[tuple[Tenant, str, States]]:
@@ -116,7 +142,7 @@ class RunStore:
         self._table = table
 
     def insert(self, tenant: Tenant, run: Run) -> Run:
-        etag = self._table.insert(layout.RUNS, Row(tenant.name, run.id, json_values(run.to_json())))
+        etag = inserted(self._table, layout.RUNS, Row(tenant.name, run.id, json_values(run.to_json())))
         return replace(run, etag=etag)
 
     def get(self, tenant: Tenant, run_id: str) -> Run | None:
@@ -125,9 +151,8 @@ class RunStore:
 
     def save(self, tenant: Tenant, run: Run) -> Run:
         """Raises RowChanged if another worker has saved it."""
-        etag = self._table.replace(
-            layout.RUNS, Row(tenant.name, run.id, json_values(run.to_json())), run.etag
-        )
+        row = Row(tenant.name, run.id, json_values(run.to_json()))
+        etag = replaced(self._table, layout.RUNS, row, run.etag)
         return replace(run, etag=etag)
 
     def page(self, tenant: Tenant, *, top: int, token: str | None) -> tuple[list[Run], str | None]:

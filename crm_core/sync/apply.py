@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from crm_core.connector import Change
+from crm_core.errors import HubError
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import Type, hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
+from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.records import CommitResult, HistoryEntry, RecordWrite, Redirect, Stored, Tomb
 from crm_core.sync import merge
@@ -72,7 +74,8 @@ class _Decided:
 @dataclass
 class Applier:
     """Applies batches for one run. `fresh`: the hub has no record of this connection, so rows are inserted unread.
-    `known`: how many it had when the run began.
+    `known`: how many it had when the run began. `careful`: one by one, so that a record which raises is set aside
+    and does not stop the others. `keep_lease`: called between steps; raises RowChanged if the lease is lost.
     """
 
     engine: Engine
@@ -82,6 +85,8 @@ class Applier:
     run: str
     fresh: bool = False
     known: int = 0
+    careful: bool = False
+    keep_lease: Callable[[], None] = lambda: None
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -93,12 +98,26 @@ class Applier:
 
     def apply(self, snapshots: Iterable[Snapshot]) -> None:
         """Every snapshot is merged, skipped, or kept as a dead letter; afterwards nothing of the batch is open."""
+        if not self.careful:
+            self._apply_together(snapshots)
+            return
+        for snapshot in snapshots:
+            self.keep_lease()
+            try:
+                self._apply_together([snapshot])
+            except (HubError, RowChanged):
+                raise
+            except Exception as error:  # noqa: BLE001  # a bug with one record must not stop the others
+                self.set_aside(snapshot.change, f"bug: {type(error).__name__}")
+
+    def _apply_together(self, snapshots: Iterable[Snapshot]) -> None:
         entries = self._newest(snapshots)
         if self.fresh:
             entries = self._insert_unread(entries)
         for _ in range(MAX_ROUNDS):
             if not entries:
                 return
+            self.keep_lease()
             entries = self._round(entries)
         raise RuntimeError(
             f"{len(entries)} records of {self.entity.name} move on faster than they can be written"
@@ -237,6 +256,9 @@ class Applier:
         rids = [entry.snapshot.change.rid for entry in entries]
         found = self.opened.connector.get_many(self.entity.name, rids)
         hi = hub_time(self.engine.clock.now())
+        for change in found.values():
+            if change.problem:
+                self.set_aside(change, change.problem)
         return [
             _Entry(
                 entry.id,
@@ -244,6 +266,7 @@ class Applier:
                 self._with_record_ids(Snapshot(found.get(rid) or Change(rid, None), lo, hi, point_read=True)),
             )
             for entry, rid in zip(entries, rids, strict=True)
+            if rid not in found or not found[rid].problem
         ]
 
     def _commit(self, writes: list[tuple[RecordWrite, _Entry, str]]) -> list[_Entry]:

@@ -12,7 +12,7 @@ from crm_core.retry import Retry, decide
 from crm_core.storage import layout
 from crm_core.storage.state import States
 from crm_core.sync.engine import Engine, Job, Opened
-from crm_core.sync.schedule import next_due
+from crm_core.sync.schedule import lapsed, next_due
 
 FAILURES_UNTIL_UNREACHABLE = 3
 PROMISED_ATTEMPTS = 3
@@ -104,15 +104,21 @@ def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -
 
 def release_lease(engine: Engine, job: Job) -> None:
     """Gives back the lease of a run that ended without its worker; the schedule goes on."""
+    set_back(engine, job)
+
+
+def set_back(engine: Engine, job: Job, code: str = "", message: str = "") -> None:
+    """Lets the schedule go on after a job that is over: next time as usual, with the problem if there is one."""
     opened = engine.open(job.tenant, job.connection)
     states = engine.states.read(job.tenant, job.connection)
     state = states.entities.get(job.entity) if states else None
-    if opened is None or state is None or state.lease_run != job.run:
+    now = engine.clock.now()
+    if opened is None or state is None or (state.lease_run not in ("", job.run) and not lapsed(state, now)):
         return
-    due = next_due(opened.connection.schedule, engine.clock.now())
+    changes = replace(state, lease_run="", lease_until="", due=next_due(opened.connection.schedule, now))
+    if code:
+        changes = replace(changes, problem=Problem(code, message, hub_time(now)))
     try:
-        engine.states.save_entity(
-            job.tenant, job.connection, job.entity, replace(state, lease_run="", lease_until="", due=due)
-        )
+        engine.states.save_entity(job.tenant, job.connection, job.entity, changes)
     except RowChanged:
         return  # its worker lives after all

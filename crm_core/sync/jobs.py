@@ -25,7 +25,7 @@ def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:
     try:
         job = Job.from_message(body)
         handler = HANDLERS[job.kind]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         engine.dead_letters.add(
             DEFAULT_TENANT, kind="message", cause=f"not a job: {type(error).__name__}", body=body, queue=lane
         )
@@ -40,7 +40,7 @@ def poisoned(engine: Engine, lane: str, body: str) -> None:
     """
     try:
         job = Job.from_message(body)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         engine.dead_letters.add(DEFAULT_TENANT, kind="message", cause="not a job", body=body, queue=lane)
         return
     run = engine.runs.get(job.tenant, job.run) if job.run else None
@@ -56,7 +56,10 @@ def poisoned(engine: Engine, lane: str, body: str) -> None:
         except RowChanged:
             _log.info("run %s moved on while its message was found to be poison", job.run)
             return
-        failures.release_lease(engine, job)
+    if job.connection and job.entity:
+        failures.set_back(
+            engine, job, "Bug", "The work failed at every delivery of its message; see the dead letters."
+        )
     engine.dead_letters.add(
         job.tenant,
         kind=job.kind,

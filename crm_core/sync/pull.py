@@ -56,7 +56,7 @@ def pull(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
         if run is not None and not run.ended:
             failures.end_run(engine, job.tenant, run, "NotFound", "The connection or its entity was deleted.")
         return
-    if run is not None and run.ended:
+    if run is not None and run.ended and states.entities[job.entity].lease_run != run.id:
         return
     with measured() as meter:
         _Pull(engine, job, lane, opened, states, run, meter, careful=deliveries >= CAREFUL_DELIVERY).work()
@@ -96,6 +96,9 @@ class _Pull:
 
     def work(self) -> None:
         now = self.engine.clock.now()
+        if self.run.ended:
+            self._finish_ended()
+            return
         if not self._may_begin(now):
             return
         if not self.run.started_at:
@@ -131,6 +134,16 @@ class _Pull:
         return promised or self.state.lease_run == self.run.id or is_due(self.state, now)
 
     # --- reading -------------------------------------------------------------------------------------------------
+
+    def _finish_ended(self) -> None:
+        """The worker died after its run's row said so and before the state row did."""
+        try:
+            if self.run.status == "succeeded" and self.run.done is not None:
+                self._close(self.run.done)
+            else:
+                failures.release_lease(self.engine, self.job)
+        except RowChanged:
+            return  # another worker has seen to it
 
     def _overtaken(self) -> None:
         """Another worker has the row: what we applied is applied, the cursor is theirs.
@@ -204,6 +217,8 @@ class _Pull:
             self.run.id,
             fresh=self.run.fresh_start,
             known=self.state.known,
+            careful=self.careful,
+            keep_lease=self._keep_lease,
         )
 
     def _read(self, fetched: Fetched, applier: Applier) -> Cursor | None:
@@ -236,16 +251,7 @@ class _Pull:
     def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
         if self.run.mode == "full":
             self.run = compare.remember(applier, self.run, batch)
-        if not self.careful:
-            applier.apply(batch)
-        else:
-            for snapshot in batch:
-                try:
-                    applier.apply([snapshot])
-                except HubError:
-                    raise
-                except Exception as error:  # noqa: BLE001  # a bug with one record must not stop the others
-                    applier.set_aside(snapshot.change, f"bug: {type(error).__name__}")
+        applier.apply(batch)
         self.run = replace(self.run, read=self.run.read + len(batch))
 
     def _time_is_up(self) -> bool:
@@ -260,6 +266,13 @@ class _Pull:
         self.state = self.engine.states.save_entity(
             self.job.tenant, self.job.connection, self.job.entity, replace(self.state, **changes)
         )
+
+    def _keep_lease(self) -> None:
+        """Renews the lease when a third of it is over, so that a long batch is not taken for a dead worker."""
+        now = self.engine.clock.now()
+        left = _seconds_until(self.state.lease_until, now)
+        if left < self.engine.tuning.lease_seconds * 2 / 3:
+            self._save_state(lease_until=self._lease_end())
 
     def _take_lease(self) -> None:
         self._save_state(lease_run=self.run.id, lease_until=self._lease_end())
@@ -308,24 +321,28 @@ class _Pull:
         self.engine.send(layout.BULK, replace(self.job, run=self.run.id, attempt=0))
 
     def _succeed(self, cursor: Cursor) -> None:
+        """The run's row first: a worker that dies in between leaves a lease, which the tick gives back."""
         now = self.engine.clock.now()
-        changed = self.stored_run
+        if self.stored_run:
+            counts = {name: self.run.counts.get(name, 0) for name in COUNTS}
+            self.run = replace(
+                self.run, status="succeeded", ended_at=hub_time(now), done=cursor, cursor=None, counts=counts
+            )
+            self._save_run(self._counted())
+        self._close(cursor)
+
+    def _close(self, cursor: Cursor) -> None:
+        now = self.engine.clock.now()
         self._save_state(
             cursor=cursor,
             lease_run="",
             lease_until="",
             due=next_due(self.opened.connection.schedule, now),
             last_success=hub_time(now),
-            last_run=self.run.id if changed else self.state.last_run,
+            last_run=self.run.id if self.stored_run else self.state.last_run,
             waits=False,
             problem=None,
         )
-        if self.stored_run:
-            counts = {name: self.run.counts.get(name, 0) for name in COUNTS}
-            self.run = replace(
-                self.run, status="succeeded", ended_at=hub_time(now), cursor=None, counts=counts
-            )
-            self._save_run(self._counted())
         failures.recovered(self.engine, self.job, self.states.connection)
 
 
