@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from crm_core.storage.state import StateStore
 from crm_core.sync.schedule import check_schedule
 
 MAX_SETTING = 2000
+ABANDONED_MINUTES = 5
 MAX_SECRET = 16_000
 """Long enough for a certificate with its chain."""
 
@@ -85,9 +87,10 @@ class ConnectionAdmin:
             now,
             now,
             confirmed_origin=wanted.confirmed_origin or "",
+            secret_names=tuple(sorted(wanted.secrets)),
         )
         self._check(kind, connection, wanted.secrets)
-        if not self._keys.claim_slug(tenant, slug, uid):
+        if not self._claim(tenant, slug, uid):
             raise Conflict(f"There is a connection '{slug}' already; take another slug.")
         try:
             version = self._secrets.put(tenant.name, uid, wanted.secrets)
@@ -96,6 +99,17 @@ class ConnectionAdmin:
             self._keys.release_slug(tenant, slug)
             raise
         return self._save_new(connection, version)
+
+    def _claim(self, tenant: Tenant, slug: str, uid: str) -> bool:
+        """A claim whose maker died before the connection's row was there is free again after some minutes."""
+        now = self._clock.now()
+        if self._keys.claim_slug(tenant, slug, uid, hub_time(now)):
+            return True
+        holder = self._keys.uid_of(tenant, slug)
+        if holder is None or self._connections.get(tenant, holder) is not None:
+            return False
+        stale = hub_time(now - timedelta(minutes=ABANDONED_MINUTES))
+        return self._keys.take_slug(tenant, slug, uid, hub_time(now), stale)
 
     def _save_new(self, connection: Connection, version: str) -> Connection:
         """After its secrets. The connection's row comes last: what is saved before it is unreachable until then."""
@@ -129,16 +143,17 @@ class ConnectionAdmin:
             present = {}  # what can't be read is replaced as a whole
         bundle = {name: value for name, value in {**present, **wanted.secrets}.items() if value}
         self._check(kind, changed, bundle)
+        saved = self._save(changed)  # first: who loses the ETag to somebody else changes nothing
         if bundle != present:
             version = self._secrets.put(connection.tenant.name, connection.uid, bundle)
-            changed = replace(changed, secrets_version=version)
+            saved = self._save(replace(saved, secrets_version=version, secret_names=tuple(sorted(bundle))))
         for gone in connection.entities.keys() - changed.entities.keys():
             self._states.remove(connection.tenant, connection.uid, gone)
-        self._begin_states(changed)
-        saved = self._save(changed)
+        self._begin_states(saved)
         if wanted.schedule is not None:
             self._reschedule(saved)
-        self.mend(saved)
+        if bundle != present or saved.settings != connection.settings or wanted.secrets:
+            self.mend(saved)
         return saved
 
     def pause(self, connection: Connection, *, paused: bool) -> Connection:
@@ -184,12 +199,12 @@ class ConnectionAdmin:
 
     def delete(self, connection: Connection) -> None:
         """The connection, its secrets and its state; its records stay, their links as they were."""
-        # First what another service may refuse: what is left can then be deleted again.
+        # The connection's own row last: whatever stops this in between, it can be deleted again.
         self._secrets.delete(connection.tenant.name, connection.uid)
-        self._connections.delete(connection)
         self._tools.tokens.drop(connection.tenant.name, connection.uid)
         self._states.remove(connection.tenant, connection.uid)
         self._keys.release_slug(connection.tenant, connection.slug)
+        self._connections.delete(connection)
 
     def ensure_default(self, default: DefaultConnection) -> None:
         """The connection `dynamics365` as the settings describe it; made, or brought up to date."""
@@ -199,21 +214,26 @@ class ConnectionAdmin:
         wanted = Wanted(default.settings, {"client_secret": default.client_secret}, schedule=schedule)
         present = self._connections.get(tenant, uid)
         if present is None:
-            if not self._keys.claim_slug(tenant, slug, uid):
+            if not self._claim(tenant, slug, uid):
                 return  # a person has made a connection of that name: theirs stays
             kind = self._connector_class(slug)
             now = hub_time(self._clock.now())
-            made = Connection(tenant, uid, slug, slug, wanted.settings, _all_pulled(kind), schedule, now, now)
+            made = Connection(
+                tenant, uid, slug, slug, wanted.settings, _all_pulled(kind), schedule, now, now,
+                secret_names=tuple(wanted.secrets),
+            )  # fmt: skip
             self._check(kind, made, wanted.secrets)
             self._save_new(made, self._secrets.put(tenant.name, uid, wanted.secrets))
             return
         held = self._secrets.get(tenant.name, uid) or {}
+        # What a person added beside the settings' own names stays as it is.
+        owned = {name: present.settings.get(name) for name in wanted.settings}
         if (
-            present.settings != wanted.settings
-            or dict(held) != wanted.secrets
+            owned != wanted.settings
+            or held.get("client_secret") != default.client_secret
             or present.schedule != schedule
         ):
-            self.update(present, wanted)
+            self.update(present, replace(wanted, schedule=None if present.schedule == schedule else schedule))
 
     def _check(self, kind: type[Connector], connection: Connection, secrets: Mapping[str, str]) -> None:
         """Everything against the connector's declaration, an error per field; then the connector opens it."""

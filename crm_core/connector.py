@@ -75,7 +75,7 @@ class Answer:
         """
         try:
             return json.loads(self.body, parse_float=Decimal)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, ArithmeticError):
             kind = self.headers.get("content-type", "no content type")[:80]
             raise BadAnswer(
                 f"The answer is not JSON: {len(self.body)} bytes, {kind}.", vendor_status=self.status
@@ -188,10 +188,14 @@ class QueryPage:
 
 @dataclass(frozen=True)
 class Write:
-    """Canonical fields to write, and native properties without a canonical name."""
+    """Canonical fields to write, and native properties without a canonical name.
+
+    `key`: a UUID that a create bears if the system lets us choose, so that the same create is made once.
+    """
 
     fields: Mapping[str, Any]
     native: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
 
 class Connector(ABC):

@@ -151,6 +151,8 @@ class VendorError(HubError):
 
     status = 502
     recovery = Recovery.PARK
+    outcome_unknown = False
+    """A write may have been carried out all the same."""
 
     def __init__(
         self,

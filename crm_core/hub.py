@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import pkgutil
 import re
 import threading
@@ -13,11 +14,11 @@ from typing import Any
 from crm_core import connectors
 from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
-from crm_core.errors import BadRequest, Conflict, Misconfigured, NotFound, StoreUnavailable
+from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFound, StoreUnavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
-from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, Table
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import Settings
@@ -36,15 +37,17 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import jobs, schedule
+from crm_core.sync import failures, jobs, schedule
 from crm_core.sync.engine import Engine, Job, Opened, Tuning
 from crm_core.system import SystemClock, SystemIds, ThreadPool
+
+_log = logging.getLogger("crm_core.hub")
 
 CACHE_SECONDS = 60.0
 """How long a process uses its copy of a connection without reading it again."""
 TOKEN_HOURS = 24
 FLUSH_SECONDS = 15.0
-RECENT_RUNS, RECENT_HOURS = 100, 24
+RECENT_RUNS, RECENT_HOURS = 200, 1
 """Where a second run of the same mode looks for the first."""
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """Of slugs and uids alike; nothing else names a connection."""
@@ -105,7 +108,7 @@ class Hub:
         self.states = StateStore(self.table)
         self.runs = RunStore(self.table)
         self.records = Records(self.table, self.pool)
-        self.stats = Stats(self.table, self.clock, settings.instance)
+        self.stats = Stats(self.table, self.clock, f"{settings.instance[:40]}-{self.ids.uuid()[:8]}")
         guard = Guard(settings.allow_loopback, settings.allow_private_hosts)
         self.tools = Tools(
             Http(guard, self.clock, ca_bundle=settings.ca_bundle),
@@ -142,6 +145,7 @@ class Hub:
         self._opened: dict[tuple[Tenant, str], tuple[Opened, float]] = {}
         self._used: dict[str, Mapping[str, str]] = {}
         self._lock = threading.Lock()
+        self._preparing = threading.Lock()
         self._prepared = False
         self._unsaved = Meter()
         self._flush_at = 0.0
@@ -150,11 +154,17 @@ class Hub:
 
     def prepare(self) -> None:
         """Once per process: the default connection that the settings describe exists as they say."""
-        if self._prepared:
-            return
-        if self.settings.dynamics is not None:
-            self.admin.ensure_default(self.settings.dynamics)
-        self._prepared = True
+        with self._preparing:
+            if self._prepared:
+                return
+            if self.settings.dynamics is not None:
+                try:
+                    self.admin.ensure_default(self.settings.dynamics)
+                except BadRequest as error:
+                    raise Misconfigured(
+                        f"The default connection: {error.message}", errors=error.errors
+                    ) from None
+            self._prepared = True
 
     def open(self, tenant: Tenant, uid: str) -> Opened | None:
         """A connection and its connector; None if it is gone. The copy is at most 60 s old.
@@ -200,18 +210,23 @@ class Hub:
         """After a change here: the next use reads it again."""
         self._opened.pop((connection.tenant, connection.uid), None)
 
+    def find(self, tenant: Tenant, name: str) -> Connection:
+        """The connection of a slug or uid as it is stored; raises NotFound."""
+        uid = self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
+        found = self.connections.get(tenant, uid) if uid else None
+        if found is None:
+            raise _no_connection(name)
+        return found
+
     def connect(self, tenant: Tenant, name: str) -> Opened:
         """By slug or uid, or "" for the only (or default) connection; raises NotFound or BadRequest."""
-        uid = (
-            self._default(tenant)
-            if not name
-            else self.admin.uid_of(tenant, name)
-            if _NAME.fullmatch(name)
-            else ""
-        )
+        if not name:
+            uid = self._default(tenant)
+        else:
+            uid = self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
         opened = self.open(tenant, uid) if uid else None
         if opened is None:
-            raise NotFound(f"There is no connection '{name}'; GET /api/integrations lists them.")
+            raise _no_connection(name)
         return opened
 
     def _default(self, tenant: Tenant) -> str:
@@ -250,16 +265,20 @@ class Hub:
             )
         self._refuse_second(tenant, connection, wanted, mode)
         runs = [self._new_run(connection, entity, mode, origin) for entity in wanted]
-        for run in runs:
-            self.runs.insert(tenant, run)
+        runs = [self.runs.insert(tenant, run) for run in runs]
         followed = runs[0]
         if len(runs) > 1:
             followed = replace(
                 self._new_run(connection, "", mode, origin), children=tuple(run.id for run in runs)
             )
             self.runs.insert(tenant, followed)
-        for run in runs:
-            self.engine.send(layout.FRESH, Job("pull", tenant, connection.uid, run.entity, run.id))
+        for index, run in enumerate(runs):
+            try:
+                self.engine.send(layout.FRESH, Job("pull", tenant, connection.uid, run.entity, run.id))
+            except HubError as error:
+                for unsent in runs[index:]:  # nobody would ever work on them
+                    failures.end_run(self.engine, tenant, unsent, error.code, error.message)
+                raise
         return followed
 
     def _refuse_second(
@@ -282,7 +301,10 @@ class Hub:
         return Run(run_id, connection.uid, entity, mode, origin=origin, created_at=hub_time(now))
 
     def tick(self) -> int:
-        self.prepare()
+        try:
+            self.prepare()
+        except Misconfigured as error:
+            _log.error("%s", error.message)  # the other connections go on
         return schedule.tick(self.engine)
 
     def handle(self, lane: str, body: str, deliveries: int) -> None:
@@ -294,7 +316,10 @@ class Hub:
     # --- figures -------------------------------------------------------------------------------------------------
 
     def add_figures(self, meter: Meter, *, flush: bool = False) -> None:
-        """Adds what an invocation counted; written to the rollups every 15 s, so that figures cost few calls."""
+        """Adds what an invocation counted; written to the rollups every 15 s, so that figures cost few calls.
+
+        Never raises: a figure that can't be written must not turn finished work into a failure.
+        """
         for (name, connection), amount in meter.counts().items():
             self._unsaved.add(name, connection, amount)
         with self._lock:
@@ -303,11 +328,14 @@ class Hub:
                 return
             self._flush_at = now + FLUSH_SECONDS
             unsaved, self._unsaved = self._unsaved, Meter()
-            by_connection: dict[str, dict[str, int]] = {}
-            for (name, connection), amount in unsaved.counts().items():
-                by_connection.setdefault(connection, {})[name] = amount
-            for connection, amounts in by_connection.items():
+        by_connection: dict[str, dict[str, int]] = {}
+        for (name, connection), amount in unsaved.counts().items():
+            by_connection.setdefault(connection, {})[name] = amount
+        for connection, amounts in by_connection.items():
+            try:
                 self.stats.add(DEFAULT_TENANT, connection, amounts)
+            except (StoreError, HubError) as error:
+                _log.warning("figures of a minute could not be written: %s", type(error).__name__)
 
     # --- tokens that callers hand back ---------------------------------------------------------------------------
 
@@ -334,6 +362,10 @@ class Hub:
             close: Callable[[], None] | None = getattr(part, "close", None)
             if close is not None:
                 close()
+
+
+def _no_connection(name: str) -> NotFound:
+    return NotFound(f"There is no connection '{name}'; GET /api/integrations lists them.")
 
 
 def _storage_account(settings: Settings) -> StorageAccount:

@@ -50,9 +50,9 @@ class StorageSettings:
     """A connection string, or the addresses of the services for a managed identity (`client_id`: a user-assigned one)."""
 
     connection_string: str = field(default="", repr=False)
-    table_uri: str = ""
-    queue_uri: str = ""
-    blob_uri: str = ""
+    table_uri: str = field(default="", repr=False)
+    queue_uri: str = field(default="", repr=False)
+    blob_uri: str = field(default="", repr=False)
     client_id: str = ""
 
 

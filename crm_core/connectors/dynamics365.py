@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -292,6 +293,8 @@ class Dynamics365(Connector):
 
     def check(self) -> Mapping[str, Any]:
         answer = self._json("GET", "WhoAmI")
+        if not answer.get("UserId"):
+            raise BadAnswer("The answer to WhoAmI names no user.", system=self.name)
         return {"user_id": answer.get("UserId", ""), "organization_id": answer.get("OrganizationId", "")}
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
@@ -312,7 +315,7 @@ class Dynamics365(Connector):
             self._described[entity] = {
                 field.name: field
                 for row in rows
-                if row.get("IsValidForRead", True)
+                if row.get("LogicalName") and row.get("IsValidForRead", True)
                 for field in [_native_field(row)]
             }
         return self._described[entity]
@@ -373,11 +376,14 @@ class Dynamics365(Connector):
     def create(self, entity: str, write: Write) -> Change:
         """With an id of ours and If-None-Match: a create whose answer was lost can be repeated, and is made once."""
         emap = self.entity_map(entity)
-        rid = self._tools.ids.uuid()
+        rid = write.key or self._tools.ids.uuid()
         try:
             return self._write(emap, rid, write, {"If-None-Match": "*"}, repeatable=True)
-        except VersionMismatch:
-            return self.get(entity, rid)  # an earlier try was carried out
+        except VersionMismatch as refused:
+            try:
+                return self.get(entity, rid)  # an earlier try was carried out
+            except RecordGone:
+                raise refused from None  # it is another row's key that exists
 
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
         """If-Match always: without it the PATCH of a missing record would create one."""
@@ -481,9 +487,13 @@ class Dynamics365(Connector):
                 start = instant_text(parse_instant(since) - OVERLAP)
                 options.append(("$filter", f"{emap.modified} ge {start}"))
         headers = _prefer(emap, f"odata.maxpagesize={min(size, MAX_PAGE)}")
-        body = self._json("GET", emap.remote, query=options, headers=headers)
+        answer = self._call("GET", emap.remote, query=options, headers=headers)
+        body = self._object(answer, "GET")
         read = [self._change(emap, row) for row in _rows(body)]
-        newest = max([str(cursor.get("newest") or since), *(change.modified for change in read)])
+        now = _server_time(answer) or instant_text(self._tools.clock.now().replace(microsecond=0))
+        # A row with a time in the future must not carry the cursor over all that comes until then.
+        times = (change.modified for change in read if change.modified <= now)
+        newest = max([str(cursor.get("newest") or since), *times])
         fresh = [change for change in read if seen.get(change.rid, ("",))[0] != change.version]
         seen |= {change.rid: (change.version, change.modified) for change in read}
         following = self._following(body.get("@odata.nextLink"), emap)
@@ -491,6 +501,10 @@ class Dynamics365(Connector):
         if following:
             paging = {"next": following, "since": since, "newest": newest, "seen": kept}
             return Page(fresh, paging, more=True)
+        if not fresh and "next" not in cursor and newest:
+            # Quiet: go on from the server's own time, or a burst would be read again until somebody edits something.
+            newest = max(newest, _server_time(answer))
+            kept = _recent(seen, newest)
         return Page(fresh, {"since": newest, "seen": kept}, more=False)
 
     # --- the wire ------------------------------------------------------------------------------------------------
@@ -503,20 +517,30 @@ class Dynamics365(Connector):
 
     def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         """The object that an answer holds; raises BadAnswer for anything else."""
+        return self._object(self._call(method, path, **more), method)
+
+    def _object(self, answer: Answer, method: str) -> dict[str, Any]:
         try:
-            body = self._call(method, path, **more).json()
+            body = answer.json()
         except BadAnswer as error:
-            error.system = self.name
-            raise
-        if not isinstance(body, dict):
-            raise BadAnswer(f"The answer is no object but a {type(body).__name__}.", system=self.name)
-        return body
+            problem = error
+        else:
+            if isinstance(body, dict):
+                return body
+            problem = BadAnswer("The answer is no JSON object.")
+        problem.system = self.name
+        problem.vendor_status = answer.status
+        problem.outcome_unknown = method != "GET"  # the status says done, and the record can't be read
+        raise problem
 
     def _following(self, link: Any, emap: EntityMap) -> str:
         """The query of a link to more of the same collection, "" without one. Its host and path are not followed."""
         if not link:
             return ""
-        parts = urlsplit(str(link))
+        try:
+            parts = urlsplit(str(link))
+        except ValueError:
+            raise BadAnswer("The link to the next page is no address.", system=self.name) from None
         if parts.path.rstrip("/").rpartition("/")[2].lower() != emap.remote:
             raise BadAnswer(f"The link to the next page leads to {parts.path!r}.", system=self.name)
         # Sent again as it came, but as valid URL text: some servers leave spaces and quotes in it.
@@ -533,7 +557,7 @@ class Dynamics365(Connector):
         try:
             fields = emap.inward(row)
             problem = ""
-        except ValueError as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             fields, problem = {}, f"The remote's value can't be read: {error}."
         return Change(
             rid,
@@ -655,6 +679,14 @@ def _rows(body: Any) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
+def _server_time(answer: Answer) -> str:
+    """The server's clock by its answer, to the second; "" if it does not tell."""
+    try:
+        return instant_text(parsedate_to_datetime(answer.headers.get("date", "")))
+    except (ValueError, TypeError):
+        return ""
+
+
 def _recent(seen: Mapping[str, Sequence[str]], newest: str) -> dict[str, list[str]]:
     """What the next read of the overlap will meet again, newest first, not more than the cursor should hold."""
     if not newest:
@@ -670,5 +702,5 @@ def normal_version(text: str) -> str:
     """`v9.2` for 9.2 and v9.2 alike; raises BadRequest for what is no version."""
     match = re.fullmatch(r"v?(\d{1,2})\.(\d{1,2})", text.strip().lower())
     if not match:
-        raise BadRequest.field("api_version", "api_version: expected a version such as v9.2.")
+        raise BadRequest("Expected a version such as v9.2.")
     return f"v{match[1]}.{match[2]}"

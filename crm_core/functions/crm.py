@@ -1,10 +1,11 @@
 """Live CRUD: through a connection to the remote system, without the store."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from crm_core.connector import Change, Connector, Order, Query, Write
-from crm_core.errors import BadRequest, NotFound, Stale, VersionMismatch
+from crm_core.errors import BadAnswer, BadRequest, NotFound, Stale, VersionMismatch
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
 from crm_core.hub import Hub
@@ -39,6 +40,8 @@ def _item(
     opened: Opened, entity: Entity, change: Change, *, raw: bool, select: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A flat item: the canonical fields, empty ones as null; properties without a canonical name if they were asked for."""
+    if change.problem:
+        raise BadAnswer(change.problem, system=opened.connector.name)
     emap = opened.connector.entity_map(entity.name)
     fields = change.fields or {}
     item: dict[str, Any] = {
@@ -133,7 +136,8 @@ def _bound_to(call: Call, opened: Opened, parameters: Mapping[str, str]) -> tupl
 def create(call: Call) -> Reply:
     """Makes a record in the remote system; the answer is what it holds now."""
     _, opened, connector, entity = _open(call)
-    change = connector.create(entity.name, _write(connector, entity, call.body, create=True))
+    write = replace(_write(connector, entity, call.body, create=True), key=call.key)
+    change = connector.create(entity.name, write)
     item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
     location = link("", f"{call.incoming.path}/{change.rid}", {"connection": opened.connection.slug})
     return Reply(201, item, {"ETag": change.etag, "Location": location})

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from http import HTTPStatus
@@ -51,7 +51,7 @@ from crm_core.functions.web import (
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.fields import hub_time
-from crm_core.ports import measured
+from crm_core.ports import derived_id, measured, wire_size
 from crm_core.settings import load
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def respond(req: func.HttpRequest) -> func.HttpResponse:
                 reply = _answer(hub, req, trace)
             finally:
                 hub.add_figures(meter)
+        return _response(reply, trace)
     except HubError as error:
         reply = problem(error, trace)
     except Exception:  # noqa: BLE001  # the last place that can still give the caller an answer
@@ -185,7 +186,8 @@ def _answer(hub: Hub, req: func.HttpRequest, trace: str) -> Reply:
     )
     found, parts = match(incoming.method, incoming.path)
     principal = authenticate(hub, incoming, found.role)
-    hub.prepare()
+    if found.role is not None:
+        hub.prepare()
     parameters = take_parameters(parse_query(raw_query), found.parameters)
     body = _body(found, incoming)
     call = Call(hub, principal, incoming, parts, parameters, body)
@@ -298,7 +300,7 @@ def validated(model: "type[BaseModel]", data: Mapping[str, Any]) -> "BaseModel":
 
 REPEAT_HOURS = 24
 MAX_KEY_LENGTH = 200
-MAX_KEPT_ANSWER = 30_000
+MAX_KEPT_BYTES = 60_000
 
 
 def _once(call: Call, found: Route) -> Reply:
@@ -316,13 +318,13 @@ def _once(call: Call, found: Route) -> Reply:
     key = hashlib.sha256(f"{call.principal.id}\n{found.path}\n{given}".encode()).hexdigest()
     body = hashlib.sha256(path.encode("utf-8", "surrogatepass") + b"\n" + call.incoming.body).hexdigest()
     now = hub.clock.now()
-    claim = {"time": hub_time(now), "body": body}
+    claim = {"time": hub_time(now), "body": body, "nonce": os.urandom(8).hex()}
     expired_before = hub_time(now - timedelta(hours=REPEAT_HOURS))
     present = hub.keys.claim_repeat(call.tenant, key, claim, expired_before)
     if present is not None:
         return _repeated(present, body)
     try:
-        reply = found.handler(call)
+        reply = found.handler(replace(call, key=derived_id(call.tenant.name, key)))
     except HubError as error:
         reply = problem(error, call.incoming.trace)
         if reply.status >= 500 and not getattr(error, "outcome_unknown", False):
@@ -330,12 +332,11 @@ def _once(call: Call, found: Route) -> Reply:
             return reply
     # A bug leaves the claim as it is: whether the request was carried out is unknown, so it is not repeated.
     text = reply.data().decode()
-    answer = {"status": reply.status, "text": text, "headers": dict(reply.headers)}
-    if len(text) > MAX_KEPT_ANSWER:
-        answer["text"] = ""
-    hub.keys.save_repeat(
-        call.tenant, key, {**claim, "answer": json.dumps(answer), "type": reply.content_type}
-    )
+    kept = {"status": reply.status, "text": text, "headers": dict(reply.headers)}
+    if wire_size(json.dumps(json.dumps(kept, ensure_ascii=False), ensure_ascii=False)) > MAX_KEPT_BYTES:
+        kept["text"] = ""  # a repeat then gets status and headers, such as Location and ETag
+    answer = {**claim, "answer": json.dumps(kept, ensure_ascii=False), "type": reply.content_type}
+    hub.keys.save_repeat(call.tenant, key, answer)
     return reply
 
 

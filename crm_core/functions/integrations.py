@@ -55,7 +55,7 @@ def _item(connection: Connection, states: States | None) -> dict[str, Any]:
         "problem": vars(state.problem) if state.problem else None,
         "not_before": state.not_before or None,
         "settings": dict(connection.settings),
-        "secrets": sorted(_secret_names(connection)),
+        "secrets": list(connection.secret_names),
         "entities": dict(connection.entities),
         "schedule": connection.schedule.to_json(),
         "confirmed_origin": connection.confirmed_origin or None,
@@ -63,10 +63,6 @@ def _item(connection: Connection, states: States | None) -> dict[str, Any]:
         "updated_at": connection.updated_at,
         "sync": [_state(name, each) for name, each in (states.entities if states else {}).items()],
     }
-
-
-def _secret_names(connection: Connection) -> list[str]:
-    return [each.name for each in connector_class(connection.connector).settings if each.secret]
 
 
 def _reply(call: Call, connection: Connection, status: int = 200) -> Reply:
@@ -77,10 +73,9 @@ def _reply(call: Call, connection: Connection, status: int = 200) -> Reply:
 
 
 def _find(call: Call) -> Connection:
+    """As it is stored, never a copy, and without opening it: one whose secrets can't be read can still be mended."""
     hub: Hub = call.hub
-    found = hub.connect(call.tenant, call.parts["connection"]).connection
-    hub.forget(found)  # what people see and change is never a copy
-    return hub.connect(call.tenant, found.uid).connection
+    return hub.find(call.tenant, call.parts["connection"])
 
 
 @route("GET", "/api/connectors", role=Role.READER)
@@ -205,6 +200,7 @@ def test(call: Call) -> Reply:
     """Proves by one call that the credentials work; a connection that needed attention works again."""
     hub: Hub = call.hub
     found = _find(call)
+    hub.forget(found)
     who = hub.connect(call.tenant, found.uid).connector.check()
     hub.admin.mend(found)
     return Reply(200, {"status": "ok", "connection": found.slug, **who})

@@ -98,6 +98,8 @@ def json_object(body: bytes) -> dict[str, Any]:
         data = json.loads(body, parse_float=Decimal, parse_constant=_no_constant)
     except RecursionError:
         raise BadRequest.field("body", "body: is nested too deep.") from None
+    except ArithmeticError:
+        raise BadRequest.field("body", "body: has a number that is too large.") from None
     except (ValueError, UnicodeDecodeError) as error:
         where = (
             f" at line {error.lineno}, column {error.colno}"
@@ -179,7 +181,10 @@ Handler = Callable[["Call"], Reply]
 
 @dataclass(frozen=True)
 class Call:
-    """What a handler gets: the hub, who calls, the path's parts, parameters and the body that the route declares."""
+    """What a handler gets: the hub, who calls, the path's parts, parameters and the body that the route declares.
+
+    `key`: a UUID of the request's Idempotency-Key, "" without one.
+    """
 
     hub: Any
     principal: Principal
@@ -187,6 +192,7 @@ class Call:
     parts: Mapping[str, str]
     parameters: Mapping[str, str]
     body: Any = None
+    key: str = ""
 
     @property
     def tenant(self) -> Tenant:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from crm_core.errors import BadRequest
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A connection's uid looks like this, so a slug must not."""
 
 Direction = Literal["pull"]
 """Records come from the remote system into the hub."""
@@ -15,7 +17,7 @@ Direction = Literal["pull"]
 
 def check_name(value: str, parameter: str) -> str:
     """The value, if it can name a tenant or a connection; raises BadRequest that names `parameter`."""
-    if not _NAME.fullmatch(value):
+    if not _NAME.fullmatch(value) or _UUID.fullmatch(value):
         raise BadRequest.field(
             parameter,
             f"{parameter}: expected a lower-case letter, then at most 39 letters, digits, '-' or '_'.",
@@ -55,7 +57,7 @@ class Schedule:
 class Connection:
     """One account at one remote system. `slug` is for people; `uid` never changes and names it everywhere else.
 
-    `entities`: canonical name -> direction. `secrets_version`: of the bundle it was saved with.
+    `more`: what newer code wrote, kept as it is. `entities`: canonical name -> direction. `secrets_version`: of the bundle it was saved with.
     """
 
     tenant: Tenant
@@ -70,11 +72,14 @@ class Connection:
     secrets_version: str = ""
     confirmed_origin: str = ""
     paused: bool = False
+    secret_names: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
     etag: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored, the tenant and the ETag aside. Secrets are elsewhere."""
         return {
+            **self.more,
             "uid": self.uid,
             "slug": self.slug,
             "connector": self.connector,
@@ -86,9 +91,14 @@ class Connection:
             "secrets_version": self.secrets_version,
             "confirmed_origin": self.confirmed_origin,
             "paused": self.paused,
+            "secret_names": list(self.secret_names),
         }
 
     @classmethod
     def from_json(cls, tenant: Tenant, data: Mapping[str, Any], etag: str) -> "Connection":
-        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        return cls(**{**known, "tenant": tenant, "schedule": Schedule(**data["schedule"]), "etag": etag})
+        own = set(cls.__dataclass_fields__) - {"tenant", "etag", "more"}
+        known = {name: value for name, value in data.items() if name in own}
+        known["schedule"] = Schedule(**data["schedule"])
+        known["secret_names"] = tuple(data.get("secret_names", ()))
+        more = {name: value for name, value in data.items() if name not in own}
+        return cls(**{**known, "tenant": tenant, "more": more, "etag": etag})

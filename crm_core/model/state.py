@@ -62,7 +62,7 @@ class EntityState(_Stored):
     `cursor`: where the next incremental run begins; None before the first load is done. `lease_run`, `lease_until`:
     the run that works now. `due`: when the next pull begins, "" for never. `known`: about how many records have
     a live link; exact after a full run.
-    `problem` with `waits`: this entity waits for a person.
+    `begun`: a run has taken the lease once. `problem` with `waits`: this entity waits for a person.
     """
 
     cursor: Mapping[str, Any] | None = None
@@ -72,6 +72,7 @@ class EntityState(_Stored):
     known: int = 0
     last_success: str = ""
     last_run: str = ""
+    begun: bool = False
     waits: bool = False
     problem: Problem | None = None
 

@@ -3,7 +3,7 @@
 import json as jsonlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ class _Call:
     repeatable: bool
     expect: Collection[int]
     deadline: float
-    seen: list[str]
+    seen: list[str] = field(repr=False)
     """Values of credential headers so far: they never reach a message."""
 
 
@@ -163,15 +163,22 @@ class Rest:
     def _repeat(self, call: _Call) -> Answer:
         clock = self._tools.clock
         failures = rate_limits = 0
+        unknown = False
         while True:
             error: HubError
             try:
                 answer = self._attempt(call, failures + rate_limits + 1)
                 if 200 <= answer.status < 300 or answer.status in call.expect:
                     return answer
+                if unknown and call.method == "DELETE" and answer.status in (404, 410):
+                    return answer  # the try whose answer was lost has deleted it
                 error = self._explained(call, answer)
             except VendorError as failed:
                 error = self._filled(call, failed)
+            # One try with an unknown outcome leaves it unknown, whatever the later ones say.
+            unknown = unknown or (isinstance(error, VendorError) and error.outcome_unknown)
+            if unknown and isinstance(error, VendorError):
+                error.outcome_unknown = True
             delay: float | None = None
             if isinstance(error, RateLimited):
                 rate_limits += 1

@@ -10,12 +10,25 @@ class Keys:
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def claim_slug(self, tenant: Tenant, slug: str, uid: str) -> bool:
-        """False if the slug names another connection."""
+    def claim_slug(self, tenant: Tenant, slug: str, uid: str, time: str) -> bool:
+        """False if the slug names another connection, or one that is being made."""
+        row = Row(f"{tenant.name}~slug", slug, json_values({"uid": uid, "time": time}))
         try:
-            self._table.insert(layout.KEYS, Row(f"{tenant.name}~slug", slug, json_values({"uid": uid})))
+            self._table.insert(layout.KEYS, row)
         except RowExists:
             return self.uid_of(tenant, slug) == uid
+        return True
+
+    def take_slug(self, tenant: Tenant, slug: str, uid: str, time: str, claimed_before: str) -> bool:
+        """Takes over a claim that is older than `claimed_before`, whose connection was never made."""
+        present = self._table.get(layout.KEYS, f"{tenant.name}~slug", slug)
+        if present is None or str(json_data(present).get("time", "")) >= claimed_before:
+            return False
+        row = Row(present.pk, present.rk, json_values({"uid": uid, "time": time}))
+        try:
+            self._table.replace(layout.KEYS, row, present.etag)
+        except RowChanged:
+            return False
         return True
 
     def uid_of(self, tenant: Tenant, slug: str) -> str | None:

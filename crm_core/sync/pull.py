@@ -104,7 +104,11 @@ class _Pull:
         if not self.run.started_at:
             fresh = self.state.cursor is None and self.state.known == 0
             self.run = replace(self.run, status="running", started_at=hub_time(now), fresh_start=fresh)
+        if self.run.mode == "incremental" and self.state.cursor is None and self.state.begun:
+            # A first load left records and no cursor; what was deleted since then only a comparison shows.
+            self.run = replace(self.run, mode="full")
         try:
+            self._end_lapsed()
             fetched = None if self._comparing() else self._first_page()
             if fetched is not None and self._is_idle(fetched.page):
                 self._succeed(fetched.page.cursor)
@@ -132,6 +136,16 @@ class _Pull:
             return False
         # A message of the schedule that comes twice finds the row not due any more.
         return promised or self.state.lease_run == self.run.id or is_due(self.state, now)
+
+    def _end_lapsed(self) -> None:
+        """A run of the schedule whose lapsed lease another run takes over: nobody comes back for its row."""
+        if self.state.lease_run in ("", self.run.id):
+            return
+        left = self.engine.runs.get(self.job.tenant, self.state.lease_run)
+        if left is not None and not left.ended and left.origin == "schedule":
+            failures.end_run(
+                self.engine, self.job.tenant, left, "Overtaken", "Its worker died; another run went on."
+            )
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -275,7 +289,7 @@ class _Pull:
             self._save_state(lease_until=self._lease_end())
 
     def _take_lease(self) -> None:
-        self._save_state(lease_run=self.run.id, lease_until=self._lease_end())
+        self._save_state(lease_run=self.run.id, lease_until=self._lease_end(), begun=True)
         if self._promised:
             self._save_run(self.run)  # says "running" to whoever follows it
 
@@ -338,7 +352,7 @@ class _Pull:
             lease_run="",
             lease_until="",
             due=next_due(self.opened.connection.schedule, now),
-            last_success=hub_time(now),
+            last_success=self.run.ended_at or hub_time(now),
             last_run=self.run.id if self.stored_run else self.state.last_run,
             waits=False,
             problem=None,

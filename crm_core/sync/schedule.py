@@ -30,13 +30,17 @@ def check_schedule(schedule: Schedule) -> None:
 _CRON_PART = re.compile(r"([0-9*/,-]|[A-Za-z]{3}(?![A-Za-z]))+")
 
 
+def _is_valid(cron: str) -> bool:
+    from croniter import croniter
+
+    return bool(croniter.is_valid(cron, second_at_beginning=True))
+
+
 def _comes(cron: str) -> bool:
     """Whether there is a next time at all: the 30th of February never comes."""
     from croniter import CroniterError, croniter
 
     try:
-        if not croniter.is_valid(cron, second_at_beginning=True):
-            return False
         croniter(cron, _ANY_TIME, day_or=False, second_at_beginning=True).get_next(datetime)
     except CroniterError:
         return False
@@ -50,7 +54,9 @@ def _check_cron(cron: str) -> None:
             "schedule.cron",
             "schedule.cron: a pull more often than each minute is not supported; use webhooks for that.",
         )
-    if len(parts) not in (5, 6) or not all(map(_CRON_PART.fullmatch, parts)) or not _comes(cron):
+    if len(parts) in (5, 6) and _is_valid(cron) and not _comes(cron):
+        raise BadRequest.field("schedule.cron", "schedule.cron: that time never comes.")
+    if len(parts) not in (5, 6) or not all(map(_CRON_PART.fullmatch, parts)) or not _is_valid(cron):
         raise BadRequest.field(
             "schedule.cron",
             "schedule.cron: expected five or six fields (second minute hour day month weekday), such as '0 */15 * * * *'.",

@@ -346,3 +346,26 @@ def test_a_message_of_a_bad_tenant_becomes_a_dead_letter(api, connect, azurite):
                 assert (found[0]["kind"], found[0]["queue"]) == ("message", "fresh")
                 return
     pytest.fail("no dead letter after 15 s")
+
+
+def test_a_bad_api_version_is_told_once(api, problem):
+    answer = api("PATCH", "/api/integrations/demo", {"settings": {"api_version": "latest"}})
+    detail = "settings.api_version: Expected a version such as v9.2."
+    problem(answer, 400, "BadRequest", detail, "settings.api_version")
+
+
+def test_a_cron_that_never_comes_is_told_so(api):
+    answer = api("PATCH", "/api/integrations/demo", {"schedule": {"cron": "0 0 0 30 2 *"}})
+    assert "five or six fields" not in answer.json()["detail"]
+
+
+def test_a_wrong_shape_is_named_in_the_words_of_json(api, faults):
+    for text in ("5", "null"):
+        faults("garbage", text=text, path="*/accounts*")
+        detail = api("GET", f"{ACCOUNTS}?top=1").json()["detail"]
+        assert "a int" not in detail
+        assert "NoneType" not in detail
+
+
+def test_a_connection_tells_which_of_its_secrets_are_set(connect):
+    assert connect("told")["secrets"] == ["client_secret"]

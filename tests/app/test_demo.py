@@ -1,5 +1,6 @@
 """`make run` as a person meets it: it starts, shows, stops, keeps the data and leaves no process."""
 
+import json
 import os
 import re
 import shutil
@@ -138,10 +139,10 @@ def test_the_calls_it_prints_work_as_they_are_and_ctrl_c_stops_everything(start)
     calls = [line.strip() for line in demo.text().splitlines() if line.strip().startswith("curl ")]
     assert len(calls) == 3
     if shutil.which("curl"):
-        found, run, history = (run_shell(call) for call in calls)
-        assert '"name": "' in found
-        assert '"status": "queued"' in run
-        assert '"change": "update"' in history
+        found, run, history = (json.loads(run_shell(call)) for call in calls)
+        assert all("Peña" in each["name"] for each in found["value"])
+        assert run["status"] == "queued"
+        assert [each["change"] for each in history["value"]][:2] == ["create", "update"]
 
     rival = start()
     assert rival.end() == 1
@@ -170,6 +171,14 @@ def test_sigterm_while_it_starts_stops_everything(start):
     demo.until("Starting")
     assert demo.end(signal.SIGTERM) == 0, demo.text()
     demo.assert_gone()
+
+
+def test_a_secret_may_begin_with_a_dash(start, tmp_path):
+    folder = tmp_path / "the data"
+    folder.mkdir(mode=0o700)
+    (folder / "client-secret").write_text("-a-secret-that-looks-like-an-option")
+    demo = start("--once")
+    assert demo.end() == 0, demo.text()
 
 
 def test_a_part_that_dies_ends_the_rest_and_is_named(start):
