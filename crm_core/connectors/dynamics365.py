@@ -501,8 +501,8 @@ class Dynamics365(Connector):
         if following:
             paging = {"next": following, "since": since, "newest": newest, "seen": kept}
             return Page(fresh, paging, more=True)
-        if not fresh and "next" not in cursor and newest:
-            # Quiet: go on from the server's own time, or a burst would be read again until somebody edits something.
+        if newest and newest == since:
+            # Nothing newer came: go on from the server's own time, or a burst would be read again until an edit.
             newest = max(newest, _server_time(answer))
             kept = _recent(seen, newest)
         return Page(fresh, {"since": newest, "seen": kept}, more=False)

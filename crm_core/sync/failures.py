@@ -47,7 +47,10 @@ def pull_failed(
     try:
         engine.states.save_entity(job.tenant, job.connection, job.entity, changes)
     except RowChanged:
-        return  # another worker has taken over
+        # Another worker has taken over; a run that a caller was promised is still owed and comes again.
+        if run.etag and run.origin != "schedule":
+            engine.send(layout.FRESH, replace(job, run=run.id, attempt=attempt), delay)
+        return
     _connection_failed(engine, job, states.connection, error, delay, problem)
     if not again:
         if run.etag:

@@ -143,3 +143,18 @@ def test_the_key_means_nothing_to_other_methods(api, account, key):
     rid = account(name="Patched twice")
     for phone in ("1", "2"):
         assert api.ok("PATCH", f"{ACCOUNTS}/{rid}", {"phone": phone}, headers=key)["phone"] == phone
+
+
+@pytest.mark.parametrize("then", [[("status", 503, 2)], [("throttle", 429, 1)]], ids=["then 503", "then 429"])
+def test_a_create_whose_answer_was_lost_is_made_once_under_its_key(api, sandbox, faults, then):
+    """Whatever the tries after the lost answer met, the caller's repeat finds the record that the first one made."""
+    name = f"Lost {uuid.uuid4()}"
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    faults("reset_after", method="PATCH", path="*/accounts*", count=1)
+    for kind, status, count in then:
+        faults(kind, method="PATCH", path="*/accounts*", count=count, status=status, retry_after=60)
+    api("POST", "/api/crm/accounts", {"name": name}, headers=key)
+    api("POST", "/api/crm/accounts", {"name": name}, headers=key)
+    found = api.ok("GET", f"/api/crm/accounts?filter=name%20eq%20'{name}'")["value"]
+    assert len(found) == 1
+    sandbox.delete(found[0]["id"])

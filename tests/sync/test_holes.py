@@ -1,0 +1,186 @@
+"""Holes that were found by reading the code with bad intent: each stays closed."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from crm_core.connection_admin import ABANDONED_MINUTES
+from crm_core.errors import BadRequest, Conflict, StoreUnavailable
+from crm_core.model.connection import DEFAULT_TENANT, Connection
+from crm_core.model.fields import hub_time, instant_text
+from crm_core.ports import Meter, Row, RowChanged, RowExists
+from crm_core.storage import layout
+from crm_core.storage.memory import MemoryTable
+from crm_core.storage.state import inserted, json_values, replaced
+from crm_core.sync.engine import Job
+
+
+def test_an_unreadable_point_read_is_set_aside_and_the_record_stays(memory_bench, monkeypatch):
+    bench = memory_bench
+    bench.remote.options(tracking={"account": False})
+    rid = bench.remote.create("Whole")
+    bench.connect()
+    bench.pull()
+    connector = bench.hub.open(DEFAULT_TENANT, bench.connection.uid).connector
+    real = connector.get_many
+    monkeypatch.setattr(
+        connector,
+        "get_many",
+        lambda entity, rids: {
+            key: replace(change, fields={}, problem="can't be read")
+            for key, change in real(entity, rids).items()
+        },
+    )
+    monkeypatch.setattr(connector, "changes", _without(connector.changes, rid))
+    run = bench.pull("full")
+    assert run.counts["failed"] == 1
+    assert bench.stored()[rid].fields["name"] == "Whole"
+    assert [letter["cause"] for letter in bench.dead_letters()] == ["can't be read"]
+
+
+def _without(changes, rid):
+    def read(entity, cursor, *, size):
+        page = changes(entity, cursor, size=size)
+        return replace(page, changes=[each for each in page.changes if each.rid != rid])
+
+    return read
+
+
+class TestFeedByTime:
+    @pytest.fixture(autouse=True)
+    def _untracked(self, remote):
+        remote.options(tracking={"account": False})
+
+    def test_a_time_in_the_future_does_not_carry_the_cursor_away(self, memory_bench):
+        bench = memory_bench
+        bench.remote.create("From 2030", at="2030-01-01T00:00:00Z")
+        bench.connect()
+        bench.pull()
+        new = bench.remote.create("Now")
+        bench.pull()
+        assert new in bench.stored()
+
+    def test_a_burst_of_one_second_is_not_read_again_for_ever(self, memory_bench):
+        bench = memory_bench
+        at = instant_text((bench.hub.clock.now() - timedelta(minutes=20)).replace(microsecond=0))
+        for n in range(400):
+            bench.remote.create(f"Row {n}", at=at)
+        bench.connect()
+        assert bench.pull().counts["created"] == 400
+        reads = [bench.pull().read for _ in range(4)]
+        assert reads[-1] == 0, reads
+
+
+def test_a_poisoned_scheduled_pull_waits_for_its_next_time_and_says_why(memory_bench):
+    bench = memory_bench
+    bench.connect()
+    job = Job("pull", DEFAULT_TENANT, bench.connection.uid, "account")
+    bench.hub.poisoned(layout.FRESH, job.to_message())
+    assert bench.state().problem.code == "Bug"
+    assert bench.hub.tick() == 0
+
+
+def test_a_worker_that_dies_between_the_run_s_row_and_the_state_row_leaves_nothing_open(
+    memory_bench, monkeypatch
+):
+    bench = memory_bench
+    bench.remote.create("Row")
+    bench.connect()
+
+    class Died(BaseException):
+        pass
+
+    def die(*_):
+        raise Died
+
+    from crm_core.sync.pull import _Pull
+
+    run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+    with monkeypatch.context() as patch:
+        patch.setattr(_Pull, "_close", die)
+        (message,) = bench.queue.receive(layout.FRESH)
+        with pytest.raises(Died):
+            bench.hub.handle(layout.FRESH, message.body, 1)
+    assert bench.run(run.id).status == "succeeded"
+    assert bench.state().lease_run == run.id
+    bench.hub.handle(layout.FRESH, message.body, 2)
+    bench.queue.delete(layout.FRESH, message)
+    assert bench.state().lease_run == ""
+    assert bench.pull().read == 0
+
+
+def test_a_run_whose_message_could_not_be_sent_fails_and_blocks_nobody(memory_bench, monkeypatch):
+    bench = memory_bench
+    bench.connect()
+
+    def down(*_):
+        raise StoreUnavailable("queue")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.queue, "send", down)
+        with pytest.raises(StoreUnavailable):
+            bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+    runs, _ = bench.hub.runs.page(DEFAULT_TENANT, top=5, token=None)
+    assert [run.status for run in runs] == ["failed"]
+    assert bench.pull().status == "succeeded"
+
+
+def test_figures_that_can_not_be_written_fail_nothing(memory_bench, monkeypatch):
+    bench = memory_bench
+
+    def down(*_):
+        raise StoreUnavailable("stats")
+
+    monkeypatch.setattr(bench.hub.stats, "add", down)
+    meter = Meter()
+    meter.add("remote_calls", "c", 1)
+    bench.hub.add_figures(meter, flush=True)
+
+
+class TestConnections:
+    def test_a_slug_that_looks_like_a_uid_is_refused(self, memory_bench):
+        with pytest.raises(BadRequest, match="slug"):
+            memory_bench.connect("abcdef12-1234-4234-8234-123456789abc")
+
+    def test_a_slug_whose_maker_died_is_free_after_some_minutes(self, memory_bench, monkeypatch):
+        bench = memory_bench
+        old = bench.hub.clock.now() - timedelta(minutes=ABANDONED_MINUTES + 1)
+        assert bench.hub.keys.claim_slug(DEFAULT_TENANT, "demo", "dead", hub_time(old))
+        bench.connect("demo")
+        assert bench.hub.find(DEFAULT_TENANT, "demo").uid == bench.connection.uid
+
+    def test_a_slug_that_is_being_claimed_is_taken(self, memory_bench):
+        bench = memory_bench
+        assert bench.hub.keys.claim_slug(DEFAULT_TENANT, "demo", "other", hub_time(bench.hub.clock.now()))
+        with pytest.raises(Conflict):
+            bench.connect("demo")
+
+    def test_what_newer_code_wrote_is_kept(self, memory_bench):
+        bench = memory_bench
+        connection = bench.connect()
+        data = {**connection.to_json(), "brakes": {"deletes": 5}}
+        again = Connection.from_json(DEFAULT_TENANT, data, "e")
+        assert again.to_json()["brakes"] == {"deletes": 5}
+
+
+class TestTwice:
+    """The SDK may send a write again after a lost answer; the second answer then looks like somebody else's."""
+
+    ROW = Row("p", "r", json_values({"a": 1}))
+
+    def test_our_own_insert_is_ours(self):
+        table = MemoryTable()
+        etag = table.insert(layout.STATE, self.ROW)
+        assert inserted(table, layout.STATE, self.ROW) == etag
+        with pytest.raises(RowExists):
+            inserted(table, layout.STATE, Row("p", "r", json_values({"a": 2})))
+
+    def test_our_own_replace_is_ours(self):
+        table = MemoryTable()
+        before = table.insert(layout.STATE, self.ROW)
+        changed = Row("p", "r", json_values({"a": 2}))
+        etag = table.replace(layout.STATE, changed, before)
+        assert replaced(table, layout.STATE, changed, before) == etag
+        with pytest.raises(RowChanged):
+            replaced(table, layout.STATE, Row("p", "r", json_values({"a": 3})), before)
