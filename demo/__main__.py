@@ -96,7 +96,7 @@ def _demo(given: argparse.Namespace, parts: Parts, stack: contextlib.ExitStack) 
     print(
         f"\nAPI key for local use (header X-API-KEY; kept in {folder.path / 'api-key'}):\n  {folder.api_key}"
     )
-    print(f"\nTo try:\n{summary.calls(url, folder.api_key, noticed and noticed.record_id)}\n")
+    print(f"\nTo try:\n{summary.calls(url, folder.api_key, noticed.record_id if noticed else None)}\n")
     if given.once:
         return
     print("The hub now pulls each minute. Ctrl-C stops everything and keeps the data.")

@@ -48,7 +48,8 @@ def start_sandbox(parts: Parts, folder: Folder, ports: Ports, *, seed: int) -> t
     command = [
         sys.executable, "-m", "sandbox", "dynamics365", "--port", ports.sandbox, "--tls-port", ports.sandbox_tls,
         "--cert", chain, "--key", key, "--data", folder.path / "sandbox-dynamics365.json", "--seed", seed,
-        "--tenant", TENANT_ID, "--client-id", CLIENT_ID, "--client-secret", folder.client_secret,
+        "--tenant", TENANT_ID, "--client-id", CLIENT_ID,
+        f"--client-secret={folder.client_secret}",  # in one word: it may begin with a dash
     ]  # fmt: skip
     part = parts.start(
         "The sandbox",

@@ -26,6 +26,14 @@ from crm_core.connector import (
     Tools,
     Write,
 )
+from crm_core.connectors.dynamics365.tables import (
+    ACCOUNTS,
+    CONTACTS,
+    NATIVE_TYPES,
+    native_field,
+    prefer,
+    select_of,
+)
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
@@ -40,12 +48,11 @@ from crm_core.errors import (
     VendorError,
     VersionMismatch,
 )
-from crm_core.model.entities import ACCOUNT, CONTACT
 from crm_core.model.fields import Type, instant_text, parse_instant
-from crm_core.model.mapping import EntityMap, FieldMap, NativeField, required_names
+from crm_core.model.mapping import EntityMap, FieldMap, NativeField
 from crm_core.protocols.auth import Auth, Certificate, ClientCredentials, ManagedIdentity
 from crm_core.protocols.guard import Origins
-from crm_core.protocols.odata import GUID, GUID_TYPE, Column, check_guid, filter_text, key_segment
+from crm_core.protocols.odata import GUID_TYPE, Column, check_guid, filter_text, key_segment
 from crm_core.protocols.rest import Rest, explain_status
 
 DEFAULT_VERSION = "v9.2"
@@ -58,121 +65,6 @@ OVERLAP = timedelta(minutes=5)
 MAX_SEEN = 300
 """Rows of the overlap that the cursor remembers; what it forgets is read again and found unchanged."""
 
-_INDUSTRIES = (
-    "Accounting", "Agriculture and Non-petrol Natural Resource Extraction", "Broadcasting Printing and Publishing",
-    "Brokers", "Building Supply Retail", "Business Services", "Consulting", "Consumer Services",
-    "Design, Direction and Creative Management", "Distributors, Dispatchers and Processors",
-    "Doctor's Offices and Clinics", "Durable Manufacturing", "Eating and Drinking Places", "Entertainment Retail",
-    "Equipment Rental and Leasing", "Financial", "Food and Tobacco Processing",
-    "Inbound Capital Intensive Processing", "Inbound Repair and Services", "Insurance", "Legal Services",
-    "Non-Durable Merchandise Retail", "Outbound Consumer Service", "Petrochemical Extraction and Distribution",
-    "Service Retail", "SIG Affiliations", "Social Services", "Special Outbound Trade Contractors", "Specialty Realty",
-    "Transportation", "Utility Creation and Distribution", "Vehicle Retail", "Wholesale",
-)  # fmt: skip
-
-# customertypecode 11 (Vendor) and the like have no name of their own here and stay "native:11".
-_ACCOUNT_KINDS = {1: "competitor", 3: "customer", 5: "partner", 8: "prospect", 10: "supplier", 12: "other"}
-
-_LOOKUP_KIND = "Microsoft.Dynamics.CRM.lookuplogicalname"
-"""The annotation that tells what a lookup to several tables points at."""
-
-
-def _lookup(field: str, name: str, path: str) -> FieldMap:
-    """A reference to one table: read as _name_value, written by its navigation property."""
-    return FieldMap(field, f"_{name}_value", bind=name, bind_path=path, form=GUID.pattern)
-
-
-_ADDRESS = (
-    FieldMap("street", "address1_line1", length=250),
-    FieldMap("street2", "address1_line2", length=250),
-    FieldMap("city", "address1_city", length=80),
-    FieldMap("state", "address1_stateorprovince", length=50),
-    FieldMap("postal_code", "address1_postalcode", length=20),
-    FieldMap("country", "address1_country", length=80),
-)
-_SYSTEM = (
-    FieldMap("status", "statecode", names={0: "active", 1: "inactive"}),
-    FieldMap("status_reason", "statuscode", writable=False),
-    FieldMap("created_at", "createdon", writable=False),
-    FieldMap("updated_at", "modifiedon", writable=False),
-)
-
-ACCOUNTS = EntityMap(
-    ACCOUNT,
-    remote="accounts",
-    key="accountid",
-    modified="modifiedon",
-    version="versionnumber",
-    fields=(
-        FieldMap("name", "name", length=160),
-        FieldMap("number", "accountnumber", length=20),
-        FieldMap("email", "emailaddress1", length=100),
-        FieldMap("phone", "telephone1", length=50),
-        FieldMap("website", "websiteurl", length=200),
-        FieldMap("industry", "industrycode", names=dict(enumerate(_INDUSTRIES, 1))),
-        FieldMap("kind", "customertypecode", names=_ACCOUNT_KINDS),
-        FieldMap("employees", "numberofemployees"),
-        FieldMap("annual_revenue", "revenue"),
-        *_ADDRESS,
-        _lookup("parent_id", "parentaccountid", "accounts"),
-        _lookup("primary_contact_id", "primarycontactid", "contacts"),
-        FieldMap("description", "description", length=2000),
-        *_SYSTEM,
-    ),
-)
-
-CONTACTS = EntityMap(
-    CONTACT,
-    remote="contacts",
-    key="contactid",
-    modified="modifiedon",
-    version="versionnumber",
-    fields=(
-        FieldMap("first_name", "firstname", length=50),
-        FieldMap("last_name", "lastname", length=50),
-        FieldMap("email", "emailaddress1", length=100),
-        FieldMap("phone", "telephone1", length=50),
-        FieldMap("mobile", "mobilephone", length=50),
-        FieldMap("job_title", "jobtitle", length=100),
-        FieldMap("department", "department", length=100),
-        FieldMap("birthdate", "birthdate"),
-        *_ADDRESS,
-        # The customer of a contact is an account or another contact; only an account is its account_id.
-        FieldMap(
-            "account_id",
-            "_parentcustomerid_value",
-            bind="parentcustomerid_account",
-            bind_path="accounts",
-            form=GUID.pattern,
-            kind="account",
-            kind_native=f"_parentcustomerid_value@{_LOOKUP_KIND}",
-        ),
-        FieldMap("email_opt_out", "donotbulkemail"),
-        FieldMap("description", "description", length=2000),
-        *_SYSTEM,
-    ),
-)
-
-# AttributeType of EntityDefinitions -> how its literals are written. Others can't be filtered or written here.
-_NATIVE_TYPES: Mapping[str, str] = {
-    "String": Type.TEXT,
-    "Memo": Type.TEXT,
-    "Integer": Type.INTEGER,
-    "BigInt": Type.INTEGER,
-    "Picklist": Type.INTEGER,
-    "State": Type.INTEGER,
-    "Status": Type.INTEGER,
-    "Decimal": Type.DECIMAL,
-    "Double": Type.DECIMAL,
-    "Money": Type.MONEY,
-    "Boolean": Type.BOOLEAN,
-    "DateTime": Type.INSTANT,
-    "Uniqueidentifier": GUID_TYPE,
-    "Lookup": GUID_TYPE,
-    "Customer": GUID_TYPE,
-    "Owner": GUID_TYPE,
-}
-_LOOKUPS = ("Lookup", "Customer", "Owner")
 
 # The ways to sign in, and what each needs.
 _SIGN_IN: Mapping[str, frozenset[str]] = {
@@ -316,7 +208,7 @@ class Dynamics365(Connector):
                 field.name: field
                 for row in rows
                 if row.get("LogicalName") and row.get("IsValidForRead", True)
-                for field in [_native_field(row)]
+                for field in [native_field(row)]
             }
         return self._described[entity]
 
@@ -327,7 +219,7 @@ class Dynamics365(Connector):
             options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
         else:
             options = self._options(emap, query, columns)
-        headers = _prefer(emap, f"odata.maxpagesize={min(query.top, MAX_PAGE)}")
+        headers = prefer(emap, f"odata.maxpagesize={min(query.top, MAX_PAGE)}")
         body = self._json("GET", emap.remote, query=options, headers=headers)
         following = self._following(body.get("@odata.nextLink"), emap)
         return QueryPage(
@@ -336,7 +228,7 @@ class Dynamics365(Connector):
 
     def _options(self, emap: EntityMap, query: Query, columns: "_Columns") -> list[tuple[str, str]]:
         selected = [columns(name, "select").native for name in query.select]
-        names = [emap.key, *selected, emap.version] if selected else _select(emap)
+        names = [emap.key, *selected, emap.version] if selected else select_of(emap)
         options = [("$select", ",".join(dict.fromkeys(names)))]
         if query.filter is not None:
             options.append(("$filter", filter_text(query.filter, columns)))
@@ -356,8 +248,8 @@ class Dynamics365(Connector):
     def get(self, entity: str, rid: str) -> Change:
         emap = self.entity_map(entity)
         path = key_segment(emap.remote, check_guid(rid))
-        options = [("$select", ",".join(_select(emap)))]
-        return self._change(emap, self._json("GET", path, query=options, headers=_prefer(emap)))
+        options = [("$select", ",".join(select_of(emap)))]
+        return self._change(emap, self._json("GET", path, query=options, headers=prefer(emap)))
 
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
         emap = self.entity_map(entity)
@@ -365,10 +257,10 @@ class Dynamics365(Connector):
         for start in range(0, len(rids), IDS_PER_READ):
             ids = [check_guid(rid) for rid in rids[start : start + IDS_PER_READ]]
             options = [
-                ("$select", ",".join(_select(emap))),
+                ("$select", ",".join(select_of(emap))),
                 ("$filter", " or ".join(f"{emap.key} eq {each}" for each in ids)),
             ]
-            for row in _rows(self._json("GET", emap.remote, query=options, headers=_prefer(emap))):
+            for row in _rows(self._json("GET", emap.remote, query=options, headers=prefer(emap))):
                 change = self._change(emap, row)
                 found[change.rid] = change
         return found
@@ -398,8 +290,8 @@ class Dynamics365(Connector):
             row = self._json(
                 "PATCH",
                 key_segment(emap.remote, rid),
-                query=[("$select", ",".join(_select(emap)))],
-                headers={**headers, **_prefer(emap, "return=representation")},
+                query=[("$select", ",".join(select_of(emap)))],
+                headers={**headers, **prefer(emap, "return=representation")},
                 json={**emap.outward(write.fields), **write.native},
                 repeatable=repeatable,
             )
@@ -449,14 +341,14 @@ class Dynamics365(Connector):
             raise CursorExpired(error.message, system=self.name, vendor_status=error.vendor_status) from None
 
     def _begin(self, emap: EntityMap, size: int) -> Page:
-        options = [("$select", ",".join(_select(emap)))]
+        options = [("$select", ",".join(select_of(emap)))]
         try:
             return self._tracked(emap, options, size)
         except (Rejected, NotSupported):
             return self._by_time(emap, {"since": "", "seen": {}}, size)  # the table does not track changes
 
     def _tracked(self, emap: EntityMap, options: Sequence[tuple[str, str]] | str, size: int) -> Page:
-        headers = _prefer(emap, "odata.track-changes", f"odata.maxpagesize={min(size, MAX_PAGE)}")
+        headers = prefer(emap, "odata.track-changes", f"odata.maxpagesize={min(size, MAX_PAGE)}")
         body = self._json("GET", emap.remote, query=options, headers=headers)
         changes = [self._entry(emap, row) for row in _rows(body)]
         following = self._following(body.get("@odata.nextLink"), emap)
@@ -480,13 +372,13 @@ class Dynamics365(Connector):
             options: Sequence[tuple[str, str]] | str = str(cursor["next"])
         else:
             options = [
-                ("$select", ",".join(_select(emap))),
+                ("$select", ",".join(select_of(emap))),
                 ("$orderby", f"{emap.modified} asc,{emap.key} asc"),
             ]
             if since:
                 start = instant_text(parse_instant(since) - OVERLAP)
                 options.append(("$filter", f"{emap.modified} ge {start}"))
-        headers = _prefer(emap, f"odata.maxpagesize={min(size, MAX_PAGE)}")
+        headers = prefer(emap, f"odata.maxpagesize={min(size, MAX_PAGE)}")
         answer = self._call("GET", emap.remote, query=options, headers=headers)
         body = self._object(answer, "GET")
         read = [self._change(emap, row) for row in _rows(body)]
@@ -649,27 +541,7 @@ class _Columns:
         return self._emap.entity.by_name[each.field].type
 
 
-_EXPECTED_TYPES = frozenset(_NATIVE_TYPES.values())
-
-
-def _native_field(row: Mapping[str, Any]) -> NativeField:
-    kind = str(row.get("AttributeType", ""))
-    name = str(row["LogicalName"])
-    if kind in _LOOKUPS:
-        return NativeField(f"_{name}_value", GUID_TYPE, writable=False)
-    writable = bool(row.get("IsValidForCreate") or row.get("IsValidForUpdate")) and kind in _NATIVE_TYPES
-    return NativeField(name, _NATIVE_TYPES.get(kind, kind), writable)
-
-
-def _prefer(emap: EntityMap, *preferences: str) -> dict[str, str]:
-    """The header Prefer; the kind of what a lookup points at is asked for only where it can be several."""
-    kinds = [f'odata.include-annotations="{_LOOKUP_KIND}"'] if any(each.kind for each in emap.fields) else []
-    wanted = ",".join([*preferences, *kinds])
-    return {"Prefer": wanted} if wanted else {}
-
-
-def _select(emap: EntityMap) -> list[str]:
-    return required_names(emap.fields, emap.key, emap.modified, emap.version)
+_EXPECTED_TYPES = frozenset(NATIVE_TYPES.values())
 
 
 def _rows(body: Any) -> Sequence[Mapping[str, Any]]:
