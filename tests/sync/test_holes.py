@@ -184,3 +184,117 @@ class TestTwice:
         assert replaced(table, layout.STATE, changed, before) == etag
         with pytest.raises(RowChanged):
             replaced(table, layout.STATE, Row("p", "r", json_values({"a": 3})), before)
+
+
+class TestTwoWorkers:
+    """Two instances of the hub over one store; what one does between two calls of the other is chosen exactly."""
+
+    @pytest.fixture
+    def other(self, memory_bench):
+        bench = memory_bench
+        from contextlib import closing
+
+        from crm_core.hub import Hub
+
+        hub = Hub(bench.hub.settings, table=bench.hub.table, queue=bench.queue, blob=bench.hub.engine.blob)
+        with closing(hub):
+            yield hub
+
+    def once(self, monkeypatch, target, name, between):
+        """`between` happens once, just before the first call of a method."""
+        real, done = getattr(target, name), []
+
+        def call(*args, **kwargs):
+            if not done:
+                done.append(True)
+                between()
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(target, name, call)
+
+    def job(self, bench, run=""):
+        return Job("pull", DEFAULT_TENANT, bench.connection.uid, "account", run).to_message()
+
+    @pytest.mark.parametrize("memory_bench", [{"LEASE_SECONDS": "0.001"}], indirect=True)
+    def test_a_slow_worker_does_not_write_over_a_newer_version(self, memory_bench, other, monkeypatch):
+        bench = memory_bench
+        rid = bench.remote.create("One")
+        bench.connect()
+        bench.pull()
+        bench.remote.update(rid, name="Two")
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+
+        def meanwhile():
+            bench.remote.update(rid, name="Three")
+            other.handle(layout.FRESH, self.job(bench, run.id), 1)
+
+        self.once(monkeypatch, bench.hub.records, "commit", meanwhile)
+        bench.work()
+        assert bench.stored()[rid].fields["name"] == "Three"
+        bench.due()
+        bench.hub.tick()
+        bench.work()
+        bench.assert_equal()
+
+    def test_the_cursor_does_not_go_back_to_a_slow_worker_s(self, memory_bench, other, monkeypatch):
+        bench = memory_bench
+        bench.remote.create("One")
+        bench.connect()
+        bench.due()
+        connector = bench.hub.open(DEFAULT_TENANT, bench.connection.uid).connector
+        saved = []
+
+        def meanwhile():
+            other.handle(layout.FRESH, self.job(bench), 1)
+            saved.append(bench.state())
+
+        real = connector.changes
+
+        def changes(entity, cursor, *, size):
+            page = real(entity, cursor, size=size)
+            if not saved:
+                meanwhile()  # after our page was read, before anything of it is saved
+            return page
+
+        monkeypatch.setattr(connector, "changes", changes)
+        bench.hub.handle(layout.FRESH, self.job(bench), 1)
+        assert bench.state() == saved[0]
+        assert bench.state().last_success
+
+    def test_the_run_of_a_worker_that_lost_the_race_comes_again(self, memory_bench, other, monkeypatch):
+        bench = memory_bench
+        bench.remote.create("One")
+        bench.connect()
+        bench.due()
+        connector = bench.hub.open(DEFAULT_TENANT, bench.connection.uid).connector
+        self.once(monkeypatch, connector, "changes", lambda: other.handle(layout.FRESH, self.job(bench), 1))
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        bench.work()
+        assert bench.run(run.id).ended or bench.queue.size(layout.FRESH) == 1
+
+
+def test_an_old_page_does_not_wake_a_row_that_was_deleted_before_the_hub_had_it(memory_bench, monkeypatch):
+    bench = memory_bench
+    rid = bench.remote.create("Ghost")
+    bench.connect()
+    connector = bench.hub.open(DEFAULT_TENANT, bench.connection.uid).connector
+    page = connector.changes("account", None, size=10)
+    bench.remote.delete(rid)
+    record_id = layout.derived_record_id(DEFAULT_TENANT, bench.connection.uid, "account", rid)
+    pk = layout.records_pk(DEFAULT_TENANT, "account", layout.bucket(record_id))
+    tomb = {
+        "kind": "tomb",
+        **json_values({"v": 1, "time": "t", "connection": bench.connection.uid, "rid": rid}),
+    }
+    bench.hub.table.insert(layout.RECORDS, Row(pk, record_id, tomb))
+    real, served = connector.changes, []
+
+    def changes(entity, cursor, *, size):
+        if not served:
+            served.append(True)
+            return page
+        return real(entity, cursor, size=size)
+
+    monkeypatch.setattr(connector, "changes", changes)
+    assert bench.pull().status == "succeeded"
+    assert bench.stored() == {}
