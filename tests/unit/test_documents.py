@@ -3,18 +3,30 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from crm_core.functions.app import build
 from crm_core.functions.endpoint import ROUTES
 from crm_core.settings import NAMES
 from crm_core.storage import layout
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+README, SPANISH = ((ROOT / name).read_text() for name in ("README.md", "README.es.md"))
 
 
-def test_the_readme_lists_every_setting():
-    missing = [name for name in NAMES if f"`{name}`" not in README]
+@pytest.mark.parametrize("page", [README, SPANISH], ids=["en", "es"])
+def test_the_readme_lists_every_setting(page):
+    missing = [name for name in NAMES if f"`{name}`" not in page]
     assert not missing
+
+
+def test_both_readmes_give_the_same_commands():
+    def commands(page):
+        blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+        lines = (line.split(" #")[0].rstrip() for block in blocks for line in block.splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
+
+    assert commands(README) == commands(SPANISH)
 
 
 def test_the_layout_page_names_every_table_and_queue():
