@@ -82,7 +82,8 @@ class Run(_Stored):
     """One execution of a sync of one entity, or the parent of several.
 
     `cursor`: where a full run goes on. `counts` by name, `calls`: remote and storage. `fresh_start`: the hub has
-    no record of this connection yet. `read`: records read so far. `seen`: blobs with the ids that a full run read.
+    no record of this connection yet. `read`: records read so far. `seen`: blobs with the ids that a full run read,
+    `parts`: whose they are: the number from which on they bear a worker's mark.
     `done`: the feed's cursor at the end. `restarted_at`: `read` when its message was last found to be poison.
     """
 
@@ -102,6 +103,7 @@ class Run(_Stored):
     slices: int = 0
     fresh_start: bool = False
     seen: int = 0
+    parts: tuple[str, ...] = ()
     restarted_at: int = -1
     done: Mapping[str, Any] | None = None
     children: tuple[str, ...] = ()

@@ -17,6 +17,12 @@ from crm_core.sync.merge import Snapshot
 
 ID_BYTES = 16
 LOOK_BATCH = 500
+NUMBER_DIGITS = 6
+
+
+def begin_part(run: Run, mark: str) -> Run:
+    """The run in the hands of a worker with a mark of its own."""
+    return replace(run, parts=(*run.parts, f"{run.seen:0{NUMBER_DIGITS}}-{mark[:8]}"))
 
 
 def remember(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> Run:
@@ -55,7 +61,9 @@ def forget(applier: Applier, run: Run) -> None:
 
 
 def _name(applier: Applier, run: Run, number: int) -> str:
-    return f"runs/{applier.tenant.name}/{run.id}/{number:06}"
+    """With the mark of the worker that wrote it: one that was overtaken must not write over another's."""
+    marks = (f"{part}/" for part in reversed(run.parts) if int(part[:NUMBER_DIGITS]) <= number)
+    return f"runs/{applier.tenant.name}/{run.id}/{next(marks, '')}{number:0{NUMBER_DIGITS}}"
 
 
 def _seen(applier: Applier, run: Run, first_digit: int) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """What a failed pull leaves behind: where people see it, and when it is tried again. Recovery is the error's own."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -54,10 +55,12 @@ def pull_failed(
     _connection_failed(engine, job, states.connection, error, delay, problem)
     if not again:
         if run.etag:
-            end_run(engine, job.tenant, run, error.code, error.message)
+            with suppress(RowChanged):  # another worker of this run has saved it and goes on
+                end_run(engine, job.tenant, run, error.code, error.message)
     elif promised:
         if run.etag:
-            engine.runs.save(job.tenant, replace(run, problem=problem))
+            with suppress(RowChanged):
+                engine.runs.save(job.tenant, replace(run, problem=problem))
         counted = attempt if isinstance(decision, Retry) and decision.counts else job.attempt
         engine.send(layout.FRESH, replace(job, run=run.id, attempt=counted), delay)
 

@@ -6,6 +6,7 @@ the row's ETag stops.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -138,14 +139,20 @@ class _Pull:
         return promised or self.state.lease_run == self.run.id or is_due(self.state, now)
 
     def _end_lapsed(self) -> None:
-        """A run of the schedule whose lapsed lease another run takes over: nobody comes back for its row."""
+        """Another run's lapsed lease is taken over: nobody comes back for the row of one of the schedule, and one
+        that a caller was told of may have no message any more.
+        """
         if self.state.lease_run in ("", self.run.id):
             return
         left = self.engine.runs.get(self.job.tenant, self.state.lease_run)
-        if left is not None and not left.ended and left.origin == "schedule":
+        if left is None or left.ended:
+            return
+        if left.origin == "schedule":
             failures.end_run(
                 self.engine, self.job.tenant, left, "Overtaken", "Its worker died; another run went on."
             )
+        else:
+            self.engine.send(layout.FRESH, replace(self.job, run=left.id, attempt=0), WAIT_FOR_LEASE_SECONDS)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -162,12 +169,19 @@ class _Pull:
     def _overtaken(self) -> None:
         """Another worker has the row: what we applied is applied, the cursor is theirs.
 
-        If it works for another run, ours is still owed to its caller and comes again later.
+        If it works for another run, ours is still owed to its caller and comes again later; one of the schedule is over.
         """
         states = self.engine.states.read(self.job.tenant, self.job.connection)
         state = states.entities.get(self.job.entity) if states else None
-        if self._promised and state is not None and state.lease_run != self.run.id:
+        if state is None or state.lease_run == self.run.id:
+            return
+        if self._promised:
             self.engine.send(layout.FRESH, replace(self.job, run=self.run.id), WAIT_AFTER_RACE_SECONDS)
+        elif self.stored_run:
+            with suppress(RowChanged):  # it has ended
+                failures.end_run(
+                    self.engine, self.job.tenant, self.run, "Overtaken", "Another run has gone on."
+                )
 
     @property
     def _promised(self) -> bool:
@@ -290,6 +304,8 @@ class _Pull:
 
     def _take_lease(self) -> None:
         self._save_state(lease_run=self.run.id, lease_until=self._lease_end(), begun=True)
+        if self.run.mode == "full" and not self._comparing():
+            self.run = compare.begin_part(self.run, self.engine.ids.uuid())
         if self._promised:
             self._save_run(self.run)  # says "running" to whoever follows it
 

@@ -383,6 +383,7 @@ class Dynamics365(Connector):
         body = self._object(answer, "GET")
         read = [self._change(emap, row) for row in _rows(body)]
         now = _server_time(answer) or instant_text(self._tools.clock.now().replace(microsecond=0))
+        began = str(cursor.get("began") or now)
         # A row with a time in the future must not carry the cursor over all that comes until then.
         times = (change.modified for change in read if change.modified <= now)
         newest = max([str(cursor.get("newest") or since), *times])
@@ -391,12 +392,14 @@ class Dynamics365(Connector):
         following = self._following(body.get("@odata.nextLink"), emap)
         kept = _recent(seen, newest)
         if following:
-            paging = {"next": following, "since": since, "newest": newest, "seen": kept}
+            paging = {"next": following, "since": since, "newest": newest, "seen": kept, "began": began}
             return Page(fresh, paging, more=True)
         if newest and newest == since:
             # Nothing newer came: go on from the server's own time, or a burst would be read again until an edit.
-            newest = max(newest, _server_time(answer))
-            kept = _recent(seen, newest)
+            newest = max(newest, min(began, _server_time(answer)))
+        # Pages take their time: what was committed late after the first of them must lie in the next overlap.
+        newest = max(since, min(newest, began))
+        kept = _recent(seen, newest)
         return Page(fresh, {"since": newest, "seen": kept}, more=False)
 
     # --- the wire ------------------------------------------------------------------------------------------------
