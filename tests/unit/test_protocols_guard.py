@@ -218,7 +218,8 @@ def test_every_notation_of_an_ipv4_address_is_judged_alike(number):
 @settings(deadline=None)
 @given(st.ip_addresses())
 def test_what_is_public_is_global_and_no_metadata(address):
-    plain = getattr(address, "ipv4_mapped", None) or address
+    # Judged by the address that it stands for; Python 3.13 calls 2002::/16 itself not global.
+    plain = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
     if place_of(address) is Place.PUBLIC and plain not in ipaddress.ip_network("64:ff9b::/96"):
         assert plain.is_global
         assert not any((plain.is_private, plain.is_link_local, plain.is_multicast, plain.is_reserved))
