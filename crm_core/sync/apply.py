@@ -271,6 +271,9 @@ class Applier:
 
     def _commit(self, writes: list[tuple[RecordWrite, _Entry, str]]) -> list[_Entry]:
         """Commits bucket by bucket, counts, sets aside what fits no row; gives the entries to read again."""
+        if writes:
+            # What was read long ago may be gone: a full run of another worker would never tell of it again.
+            self.keep_lease()
         by_id = {write.id: (entry, count) for write, entry, count in writes}
         buckets = _grouped((write for write, _, _ in writes), lambda write: layout.bucket(write.id))
         results: list[CommitResult] = self.engine.pool.map(

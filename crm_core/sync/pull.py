@@ -100,6 +100,9 @@ class _Pull:
         if self.run.ended:
             self._finish_ended()
             return
+        if self.stored_run and not self._promised and self.state.lease_run != self.run.id:
+            self._end_overtaken()  # it lost its lease in a pause, before it saved its row
+            return
         if not self._may_begin(now):
             return
         if not self.run.started_at:
@@ -178,10 +181,11 @@ class _Pull:
         if self._promised:
             self.engine.send(layout.FRESH, replace(self.job, run=self.run.id), WAIT_AFTER_RACE_SECONDS)
         elif self.stored_run:
-            with suppress(RowChanged):  # it has ended
-                failures.end_run(
-                    self.engine, self.job.tenant, self.run, "Overtaken", "Another run has gone on."
-                )
+            self._end_overtaken()
+
+    def _end_overtaken(self) -> None:
+        with suppress(RowChanged):  # it has ended
+            failures.end_run(self.engine, self.job.tenant, self.run, "Overtaken", "Another run has gone on.")
 
     @property
     def _promised(self) -> bool:
