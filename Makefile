@@ -1,16 +1,18 @@
 # make run    the whole system on this machine, until Ctrl-C (make run ARGS=--once ends after the summary)
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports
+# make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
 
 PYTHON ?= python3
 WORKERS ?= 2
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 # Each written only when its install is complete; npm writes the second one itself.
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint install sandbox clean
+.PHONY: run test lint simulate install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -26,6 +28,10 @@ lint: install
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+
+# What it prints depends on the seed alone.
+simulate: install
+	@exec $(BIN)/python -m simulation --seed $(SEED) $(ARGS)
 
 sandbox: install
 	@exec $(BIN)/python -m sandbox dynamics365 --port 8950 --tls-port 8951 --records 100 --ca .data/sandbox-ca.pem $(ARGS)
