@@ -149,13 +149,21 @@ class _Tokens(ABC):
                 return found
             claim = self._claim()
         try:
-            return self._asked()
+            # Between our look and our claim another instance may have come and gone.
+            found = self._stored() if claim else None
+            if found is None:
+                return self._asked()
         except BaseException:
             # The others need not wait for one that failed.
-            if claim:
-                with suppress(StoreUnavailable):
-                    self._tools.tokens.release(*name, claim)
+            self._release(name, claim)
             raise
+        self._release(name, claim)
+        return found
+
+    def _release(self, name: tuple[str, str], claim: str) -> None:
+        if claim:
+            with suppress(StoreUnavailable):
+                self._tools.tokens.release(*name, claim)
 
     def _claim(self) -> str:
         now = self._tools.clock.now().timestamp()

@@ -200,6 +200,21 @@ def test_another_instance_takes_it_from_the_store(hub):
     assert len(hub.authority.forms) == 1
 
 
+def test_one_that_came_between_the_look_and_the_claim_is_taken(hub, monkeypatch):
+    released = []
+
+    def claim(*_):
+        monkeypatch.undo()
+        monkeypatch.setattr(hub.store, "release", lambda *about: released.append(about[-1]))
+        hub.auth().headers()  # another instance asks, and is done before our claim is granted
+        return "claim"
+
+    monkeypatch.setattr(hub.store, "claim", claim)
+    assert hub.auth().headers() == bearer("token-1")
+    assert len(hub.authority.forms) == 1
+    assert released == ["claim"]
+
+
 @pytest.mark.parametrize(
     "changed", [{"secret": "other-secret"}, {"client_id": "client-2"}, {"scope": "https://b/.default"}]
 )
