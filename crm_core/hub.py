@@ -18,7 +18,7 @@ from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFo
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
-from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowChanged, StoreError, Table
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import Settings
@@ -48,6 +48,8 @@ CACHE_SECONDS = 60.0
 TOKEN_HOURS = 24
 FLUSH_SECONDS = 15.0
 RECENT_RUNS, RECENT_HOURS = 200, 1
+STILL_QUEUED = timedelta(minutes=2)
+"""A run that is asked for again and still waits after this time gets a second message: it may have lost its first."""
 """Where a second run of the same mode looks for the first."""
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """Of slugs and uids alike; nothing else names a connection."""
@@ -274,23 +276,38 @@ class Hub:
             self.runs.insert(tenant, followed)
         for index, run in enumerate(runs):
             try:
-                self.engine.send(layout.FRESH, Job("pull", tenant, connection.uid, run.entity, run.id))
+                self._send_run(tenant, run)
             except HubError as error:
-                for unsent in runs[index:]:  # nobody would ever work on them
-                    failures.end_run(self.engine, tenant, unsent, error.code, error.message)
-                raise
+                if self._never_began(tenant, run, error):
+                    for unsent in runs[index + 1 :]:  # nobody would ever work on them
+                        failures.end_run(self.engine, tenant, unsent, error.code, error.message)
+                    raise
         return followed
+
+    def _send_run(self, tenant: Tenant, run: Run) -> None:
+        self.engine.send(layout.FRESH, Job("pull", tenant, run.connection, run.entity, run.id))
+
+    def _never_began(self, tenant: Tenant, run: Run, error: HubError) -> bool:
+        """Ends a run whose message was not sent. Its answer may have been lost: then somebody is at work on the run."""
+        try:
+            failures.end_run(self.engine, tenant, run, error.code, error.message)
+        except RowChanged:
+            return False
+        return True
 
     def _refuse_second(
         self, tenant: Tenant, connection: Connection, entities: Sequence[str], mode: Mode
     ) -> None:
         """Of the newest runs: one of the same mode that somebody waits for and that has not ended is enough."""
         recent, _ = self.runs.page(tenant, top=RECENT_RUNS, token=None)
-        oldest = hub_time(self.clock.now() - timedelta(hours=RECENT_HOURS))
+        now = self.clock.now()
+        oldest, late = hub_time(now - timedelta(hours=RECENT_HOURS)), hub_time(now - STILL_QUEUED)
         for run in recent:
             if run.connection != connection.uid or run.entity not in entities or run.mode != mode:
                 continue
             if not run.ended and run.origin != "schedule" and run.created_at >= oldest:
+                if run.status == "queued" and run.created_at < late:
+                    self._send_run(tenant, run)  # whoever asked for it may have died before it was sent
                 raise Conflict(
                     f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
                 )

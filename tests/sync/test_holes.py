@@ -16,6 +16,10 @@ from crm_core.storage.state import inserted, json_values, replaced
 from crm_core.sync.engine import Job
 
 
+def down(*_):
+    raise StoreUnavailable("nobody answers")
+
+
 def test_an_unreadable_point_read_is_set_aside_and_the_record_stays(memory_bench, monkeypatch):
     bench = memory_bench
     bench.remote.options(tracking={"account": False})
@@ -110,32 +114,63 @@ def test_a_worker_that_dies_between_the_run_s_row_and_the_state_row_leaves_nothi
     assert bench.pull().read == 0
 
 
-def test_a_run_whose_message_could_not_be_sent_fails_and_blocks_nobody(memory_bench, monkeypatch):
-    bench = memory_bench
-    bench.connect()
-
-    def down(*_):
-        raise StoreUnavailable("queue")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.queue, "send", down)
-        with pytest.raises(StoreUnavailable):
-            bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
-    runs, _ = bench.hub.runs.page(DEFAULT_TENANT, top=5, token=None)
-    assert [run.status for run in runs] == ["failed"]
-    assert bench.pull().status == "succeeded"
-
-
 def test_figures_that_can_not_be_written_fail_nothing(memory_bench, monkeypatch):
     bench = memory_bench
-
-    def down(*_):
-        raise StoreUnavailable("stats")
-
     monkeypatch.setattr(bench.hub.stats, "add", down)
     meter = Meter()
     meter.add("remote_calls", "c", 1)
     bench.hub.add_figures(meter, flush=True)
+
+
+class TestAskedFor:
+    """POST /api/runs, when the queue does not answer."""
+
+    def test_a_message_that_was_not_sent_ends_its_run(self, memory_bench, monkeypatch):
+        bench = memory_bench
+        bench.connect()
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.queue, "send", down)
+            with pytest.raises(StoreUnavailable):
+                bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        (ended,) = bench.hub.runs.page(DEFAULT_TENANT, top=5, token=None)[0]
+        assert (ended.status, ended.problem.code) == ("failed", "StoreUnavailable")
+        assert bench.pull().status == "succeeded"
+
+    def test_a_message_whose_answer_was_lost_has_begun_its_run(self, memory_bench, monkeypatch):
+        bench = memory_bench
+        bench.remote.create("Row")
+        bench.connect()
+        send = bench.queue.send
+
+        def worked_on_and_then_lost(*args):
+            send(*args)
+            bench.work()
+            down()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.queue, "send", worked_on_and_then_lost)
+            run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        assert bench.run(run.id).status == "succeeded"
+
+    def test_a_run_whose_asker_died_before_its_message_is_sent_when_asked_for_again(
+        self, memory_bench, monkeypatch
+    ):
+        bench = memory_bench
+        bench.remote.create("Row")
+        bench.connect()
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.queue, "send", lambda *_: None)
+            lost = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        with pytest.raises(Conflict, match=lost.id):
+            bench.pull()
+        assert bench.work() == 0  # its message may still be on the way
+        old = hub_time(bench.hub.clock.now() - timedelta(minutes=3))
+        bench.hub.runs.save(DEFAULT_TENANT, replace(bench.run(lost.id), created_at=old))
+        with pytest.raises(Conflict, match=lost.id):
+            bench.pull()
+        bench.work()
+        assert bench.run(lost.id).status == "succeeded"
+        bench.assert_equal()
 
 
 class TestConnections:
