@@ -48,9 +48,9 @@ CACHE_SECONDS = 60.0
 TOKEN_HOURS = 24
 FLUSH_SECONDS = 15.0
 RECENT_RUNS, RECENT_HOURS = 200, 1
+"""Where a second run of the same mode looks for the first."""
 STILL_QUEUED = timedelta(minutes=2)
 """A run that is asked for again and still waits after this time gets a second message: it may have lost its first."""
-"""Where a second run of the same mode looks for the first."""
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """Of slugs and uids alike; nothing else names a connection."""
 
