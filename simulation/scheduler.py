@@ -223,6 +223,9 @@ class Scheduler:
             for task in [each for each in self.tasks.values() if each.owner is owner]:
                 if task.run:  # true once it has begun
                     task.run.throw(Crash)
+                else:
+                    task.error = Crash()
+                    self._ready.extend(task.waiters)
                 task.done = True
             self.tasks = {number: task for number, task in self.tasks.items() if not task.done}
 
