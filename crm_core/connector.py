@@ -211,6 +211,8 @@ class Connector(ABC):
     """Versions are whole numbers that only grow."""
     default_minutes: ClassVar[int] = 360
     """Minutes between two pulls unless the connection says otherwise."""
+    concurrency: ClassVar[int] = 8
+    """Calls of one connection at a time, in each process of the hub."""
 
     @abstractmethod
     def __init__(self, account: Account, tools: Tools) -> None: ...

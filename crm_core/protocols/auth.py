@@ -55,6 +55,10 @@ class Auth(Protocol):
         """
         ...
 
+    def asked(self) -> bool:
+        """Whether the current credentials are this process's own latest: nobody has newer ones."""
+        ...
+
     def invalidate(self) -> None:
         """The current credentials were refused: never use them again."""
         ...
@@ -65,6 +69,8 @@ class _Token:
     text: str = field(repr=False)
     renew_at: float
     """Epoch seconds."""
+    asked: bool = False
+    """By this process; others were left in the store by another."""
 
 
 class _Tokens(ABC):
@@ -110,6 +116,10 @@ class _Tokens(ABC):
                     raise copy.copy(self._failure)
                 held = self._held = self._stored() or self._claimed()
             return _bearer(held)
+
+    def asked(self) -> bool:
+        held = self._held
+        return held is None or held.asked
 
     def invalidate(self) -> None:
         with self._lock:
@@ -190,7 +200,7 @@ class _Tokens(ABC):
             )
         except StoreUnavailable:
             _log.warning("The token of connection %s is not kept: storage does not answer", self._account.uid)
-        return _Token(text, now + seconds - min(RENEW_SECONDS, seconds / 2))
+        return _Token(text, now + seconds - min(RENEW_SECONDS, seconds / 2), asked=True)
 
     def _read(self, result: Mapping[str, Any]) -> tuple[str, float]:
         """(token, lifetime in seconds); raises BadAnswer if they can't be used."""

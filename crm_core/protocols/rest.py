@@ -27,15 +27,17 @@ from crm_core.errors import (
 from crm_core.model.json_text import dump_json
 from crm_core.protocols.guard import Origins, path_and_query, split_url, stays_below
 from crm_core.protocols.http import attempt_number, request_id
+from crm_core.protocols.limits import MAX_WAIT_SECONDS, Limits
+from crm_core.retry import JITTER
 
 if TYPE_CHECKING:
     from crm_core.protocols.auth import Auth
 
-MAX_WAIT_SECONDS = 2.0
-"""A longer wait becomes a delayed queue message, never a sleep (DESIGN.md section 6)."""
 ATTEMPTS = 3
 BACKOFF_SECONDS = (0.2, 0.8)
 RATE_LIMIT_REPEATS = 2
+REFRESHES = 2
+"""Forced ones after a 401: the first may bring a token that another instance left, and that is void as well."""
 REQUEST_SECONDS = 30.0
 MAX_RETRY_AFTER_SECONDS = 86400.0
 MAX_MESSAGE = 500
@@ -81,7 +83,7 @@ class _Call:
 class Rest:
     """Calls one system below `base_url` with the credentials of one connection. Safe for many threads.
 
-    `explain`: the connector's reading of a refusing answer (`Connector.explain`).
+    `explain`: the connector's reading of a refusing answer (`Connector.explain`). `concurrency`: calls at a time.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Rest:
         auth: "Auth",
         origins: Origins,
         explain: Callable[[Answer], HubError],
+        concurrency: int,
     ) -> None:
         """Raises BadRequest if `base_url` is no absolute http(s) URL, or has a query."""
         parts = split_url(base_url)
@@ -107,6 +110,7 @@ class Rest:
         self._auth = auth
         self._origins = origins
         self._explain = explain
+        self._limits = Limits(tools.clock, concurrency)
 
     def call(
         self,
@@ -180,33 +184,41 @@ class Rest:
             if unknown and isinstance(error, VendorError):
                 error.outcome_unknown = True
             delay: float | None = None
+            spread = 0.0
             if isinstance(error, RateLimited):
                 rate_limits += 1
-                delay = error.retry_after if rate_limits <= RATE_LIMIT_REPEATS else None
+                # Without an answer it is our own limit, which has waited.
+                delay = (
+                    error.retry_after if error.vendor_status and rate_limits <= RATE_LIMIT_REPEATS else None
+                )
+                spread = JITTER * self._tools.ids.fraction()  # or all who wait come back at once
             elif isinstance(error, Unavailable) and (call.repeatable or not error.outcome_unknown):
                 failures += 1
                 delay = self._backoff(failures, error) if failures < ATTEMPTS else None
             if delay is None or delay > MAX_WAIT_SECONDS or clock.monotonic() + delay >= call.deadline:
                 raise error
-            clock.sleep(delay)
+            clock.sleep(delay * (1 + spread))
 
     def _backoff(self, failures: int, error: Unavailable) -> float:
         wait = BACKOFF_SECONDS[failures - 1] * (1 + 0.5 * self._tools.ids.fraction())
         return max(wait, error.retry_after or 0.0)
 
     def _attempt(self, call: _Call, number: int) -> Answer:
-        """One try: with a 401, one forced refresh and the same again (a 401 was not carried out)."""
+        """One try: with a 401, a forced refresh and the same again (a 401 was not carried out)."""
         token = attempt_number.set(number)
         try:
             credentials = self._auth.headers()
             answer = self._send(call, credentials)
-            if answer.status != 401 or 401 in call.expect:
-                return answer
-            fresh = self._auth.headers(force=True, rejected=credentials)
-            if fresh == credentials:
-                return answer
-            answer = self._send(call, fresh)
-            if answer.status == 401:
+            for _ in range(REFRESHES):
+                if answer.status != 401 or 401 in call.expect:
+                    return answer
+                fresh = self._auth.headers(force=True, rejected=credentials)
+                if fresh == credentials:
+                    return answer
+                credentials, answer = fresh, self._send(call, fresh)
+                if self._auth.asked():
+                    break
+            if answer.status == 401 and 401 not in call.expect:
                 self._auth.invalidate()
             return answer
         finally:
@@ -226,13 +238,16 @@ class Rest:
             timeout=min(REQUEST_SECONDS, left),
             repeatable=call.repeatable,
         )
-        return self._tools.transport.send(request, connection=self._connection)
+        with self._limits.call():
+            return self._tools.transport.send(request, connection=self._connection)
 
     def _explained(self, call: _Call, answer: Answer) -> HubError:
         error = self._explain(answer)
         if isinstance(error, VendorError):
             error.vendor_status = error.vendor_status or answer.status
             error.request_id = error.request_id or request_id(answer.headers)
+        if isinstance(error, RateLimited) and error.retry_after is not None:
+            self._limits.throttled(error.retry_after)
         if isinstance(error, Unavailable) and not _surely_refused(answer):
             # Only a 503 that asks to come again says that nothing was done; a gateway's 502 or 504, or a
             # server's 500, may come after the write.

@@ -85,16 +85,22 @@ class Script:
 
 
 class Tokens:
-    """Credentials that are t0, and after each forced refresh t1, t2, ... up to `last`."""
+    """Credentials that are t0, and after each forced refresh t1, t2, ... up to `last`; the first `left` of those were
+    left by another instance.
+    """
 
-    def __init__(self, last=9):
+    def __init__(self, last=9, left=0):
         self.number, self.last, self.forced, self.invalidated = 0, last, [], 0
+        self.left = left
 
     def headers(self, force=False, rejected=None):
         if force:
             self.forced.append(rejected)
             self.number = min(self.last, self.number + 1)
         return {"Authorization": f"Bearer token-{self.number}-{SECRET}"}
+
+    def asked(self):
+        return self.number > self.left
 
     def invalidate(self):
         self.invalidated += 1
@@ -119,6 +125,7 @@ def client(*steps, auth=None, explain=None, seconds=0.0, deadline=100.0, base_ur
         auth=auth or Tokens(),
         origins=Origins((".example",)),
         explain=explain or (lambda answer: explain_status(answer, "acme")),
+        concurrency=2,
     )
     return rest, script, clock
 
@@ -247,6 +254,20 @@ def test_a_401_is_tried_once_with_other_credentials():
     assert not clock.slept
 
 
+def test_a_token_that_another_instance_left_and_that_is_void_too_is_replaced_as_well():
+    auth = Tokens(left=1)
+    rest, script, _ = client(reply(401), reply(401), reply(200), auth=auth)
+    assert rest.call("POST", "a", json={}).status == 200
+    assert len(script.requests) == 3
+    assert auth.invalidated == 0
+    auth = Tokens(left=9)
+    rest, script, _ = client(*[reply(401)] * 3, auth=auth)
+    with pytest.raises(AuthFailed):
+        rest.call("GET", "a")
+    assert len(script.requests) == 3
+    assert auth.invalidated == 1
+
+
 def test_a_second_401_is_auth_failed():
     auth = Tokens()
     body = json.dumps(
@@ -335,7 +356,7 @@ def test_a_short_rate_limit_is_waited_for_twice():
     limited = reply(429, retry_after="2")
     rest, script, clock = client(limited, limited, reply(200))
     assert rest.call("POST", "a", json={}).status == 200
-    assert clock.slept == [2.0, 2.0]
+    assert clock.slept == [2.1, 2.1]  # half of the 10 % by which those who wait are spread
     rest, script, _ = client(limited, limited, limited)
     with pytest.raises(RateLimited) as caught:
         rest.call("GET", "a")
@@ -611,6 +632,7 @@ def acme(*steps):
         auth=Tokens(),
         origins=Origins((), allow_loopback=True),
         explain=lambda answer: explain_status(answer, "acme"),
+        concurrency=2,
     )
     try:
         yield rest, seen

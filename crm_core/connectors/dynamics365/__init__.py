@@ -125,6 +125,8 @@ class Dynamics365(Connector):
     entities: ClassVar = {"account": ACCOUNTS, "contact": CONTACTS}
     ordered_versions = True
     default_minutes = 60
+    # Service protection limits: 52 at a time for one user on one web server; so four instances fit.
+    concurrency = 12
 
     def __init__(self, account: Account, tools: Tools) -> None:
         settings = account.settings
@@ -138,7 +140,7 @@ class Dynamics365(Connector):
         self._path = f"/api/data/{version}/"
         self._rest = Rest(
             account, tools, system=self.name, base_url=f"{base}{self._path}", auth=auth, origins=origins,
-            explain=self.explain,
+            explain=self.explain, concurrency=self.concurrency,
         )  # fmt: skip
         self._tools = tools
         self._described: dict[str, Mapping[str, NativeField]] = {}

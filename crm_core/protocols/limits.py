@@ -1,0 +1,58 @@
+"""How fast one connection may be called: so many calls at a time, and none before the moment that its system named."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from crm_core.errors import RateLimited
+from crm_core.ports import Clock
+
+MAX_WAIT_SECONDS = 2.0
+"""A longer wait becomes a delayed queue message, never a sleep (DESIGN.md section 6)."""
+LOOK_SECONDS = 0.02
+BUSY_SECONDS = 1.0
+"""When to come again, if every call under way is a long one."""
+
+
+class Limits:
+    """The calls of one connection in this process; safe for many threads.
+
+    Other processes have their own: what the system says no to is shared by sync through the connection's state row.
+    """
+
+    def __init__(self, clock: Clock, width: int) -> None:
+        """`width`: calls at a time."""
+        self._clock = clock
+        self._width = width
+        self._free = threading.BoundedSemaphore(width)
+        self._not_before = 0.0
+
+    def throttled(self, seconds: float) -> None:
+        """The system has asked to be left alone for so long."""
+        self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around one call: waits up to 2 s for its turn, else raises RateLimited with when to come again."""
+        give_up = self._clock.monotonic() + MAX_WAIT_SECONDS
+        self._wait_for_the_system(give_up)
+        # Looked at again and again: a thread that waits inside of a lock could not be simulated.
+        while not self._free.acquire(blocking=False):
+            if self._clock.monotonic() >= give_up:
+                raise RateLimited(
+                    f"{self._width} calls of this connection are under way, as many as it may have; come again.",
+                    retry_after=BUSY_SECONDS,
+                )
+            self._clock.sleep(LOOK_SECONDS)
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    def _wait_for_the_system(self, give_up: float) -> None:
+        wait = self._not_before - self._clock.monotonic()
+        if wait <= 0:
+            return
+        if self._not_before > give_up:
+            raise RateLimited("The system has asked to be left alone for a while.", retry_after=wait)
+        self._clock.sleep(wait)
