@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from crm_core.connector import Change, Connector, Order, Query, Write
+from crm_core.connector import Change, Connector, Order, Query, QueryPage, Write
 from crm_core.errors import BadAnswer, BadRequest, NotFound, Stale, VersionMismatch
+from crm_core.functions import stale
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
 from crm_core.hub import Hub
@@ -51,8 +52,9 @@ def _item(
         "etag": change.etag,
     }
     for each in emap.fields:
-        if not select or each.field in select or each.native in select:
-            item[each.field] = fields.get(each.field)
+        value = fields.get(each.field)
+        if value is not stale.UNKNOWN and (not select or each.field in select or each.native in select):
+            item[each.field] = value
     for name in select:
         if emap.find(name) is None and name in change.raw and name not in item:
             item[name] = change.raw[name]
@@ -94,11 +96,12 @@ def _orders(text: str) -> tuple[Order, ...]:
         Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
         Parameter("skiptoken", "From nextLink; goes on after a page"),
         RAW,
+        stale.STALE,
     ],
 )
 def query(call: Call) -> Reply:
     """Items of the remote system, a page at a time."""
-    hub, opened, connector, entity = _open(call)
+    hub, opened, _, entity = _open(call)
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
     top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
@@ -106,17 +109,28 @@ def query(call: Call) -> Reply:
     about = _bound_to(call, opened, parameters)
     cursor = hub.open_token(token, *about) if token else None
     node = parse_filter(parameters["filter"]) if parameters.get("filter") else None
-    page = connector.query(
-        entity.name, Query(node, select, _orders(parameters.get("orderby", "")), top=top, cursor=cursor)
-    )
+    asked = Query(node, select, _orders(parameters.get("orderby", "")), top=top, cursor=cursor)
     raw = flag(parameters, "raw")
+    page = _page(call, opened, entity, asked)
     body: dict[str, Any] = {
         "value": [_item(opened, entity, each, raw=raw, select=select) for each in page.items]
     }
     if page.cursor is not None:
         following = {**parameters, "skiptoken": hub.seal_token(page.cursor, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
-    return Reply(200, body)
+    return Reply(200, body, page.headers(hub) if isinstance(page, stale.Aged) else {})
+
+
+def _page(call: Call, opened: Opened, entity: Entity, asked: Query) -> QueryPage | stale.Aged:
+    connector = opened.connector
+    if not stale.wanted(call.parameters, connector.entity_map(entity.name), asked.select):
+        return connector.query(entity.name, asked)
+    store = stale.Store(call, opened, entity)
+    if asked.cursor is not None and stale.PLACE in asked.cursor:
+        return store.after(asked.cursor, asked.top)
+    return store.or_live(
+        lambda: connector.query(entity.name, asked), lambda: store.page(asked.cursor, asked.top)
+    )
 
 
 def _bound_to(call: Call, opened: Opened, parameters: Mapping[str, str]) -> tuple[str, ...]:
@@ -143,14 +157,24 @@ def create(call: Call) -> Reply:
     return Reply(201, item, {"ETag": change.etag, "Location": location})
 
 
-@route("GET", "/api/crm/<entities>/<rid>", role=Role.READER, parameters=[CONNECTION, RAW])
+@route("GET", "/api/crm/<entities>/<rid>", role=Role.READER, parameters=[CONNECTION, RAW, stale.STALE])
 def get(call: Call) -> Reply:
     """One item of the remote system."""
-    _, opened, connector, entity = _open(call)
-    change = connector.get(entity.name, call.parts["rid"])
-    if not_modified(call.incoming.headers, change.etag):
-        return Reply(304, None, {"ETag": change.etag})
-    return Reply(200, _item(opened, entity, change, raw=flag(call.parameters, "raw")), {"ETag": change.etag})
+    hub, opened, _, entity = _open(call)
+    found = _one(call, opened, entity, call.parts["rid"])
+    if isinstance(found, stale.Aged):
+        return Reply(200, _item(opened, entity, found.items[0], raw=False), found.headers(hub))
+    if not_modified(call.incoming.headers, found.etag):
+        return Reply(304, None, {"ETag": found.etag})
+    return Reply(200, _item(opened, entity, found, raw=flag(call.parameters, "raw")), {"ETag": found.etag})
+
+
+def _one(call: Call, opened: Opened, entity: Entity, rid: str) -> Change | stale.Aged:
+    connector = opened.connector
+    if not stale.wanted(call.parameters, connector.entity_map(entity.name), ()):
+        return connector.get(entity.name, rid)
+    store = stale.Store(call, opened, entity)
+    return store.or_live(lambda: connector.get(entity.name, rid), lambda: store.one(rid))
 
 
 @route("PATCH", "/api/crm/<entities>/<rid>", role=Role.OPERATOR, parameters=[CONNECTION, RAW], item_body=True)

@@ -1,7 +1,6 @@
 """The stored records: what the hub holds, its links and its history."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from crm_core.errors import NotFound
@@ -12,13 +11,9 @@ from crm_core.hub import Hub
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.record import HUB, Record
-from crm_core.storage import layout
-from crm_core.storage.records import Redirect, Tomb
 
 MAX_TOP = 1000
 DEFAULT_TOP = 100
-MAX_CALLS = 20
-"""Of one page: tombs and redirects are passed over, so a page can be short and still have a nextLink."""
 
 
 def _names(hub: Hub, tenant: Tenant) -> dict[str, str]:
@@ -63,23 +58,12 @@ def records(call: Call) -> Reply:
     top = whole_number(call.parameters, "top", DEFAULT_TOP, MAX_TOP)
     about = (call.tenant.name, call.principal.id, "records", entity.name, str(top))
     token = call.parameters.get("skiptoken", "")
-    place: Mapping[str, Any] = hub.open_token(token, *about) if token else {"bucket": 0, "token": None}
-    bucket: int = place["bucket"]
-    going: str | None = place["token"]
-    found: list[Record] = []
-    calls = 0
-    while len(found) < top and bucket < len(layout.BUCKETS) and calls < MAX_CALLS:
-        calls += 1
-        rows, going = hub.records.page(
-            call.tenant, entity.name, layout.BUCKETS[bucket], top=top - len(found), token=going
-        )
-        found.extend(row.content for row in rows if isinstance(row.content, Record))
-        if going is None:
-            bucket += 1
+    place = hub.open_token(token, *about) if token else {}
+    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top)
     names = _names(hub, call.tenant)
     body: dict[str, Any] = {"value": [_item(record, names) for record in found]}
-    if bucket < len(layout.BUCKETS):
-        after = hub.seal_token({"bucket": bucket, "token": going}, *about)
+    if following_place is not None:
+        after = hub.seal_token(following_place, *about)
         following = {"top": str(top), "skiptoken": after}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
     return Reply(200, body)
@@ -89,16 +73,10 @@ def _find(call: Call, entity: Entity) -> Record:
     """By record id, redirects followed; raises NotFound."""
     hub: Hub = call.hub
     record_id = call.parts["record_id"].lower()
-    for _ in range(3):
-        if not re.fullmatch(r"[0-9a-f-]{36}", record_id):
-            break
-        stored = hub.records.get(call.tenant, entity.name, record_id)
-        if stored is None or isinstance(stored.content, Tomb):
-            break
-        if isinstance(stored.content, Redirect):
-            record_id = stored.content.to
-            continue
-        return stored.content
+    known = re.fullmatch(r"[0-9a-f-]{36}", record_id)
+    found = hub.records.find(call.tenant, entity.name, record_id) if known else None
+    if found is not None:
+        return found
     raise NotFound(f"There is no stored {entity.name} '{call.parts['record_id']}'.")
 
 

@@ -1,5 +1,6 @@
 """How fast one connection may be called: so many calls at a time, and none before the moment that its system named."""
 
+import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,14 +27,20 @@ class Limits:
         self._width = width
         self._free = threading.BoundedSemaphore(width)
         self._not_before = 0.0
+        self._told: RateLimited | None = None
 
-    def throttled(self, seconds: float) -> None:
-        """The system has asked to be left alone for so long."""
-        self._not_before = max(self._not_before, self._clock.monotonic() + seconds)
+    def throttled(self, error: RateLimited) -> None:
+        """The system has asked to be left alone for a time."""
+        until = self._clock.monotonic() + (error.retry_after or 0.0)
+        if until > self._not_before:
+            self._not_before, self._told = until, error
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Around one call: waits up to 2 s for its turn, else raises RateLimited with when to come again."""
+        """Around one call: waits up to 2 s for its turn.
+
+        Raises RateLimited with when to come again; in the system's own words if it is the system that wants a pause.
+        """
         give_up = self._clock.monotonic() + MAX_WAIT_SECONDS
         self._wait_for_the_system(give_up)
         # Looked at again and again: a thread that waits inside of a lock could not be simulated.
@@ -53,6 +60,8 @@ class Limits:
         wait = self._not_before - self._clock.monotonic()
         if wait <= 0:
             return
-        if self._not_before > give_up:
-            raise RateLimited("The system has asked to be left alone for a while.", retry_after=wait)
+        if self._not_before > give_up and self._told is not None:
+            error = copy.copy(self._told)  # every raise adds to an exception's traceback
+            error.retry_after = wait
+            raise error
         self._clock.sleep(wait)

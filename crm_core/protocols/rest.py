@@ -246,13 +246,14 @@ class Rest:
         if isinstance(error, VendorError):
             error.vendor_status = error.vendor_status or answer.status
             error.request_id = error.request_id or request_id(answer.headers)
-        if isinstance(error, RateLimited) and error.retry_after is not None:
-            self._limits.throttled(error.retry_after)
         if isinstance(error, Unavailable) and not _surely_refused(answer):
             # Only a 503 that asks to come again says that nothing was done; a gateway's 502 or 504, or a
             # server's 500, may come after the write.
             error.outcome_unknown = True
-        return self._filled(call, error)
+        error = self._filled(call, error)
+        if isinstance(error, RateLimited):
+            self._limits.throttled(error)
+        return error
 
     def _filled(self, call: _Call, error: HubError) -> HubError:
         secrets = (*self._secrets, *call.seen)

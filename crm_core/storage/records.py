@@ -32,6 +32,8 @@ PLAIN_CHARACTERS = 30_000
 """Longer JSON is compressed; what is shorter stays readable in any storage browser (docs/adr/0002)."""
 PART_BYTES = 60 * 1024
 SCAN_PAGE = 1000
+MAX_WALK_CALLS = 20
+MAX_REDIRECTS = 3
 WIRE_FACTOR, WIRE_ROW_BYTES = 3, 1024
 """The most that a row grows on the wire: escapes and base64, part headers."""
 
@@ -145,6 +147,36 @@ class Records:
             token=token,
         )
         return [_stored(entity, row) for row in page.rows], page.token
+
+    def walk(
+        self, tenant: Tenant, entity: str, place: Mapping[str, Any], *, top: int
+    ) -> tuple[list[Record], Mapping[str, Any] | None]:
+        """Records of all buckets in the order of their ids: (at most `top`, the place after them or None at the end).
+
+        `place`: {} for the beginning. Redirects and tombs are passed over, so a page can be short and not the last.
+        """
+        bucket: int = place.get("bucket", 0)
+        going: str | None = place.get("token")
+        found: list[Record] = []
+        calls = 0
+        while len(found) < top and bucket < len(layout.BUCKETS) and calls < MAX_WALK_CALLS:
+            calls += 1
+            rows, going = self.page(tenant, entity, layout.BUCKETS[bucket], top=top - len(found), token=going)
+            found.extend(row.content for row in rows if isinstance(row.content, Record))
+            if going is None:
+                bucket += 1
+        return found, {"bucket": bucket, "token": going} if bucket < len(layout.BUCKETS) else None
+
+    def find(self, tenant: Tenant, entity: str, record_id: str) -> Record | None:
+        """By id, redirects followed."""
+        for _ in range(MAX_REDIRECTS):
+            stored = self.get(tenant, entity, record_id)
+            if stored is None or isinstance(stored.content, Tomb):
+                return None
+            if isinstance(stored.content, Record):
+                return stored.content
+            record_id = stored.content.to
+        return None
 
     def scan(self, tenant: Tenant, entity: str, record_bucket: str) -> Iterator[Stored]:
         """Every row of one bucket, a page at a time."""

@@ -23,7 +23,7 @@ IN_SECRETS = ", ".join(each.name for each in Dynamics365.settings if each.secret
 OPERATORS = "known are eq, ne, gt, ge, lt, le, in, and, or, not, contains, startswith, endswith."
 BAD_ID = "id: expected an id such as 629ca2a0-024a-ea11-a815-000d3a591218."
 CONFIRM = "confirm: a delete can't be taken back; say confirm=true."
-QUERY_PARAMETERS = "connection, filter, select, orderby, top, skiptoken, raw"
+QUERY_PARAMETERS = "connection, filter, select, orderby, top, skiptoken, raw, stale"
 DECIMAL = 'expected a decimal number, as text ("1250.50") or as a number'
 INSTANT = "a time with a zone, such as 2026-11-24T13:45:00Z"
 
@@ -176,7 +176,7 @@ def test_a_bad_query_parameter_is_400_by_its_name(api, problem, query, field, de
 @pytest.mark.parametrize(
     ("method", "path", "field", "known"),
     [
-        ("GET", f"{ACCOUNTS}/{RID}?top=1", "top", "connection, raw"),
+        ("GET", f"{ACCOUNTS}/{RID}?top=1", "top", "connection, raw, stale"),
         ("PATCH", f"{ACCOUNTS}/{RID}?confirm=true", "confirm", "connection, raw"),
         ("POST", f"{ACCOUNTS}?top=1", "top", "connection, raw"),
         ("GET", "/health?x=1", "x", "none"),
@@ -753,13 +753,19 @@ def test_a_record_that_is_not_there_is_404_in_the_vendor_s_words(api, problem, s
     vendor_problem(problem, answer, 404, "RecordGone", detail, vendor=vendor)
 
 
-def test_a_rate_limit_is_503_with_the_vendor_s_retry_after_and_no_second_try(api, problem, faults, sandbox):
+def test_a_rate_limit_is_503_with_the_vendor_s_retry_after_and_no_second_try(
+    api, problem, connect, faults, sandbox
+):
+    connect("throttled")
     seen = sandbox.last_request()
     faults("throttle", retry_after=17, path="*/accounts*")
-    answer = api("GET", f"{ACCOUNTS}?top=1")
+    answer = api("GET", "/api/crm/accounts?top=1&connection=throttled")
     detail = "dynamics365 answered 429: Number of requests exceeded the limit of 6000 over time window of 300 seconds."
     vendor_problem(problem, answer, 503, "RateLimited", detail, vendor={"status": 429, "code": "0x80072322"})
     assert answer.headers["Retry-After"] == "17"
+    again = api("GET", "/api/crm/accounts?top=2&connection=throttled")
+    vendor_problem(problem, again, 503, "RateLimited", detail, vendor={"status": 429, "code": "0x80072322"})
+    assert 14 <= int(again.headers["Retry-After"]) <= 17
     assert len([each for each in sandbox.requests_since(seen) if each["path"].endswith("/accounts")]) == 1
 
 

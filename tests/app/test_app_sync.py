@@ -201,7 +201,10 @@ def test_pages_of_runs_visit_each_run_once_newest_first(api, pulled):
     ids = [each["id"] for page in api.pages("/api/runs?top=2") for each in page]
     assert len(ids) == len(set(ids)) >= 4
     assert ids == sorted(ids)
-    times = [api.ok("GET", f"/api/runs/{each}")["created_at"] for each in ids]
+    # The ids tell them apart to the millisecond.
+    times = [
+        api.ok("GET", f"/api/runs/{each}")["created_at"][: len("2026-11-24T20:59:51.515")] for each in ids
+    ]
     assert times == sorted(times, reverse=True)
 
 

@@ -96,15 +96,16 @@ def test_a_failed_call_gives_its_place_back():
 def test_a_short_pause_is_slept_through_and_a_long_one_is_refused_at_once():
     clock = Steady()
     line = Limits(clock, 1)
-    line.throttled(1.5)
-    line.throttled(0.5)  # the longer one holds
+    line.throttled(RateLimited("slower", retry_after=1.5))
+    line.throttled(RateLimited("slower", retry_after=0.5))  # the longer one holds
+    line.throttled(RateLimited("slower"))
     with line.call():
         assert clock.seconds == 1001.5
-    line.throttled(30)
+    line.throttled(RateLimited("much slower", retry_after=30, vendor_code="x"))
     clock.sleep(10)
-    with pytest.raises(RateLimited) as told, line.call():
+    with pytest.raises(RateLimited, match="much slower") as told, line.call():
         pass
-    assert told.value.retry_after == pytest.approx(20)
+    assert (told.value.vendor_code, told.value.retry_after) == ("x", pytest.approx(20))
     assert clock.seconds == pytest.approx(1011.5)
     clock.sleep(20)
     with line.call():
