@@ -261,7 +261,8 @@ class Caller:
         made = len(self._named(name)) - before
         if made > 1 or (reply.status == 201 and not self._was_there(reply.body["id"])):
             self.wrong.append(f"POST of {name} answered {reply.status} and made {made} rows")
-        self._expect("POST", reply, (0, 201, 502, 503, 504))
+        # 409: it was made, its answer was lost, and a person deleted it before the next try.
+        self._expect("POST", reply, (0, 201, 409, 502, 503, 504))
 
     def _was_there(self, rid: str) -> bool:
         """A person may have deleted the row before its caller had the answer."""

@@ -88,6 +88,8 @@ class Applier:
     careful: bool = False
     keep_lease: Callable[[], None] = lambda: None
     tally: Tally = field(default_factory=Tally)
+    made: list[str] = field(default_factory=list)
+    """Remote ids of the records that came to life since the last checkpoint."""
 
     @property
     def uid(self) -> str:
@@ -109,6 +111,18 @@ class Applier:
                 raise
             except Exception as error:  # noqa: BLE001  # a bug with one record must not stop the others
                 self.set_aside(snapshot.change, f"bug: {type(error).__name__}")
+
+    def checkpointed(self, known: int) -> None:
+        """What was applied until now is vouched for by the state row; counting begins anew."""
+        self.known, self.tally, self.made = known, Tally(), []
+
+    def look_again(self) -> None:
+        """For a worker that was overtaken: what it brought to life may be gone at the remote, and the run that went
+        on may have compared before it was there. Each of them is looked at; the lease is another's.
+        """
+        self.keep_lease = lambda: None
+        now = hub_time(self.engine.clock.now())
+        self.apply([Snapshot(Change(rid, None), now, now) for rid in dict.fromkeys(self.made)])
 
     def _apply_together(self, snapshots: Iterable[Snapshot]) -> None:
         entries = self._newest(snapshots)
@@ -295,9 +309,11 @@ class Applier:
 
     def _count(self, write: RecordWrite, count: str) -> None:
         setattr(self.tally, count, getattr(self.tally, count) + 1)
-        self.tally.known += self._is_live(write.after) - (
-            write.before is not None and self._is_live(write.before.content)
-        )
+        lives = self._is_live(write.after)
+        lived = write.before is not None and self._is_live(write.before.content)
+        self.tally.known += lives - lived
+        if lives and not lived and isinstance(write.after, Record):
+            self.made.append(write.after.links[self.uid].rid)
 
     def _is_live(self, content: Record | Redirect | Tomb) -> bool:
         link = content.links.get(self.uid) if isinstance(content, Record) else None

@@ -5,6 +5,7 @@ with nothing new costs one read and one write; a checkpoint is saved only after 
 the row's ETag stops.
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from crm_core.connector import Cursor, Page
-from crm_core.errors import CursorExpired, HubError, StoreUnavailable
+from crm_core.errors import CursorExpired, HubError, StoreUnavailable, VendorError
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import COUNTS, EntityState, Run
@@ -25,6 +26,8 @@ from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.schedule import is_due, lapsed, next_due
+
+_log = logging.getLogger("crm_core.pull")
 
 CAREFUL_DELIVERY = 3
 """From this delivery of a message on, records are applied one by one, so that one that raises does not stop the rest."""
@@ -88,6 +91,7 @@ class _Pull:
         seconds = tuning.fresh_slice_seconds if lane == layout.FRESH else tuning.bulk_slice_seconds
         self.slice_end = engine.clock.monotonic() + seconds
         self.run = run or self._scheduled_run()
+        self.applier: Applier | None = None
 
     def _scheduled_run(self) -> Run:
         """A run of the schedule has no row before it changes something. A lease that lapsed keeps its run's id."""
@@ -122,6 +126,7 @@ class _Pull:
         except StoreUnavailable:
             raise
         except RowChanged:
+            self._look_again()
             self._overtaken()
         except HubError as error:
             failures.pull_failed(
@@ -168,6 +173,14 @@ class _Pull:
                 failures.release_lease(self.engine, self.job)
         except RowChanged:
             return  # another worker has seen to it
+
+    def _look_again(self) -> None:
+        if self.applier is None or not self.applier.made:
+            return
+        try:
+            self.applier.look_again()
+        except VendorError as error:
+            _log.warning("what an overtaken run applied could not be looked at again: %s", error.code)
 
     def _overtaken(self) -> None:
         """Another worker has the row: what we applied is applied, the cursor is theirs.
@@ -216,7 +229,7 @@ class _Pull:
         return Fetched(page, lo, hub_time(self.engine.clock.now()))
 
     def _read_and_compare(self, fetched: Fetched | None) -> None:
-        applier = self._applier()
+        applier = self.applier = self._applier()
         if fetched is not None:
             cursor = self._read(fetched, applier)
             if cursor is None:
@@ -324,7 +337,7 @@ class _Pull:
         else:
             self._save_state(known=known, lease_until=self._lease_end())
             self.run = replace(self.run, counts=counts, cursor=cursor)
-        applier.known, applier.tally = known, type(tally)()
+        applier.checkpointed(known)
         if self.stored_run or any(counts[name] for name in COUNTS if name != "unchanged"):
             self._save_run(self._counted())
 

@@ -271,6 +271,30 @@ class TestTwoWorkers:
         bench.work()
         bench.assert_equal()
 
+    @pytest.mark.parametrize("memory_bench", [{"LEASE_SECONDS": "0.001"}], indirect=True)
+    def test_a_slow_worker_does_not_bring_back_what_a_full_run_did_not_find(
+        self, memory_bench, other, monkeypatch
+    ):
+        """It stops between the look at its lease and the write, and what it writes nobody else has ever known."""
+        bench = memory_bench
+        bench.remote.create("Stays")
+        bench.connect()
+        bench.pull()
+        rid = bench.remote.create("Goes")
+        bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        (message,) = bench.queue.receive(layout.FRESH)
+        bench.queue.delete(layout.FRESH, message)
+
+        def meanwhile():
+            bench.remote.delete(rid)
+            full = other.start_run(DEFAULT_TENANT, "demo", [], "full", "key:test")
+            other.handle(layout.FRESH, self.job(bench, full.id), 1)
+            assert bench.run(full.id).status == "succeeded"
+
+        self.once(monkeypatch, bench.hub.records, "commit", meanwhile)
+        bench.hub.handle(layout.FRESH, message.body, 1)
+        assert bench.stored()[rid].links[bench.connection.uid].state == "gone"
+
     def test_the_cursor_does_not_go_back_to_a_slow_worker_s(self, memory_bench, other, monkeypatch):
         bench = memory_bench
         bench.remote.create("One")
