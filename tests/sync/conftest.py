@@ -205,15 +205,15 @@ def environment(azurite: str, remote: Remote, **more: str) -> dict[str, str]:
 class Prefixed:
     """A table port whose tables have names of their own, so that tests share one Azurite."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Any, prefix: str = "") -> None:
         self._table = table
-        self._prefix = f"t{next(_numbers)}x"
+        self.prefix = prefix or f"t{next(_numbers)}x"
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._table, name)
         if name == "close":
             return method
-        return lambda table, *args, **kwargs: method(self._prefix + table, *args, **kwargs)
+        return lambda table, *args, **kwargs: method(self.prefix + table, *args, **kwargs)
 
 
 @pytest.fixture
