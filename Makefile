@@ -1,18 +1,21 @@
 # make run    the whole system on this machine, until Ctrl-C (make run ARGS=--once ends after the summary)
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
+# make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
 
 PYTHON ?= python3
 WORKERS ?= 2
 SEED ?= 1
+RECORDS ?= 20000
+KILLS ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 # Each written only when its install is complete; npm writes the second one itself.
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint simulate install sandbox clean
+.PHONY: run test lint simulate soak install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -32,6 +35,9 @@ lint: install
 # What it prints depends on the seed alone.
 simulate: install
 	@exec $(BIN)/python -m simulation --seed $(SEED) $(ARGS)
+
+soak: install
+	@exec $(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
 
 sandbox: install
 	@exec $(BIN)/python -m sandbox dynamics365 --port 8950 --tls-port 8951 --records 100 --ca .data/sandbox-ca.pem $(ARGS)
@@ -64,5 +70,5 @@ $(AZURITE): package.json package-lock.json
 	@touch $@
 
 clean:
-	rm -rf $(VENV) node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage* htmlcov
+	rm -rf $(VENV) .venv-3.13 node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,9 +29,9 @@ class Noticed:
     seconds: float
 
 
-def connect(hub: Client, sandbox: Mapping[str, Any]) -> None:
+def connect(hub: Client, sandbox: Mapping[str, Any], slug: str = CONNECTION) -> None:
     """The connection to the sandbox, made or brought up to date, e.g. if the sandbox's port is another one now."""
-    path = f"/api/integrations/{CONNECTION}"
+    path = f"/api/integrations/{slug}"
     settings = {
         "base_url": sandbox["url"],
         "authority": sandbox["url"],
@@ -42,7 +42,7 @@ def connect(hub: Client, sandbox: Mapping[str, Any]) -> None:
     status, found = hub.call("GET", path, also=(404,))
     if status == 404:
         # Without a schedule as yet: the first run is the one that is shown, not one that a timer began.
-        body = {"slug": CONNECTION, "connector": "dynamics365", "entities": {TABLE: "pull"}, "schedule": {}}
+        body = {"slug": slug, "connector": "dynamics365", "entities": {TABLE: "pull"}, "schedule": {}}
         hub.call("POST", "/api/integrations", {**body, "settings": settings, "secrets": secrets})
         return
     if {name: found["settings"].get(name) for name in settings} != settings:
@@ -60,15 +60,15 @@ def schedule(hub: Client) -> None:
         hub.call("PATCH", path, {"schedule": _SCHEDULE})
 
 
-def start_run(hub: Client) -> str:
+def start_run(hub: Client, slug: str = CONNECTION) -> str:
     """The id of a new run, or of the one that is at work already."""
-    status, body = hub.call("POST", "/api/runs", {"connection": CONNECTION}, also=(409,))
+    status, body = hub.call("POST", "/api/runs", {"connection": slug}, also=(409,))
     if status != 409:
         return str(body["id"])
-    _, found = hub.call("GET", f"/api/integrations/{CONNECTION}")
+    _, found = hub.call("GET", f"/api/integrations/{slug}")
     running = found["sync"][0]["running"]
     if running is None:  # it has just ended
-        return start_run(hub)
+        return start_run(hub, slug)
     return str(running)
 
 

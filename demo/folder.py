@@ -85,8 +85,8 @@ class Folder:
             write_private(key, issued.private_key_pem.bytes().decode())
         return ca, chain, key
 
-    def settings(self, ports: Ports, ca: Path) -> tuple[Path, dict[str, str]]:
-        """(the hub's settings as a local.settings.json, the environment to start it in)."""
+    def settings(self, ports: Ports, ca: Path, more: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+        """(the hub's settings, `more` of them, as a local.settings.json; the environment to start it in)."""
         values = {
             "FUNCTIONS_WORKER_RUNTIME": "python",
             "AzureWebJobsStorage": _connection_string(ports),
@@ -96,6 +96,7 @@ class Folder:
             "PUBLIC_URL": f"http://127.0.0.1:{ports.hub}",
             "ALLOW_LOOPBACK": "true",
             "CA_BUNDLE": str(ca),
+            **more,
         }
         file = self.path / "local.settings.json"
         write_private(file, json.dumps({"IsEncrypted": False, "Values": values}, indent=2) + "\n")

@@ -62,9 +62,17 @@ def start_sandbox(parts: Parts, folder: Folder, ports: Ports, *, seed: int) -> t
     return part, ca
 
 
-def start_hub(parts: Parts, folder: Folder, ports: Ports, ca: Path) -> str:
-    """Gives the hub's address once it serves."""
-    file, env = folder.settings(ports, ca)
+def start_hub(
+    parts: Parts,
+    folder: Folder,
+    ports: Ports,
+    ca: Path,
+    *arguments: str,
+    log: str = "hub",
+    settings: Mapping[str, str] | None = None,
+) -> tuple[Part, str]:
+    """Gives the part and the hub's address once it serves. `arguments` are the host's, `settings` more of the hub's."""
+    file, env = folder.settings(ports, ca, settings or {})
     command = [
         sys.executable,
         "-m",
@@ -75,16 +83,17 @@ def start_hub(parts: Parts, folder: Folder, ports: Ports, ca: Path) -> str:
         str(ports.hub),
         "--settings",
         str(file),
+        *arguments,
     ]
     # The host gives running functions 30 seconds to finish.
-    part = parts.start("The hub", command, folder.log("hub"), env, cwd=ROOT, grace=40)
+    part = parts.start("The hub", command, folder.log(log), env, cwd=ROOT, grace=40)
 
     def ready() -> str | None:
         return next(
             (line.removeprefix(_HOST_READY) for line in part.lines() if line.startswith(_HOST_READY)), None
         )
 
-    return parts.wait(part, ready)
+    return part, parts.wait(part, ready)
 
 
 def azurite_ready(parts: Parts, part: Part, ports: Ports) -> None:

@@ -43,6 +43,11 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
     raise RuntimeError(f"nothing listens on port {port} after {seconds} s")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What wants the machine for itself comes last, when the other test workers have little left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("soak") is not None)
+
+
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[str]:
     """An Azurite in memory; gives its connection string."""
