@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import logging
 import pkgutil
 import re
 import threading
@@ -15,6 +14,7 @@ from crm_core import connectors
 from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
 from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFound, StoreUnavailable
+from crm_core.log import Log, bind, current_trace
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
@@ -41,7 +41,7 @@ from crm_core.sync import failures, jobs, schedule
 from crm_core.sync.engine import Engine, Job, Opened, Tuning
 from crm_core.system import SystemClock, SystemIds, ThreadPool
 
-_log = logging.getLogger("crm_core.hub")
+_log = Log("crm_core.hub")
 
 CACHE_SECONDS = 60.0
 """How long a process uses its copy of a connection without reading it again."""
@@ -218,6 +218,7 @@ class Hub:
         found = self.connections.get(tenant, uid) if uid else None
         if found is None:
             raise _no_connection(name)
+        bind(connection=found.uid)
         return found
 
     def connect(self, tenant: Tenant, name: str) -> Opened:
@@ -229,6 +230,7 @@ class Hub:
         opened = self.open(tenant, uid) if uid else None
         if opened is None:
             raise _no_connection(name)
+        bind(connection=opened.connection.uid)
         return opened
 
     def _default(self, tenant: Tenant) -> str:
@@ -274,6 +276,7 @@ class Hub:
                 self._new_run(connection, "", mode, origin), children=tuple(run.id for run in runs)
             )
             self.runs.insert(tenant, followed)
+        bind(run=followed.id)
         for index, run in enumerate(runs):
             try:
                 self._send_run(tenant, run)
@@ -285,7 +288,9 @@ class Hub:
         return followed
 
     def _send_run(self, tenant: Tenant, run: Run) -> None:
-        self.engine.send(layout.FRESH, Job("pull", tenant, run.connection, run.entity, run.id))
+        self.engine.send(
+            layout.FRESH, Job("pull", tenant, run.connection, run.entity, run.id, trace=run.trace)
+        )
 
     def _never_began(self, tenant: Tenant, run: Run, error: HubError) -> bool:
         """Ends a run whose message was not sent. Its answer may have been lost: then somebody is at work on the run."""
@@ -315,13 +320,22 @@ class Hub:
     def _new_run(self, connection: Connection, entity: str, mode: Mode, origin: str) -> Run:
         now = self.clock.now()
         run_id = layout.newest_first(int(now.timestamp() * 1000), self.ids.uuid())
-        return Run(run_id, connection.uid, entity, mode, origin=origin, created_at=hub_time(now))
+        return Run(
+            run_id,
+            connection.uid,
+            entity,
+            mode,
+            origin=origin,
+            created_at=hub_time(now),
+            trace=current_trace(),
+        )
 
     def tick(self) -> int:
         try:
             self.prepare()
         except Misconfigured as error:
-            _log.error("%s", error.message)  # the other connections go on
+            # The other connections go on. The message names settings and hosts, no other value.
+            _log.error("settings are wrong", error=error.code, message=error.message)
         return schedule.tick(self.engine)
 
     def handle(self, lane: str, body: str, deliveries: int) -> None:
@@ -352,7 +366,7 @@ class Hub:
             try:
                 self.stats.add(DEFAULT_TENANT, connection, amounts)
             except (StoreError, HubError) as error:
-                _log.warning("figures of a minute could not be written: %s", type(error).__name__)
+                _log.warning("figures not written", connection=connection, error=type(error).__name__)
 
     # --- tokens that callers hand back ---------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -41,11 +42,23 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class _Lines(logging.Formatter):
+    """One line with time, level and logger; what is a JSON object has its own and stands alone, for tools to read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return message if message.startswith('{"') and not record.exc_info else super().format(record)
+
+
 def main() -> int:
     """Run the host; gives the exit code."""
     given = _arguments()
-    # An app logs at INFO as on the platform; the SDK's log of every storage call would drown it.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # An app logs at INFO as on the platform, with the platform's switch at DEBUG; the SDK's log of every storage call
+    # would drown it.
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    debug = os.environ.get("PYTHON_ENABLE_DEBUG_LOGGING", "").lower() in ("1", "true")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
     # A client that sends garbage gets its 400; aiohttp's traceback of it helps nobody.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -209,6 +209,8 @@ class Host:
                 instance.holding = [each for each in instance.holding if each[2] is not work]
 
     def _failed(self, work: Work, error: Exception) -> None:
+        if isinstance(error, triggers.Failed) and isinstance(error.__context__, Exception):
+            error = error.__context__  # the bug itself, which the host never sees
         self.history.note(work.name, "-> raised {}: {}", type(error).__name__, error)
         if not work.faults:
             self.raised.append(f"{work.name}: {type(error).__name__}: {error}")

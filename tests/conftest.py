@@ -1,13 +1,17 @@
 """Fixtures that several suites share: real parts on loopback, one set per test worker."""
 
+import json
+import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,9 +52,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("soak") is not None)
 
 
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[..., list[dict[str, Any]]]:
+    """The hub's log lines so far, at every level: of one event, or all."""
+    caplog.set_level(logging.DEBUG)
+
+    def found(event: str = "") -> list[dict[str, Any]]:
+        own = [each.getMessage() for each in caplog.records if each.name.startswith("crm_core.")]
+        read = [json.loads(each) for each in own]
+        return [each for each in read if event in ("", each["event"])]
+
+    return found
+
+
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[str]:
     """An Azurite in memory; gives its connection string."""
+    with running_azurite(ACCOUNT, ACCOUNT_KEY) as connection_string:
+        yield connection_string
+
+
+@contextmanager
+def running_azurite(account: str, key: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """An Azurite in memory; `environment` can give it an account of another name and key."""
     node = shutil.which("node")
     assert node, "the tests need Node.js for Azurite"
     assert AZURITE.exists(), "run `make install` first: the tests need Azurite"
@@ -72,15 +96,15 @@ def azurite() -> Iterator[str]:
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "NODE_OPTIONS": "--no-warnings"},
+        env={**os.environ, "NODE_OPTIONS": "--no-warnings", **(environment or {})},
     )
     try:
         for port in (blob, queue, table):
             wait_for_port(port, process)
         yield (
-            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};"
-            f"BlobEndpoint=http://127.0.0.1:{blob}/{ACCOUNT};QueueEndpoint=http://127.0.0.1:{queue}/{ACCOUNT};"
-            f"TableEndpoint=http://127.0.0.1:{table}/{ACCOUNT};"
+            f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{blob}/{account};QueueEndpoint=http://127.0.0.1:{queue}/{account};"
+            f"TableEndpoint=http://127.0.0.1:{table}/{account};"
         )
     finally:
         process.send_signal(signal.SIGTERM)

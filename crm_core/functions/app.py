@@ -1,13 +1,15 @@
-"""The app: every route and trigger registered on one FunctionApp."""
+"""The app: every route and trigger registered on one FunctionApp, and how loud the libraries are."""
 
 import azure.functions as func
 
 from crm_core.functions import crm, endpoint, integrations, records, runs, system, triggers
+from crm_core.log import quiet_libraries
 
 __all__ = ["build", "crm", "integrations", "records", "runs", "system"]
 
 
 def build() -> func.FunctionApp:
+    quiet_libraries()
     app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
     endpoint.register(app)
     triggers.register(app)

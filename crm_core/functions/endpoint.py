@@ -1,16 +1,18 @@
 """The route table and what every request passes: match, authorise, validate, answer or explain.
 
 One HTTP function per first segment takes every method, so the host decides nothing about routes; the table here
-does, with literals before parameters and 405 for a method that a path lacks.
+does, with literals before parameters and 405 for a method that a path lacks. Each request is one log line, by its
+route, never by its path.
 """
 
 import hashlib
 import hmac
 import json
-import logging
 import math
 import os
+import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -49,7 +51,9 @@ from crm_core.functions.web import (
     trace_id,
 )
 from crm_core.hub import Hub
+from crm_core.log import Log, bind, bound, new_span, new_trace, traceparent
 from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.entities import BY_PATH
 from crm_core.model.fields import hub_time
 from crm_core.ports import derived_id, measured, wire_size
 from crm_core.settings import load
@@ -58,8 +62,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from werkzeug.routing import MapAdapter
 
-_log = logging.getLogger("crm_core.api")
+_log = Log("crm_core.api")
 
+PROBLEM = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -146,7 +151,23 @@ def _make_hub() -> Hub:
 
 def respond(req: func.HttpRequest) -> func.HttpResponse:
     """Every request comes through here, and every one gets an answer that a program can read."""
-    trace = trace_id(req.headers.get("traceparent", "")) or os.urandom(16).hex()
+    began = time.perf_counter()
+    trace = trace_id(req.headers.get("traceparent", "")) or new_trace()
+    with bound(trace=trace):
+        reply = _replied(req, trace)
+        refusal = reply.body if reply.content_type == PROBLEM and isinstance(reply.body, dict) else {}
+        tell = _log.info if reply.status < 500 else _log.warning
+        tell(
+            "request",
+            method=req.method.upper() if req.method.upper() in METHODS else "other",
+            status=reply.status,
+            error=refusal.get("code", ""),
+            ms=round((time.perf_counter() - began) * 1000),
+        )
+    return _response(reply, trace)
+
+
+def _replied(req: func.HttpRequest, trace: str) -> Reply:
     try:
         hub = the_hub()
         with measured() as meter:
@@ -154,18 +175,17 @@ def respond(req: func.HttpRequest) -> func.HttpResponse:
                 reply = _answer(hub, req, trace)
             finally:
                 hub.add_figures(meter)
-        return _response(reply, trace)
     except HubError as error:
-        reply = problem(error, trace)
-    except Exception:  # noqa: BLE001  # the last place that can still give the caller an answer
-        _log.exception("bug while answering %s, trace %s", req.method, trace)
-        reply = _problem(500, "Bug", "Something went wrong here; the trace id helps to find it.", trace)
-    return _response(reply, trace)
+        return problem(error, trace)
+    except Exception as error:  # noqa: BLE001  # the last place that can still give the caller an answer
+        _log.bug("bug while answering", error)
+        return _problem(500, "Bug", "Something went wrong here; the trace id helps to find it.", trace)
+    return reply
 
 
 def _response(reply: Reply, trace: str) -> func.HttpResponse:
     headers = {
-        "traceparent": f"00-{trace}-{os.urandom(8).hex()}-01",
+        "traceparent": traceparent(trace, new_span()),
         "Cache-Control": "no-store",
         **reply.headers,
     }
@@ -185,7 +205,10 @@ def _answer(hub: Hub, req: func.HttpRequest, trace: str) -> Reply:
         trace=trace,
     )
     found, parts = match(incoming.method, incoming.path)
+    entity = BY_PATH.get(parts.get("entities", ""))
+    bind(route=re.sub(r"<(\w+)>", r"{\1}", found.path), entity=entity.name if entity else "")
     principal = authenticate(hub, incoming, found.role)
+    bind(tenant=principal.tenant.name, principal=principal.id)
     if found.role is not None:
         hub.prepare()
     parameters = take_parameters(parse_query(raw_query), found.parameters)
@@ -396,4 +419,4 @@ def _problem(
         "traceId": trace,
         **(extra or {}),
     }
-    return Reply(status, body, headers or {}, "application/problem+json")
+    return Reply(status, body, headers or {}, PROBLEM)

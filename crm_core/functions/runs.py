@@ -45,6 +45,7 @@ def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
         "counts": {name: run.counts.get(name, 0) for name in COUNTS},
         "calls": {name: run.calls.get(name, 0) for name in ("remote", "storage")},
         "problem": vars(run.problem) if run.problem else None,
+        "trace": run.trace or None,
     }
 
 

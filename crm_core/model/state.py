@@ -84,7 +84,7 @@ class Run(_Stored):
     `cursor`: where a full run goes on. `counts` by name, `calls`: remote and storage. `fresh_start`: the hub has
     no record of this connection yet. `read`: records read so far. `seen`: blobs with the ids that a full run read,
     `parts`: whose they are: the number from which on they bear a worker's mark.
-    `done`: the feed's cursor at the end. `restarted_at`: `read` when its message was last found to be poison.
+    `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when its message was last found to be poison.
     """
 
     id: str
@@ -108,6 +108,7 @@ class Run(_Stored):
     done: Mapping[str, Any] | None = None
     children: tuple[str, ...] = ()
     problem: Problem | None = None
+    trace: str = ""
 
     @property
     def ended(self) -> bool:

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import logging
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -21,11 +20,13 @@ from crm_core.errors import (
     Misconfigured,
     StoreUnavailable,
     Unavailable,
+    VendorError,
 )
+from crm_core.log import Log, plain
 from crm_core.protocols.guard import Origins, origin_of, same_origin
 from crm_core.protocols.rest import explain_status, redact
 
-_log = logging.getLogger("crm_core.auth")
+_log = Log("crm_core.auth")
 
 RENEW_SECONDS = 300.0
 """A token is renewed this long before it ends (or after half its life, if that is later)."""
@@ -79,14 +80,15 @@ class _Tokens(ABC):
     One request at a time, however many threads and instances of the hub need one.
     """
 
-    def __init__(self, account: Account, tools: Tools, system: str, *told: str) -> None:
-        """`told`: everything that the token depends on, secrets too."""
+    def __init__(self, account: Account, tools: Tools, system: str, audience: str, *told: str) -> None:
+        """`audience`: whom the token is for; `told`: everything else that it depends on, secrets too."""
         self._account = account
         self._tools = tools
         self._system = system
+        self._audience = audience
         # Marks a stored token as asked for with exactly these credentials: after a change of the secret
         # a test must prove the new one, not live on a token of the old.
-        self._mark = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+        self._mark = hashlib.sha256("\n".join((*told, audience)).encode()).hexdigest()[:16]
         self._lock = threading.Lock()
         self._held: _Token | None = None
         self._rejected: tuple[str, ...] = ()
@@ -128,6 +130,7 @@ class _Tokens(ABC):
 
     def _refuse(self, text: str) -> None:
         if text and text not in self._rejected:
+            _log.warning("token", outcome="rejected", connection=self._account.uid, audience=self._audience)
             # Replaced, never changed: `_good` reads it without the lock.
             self._rejected = (*self._rejected, text)[-MAX_REJECTED:]
 
@@ -145,7 +148,10 @@ class _Tokens(ABC):
             return None
         mark, _, text = found[0].partition(" ")
         token = _Token(text, found[1] - RENEW_SECONDS)
-        return token if mark == self._mark and self._good(token) else None
+        if mark != self._mark or not self._good(token):
+            return None
+        self._got("shared", found[1] - self._tools.clock.now().timestamp())
+        return token
 
     def _claimed(self) -> _Token:
         """The token that another instance is just asking for, or a new one. The lock is held."""
@@ -188,8 +194,10 @@ class _Tokens(ABC):
             text, seconds = self._read(self._request())
         except HubError as error:
             self._failure, self._failures = error, self._failures + 1
+            self._not_got(error)
             raise
         self._failure = None
+        self._got("renewed" if self._held or self._rejected else "new", seconds)
         if text in self._rejected:
             # The authority insists on it; asking on every call would not help.
             self._rejected = tuple(each for each in self._rejected if each != text)
@@ -199,8 +207,30 @@ class _Tokens(ABC):
                 self._account.tenant, self._account.uid, f"{self._mark} {text}", now + seconds
             )
         except StoreUnavailable:
-            _log.warning("The token of connection %s is not kept: storage does not answer", self._account.uid)
+            _log.warning("token not kept", connection=self._account.uid, error="StoreUnavailable")
         return _Token(text, now + seconds - min(RENEW_SECONDS, seconds / 2), asked=True)
+
+    def _got(self, outcome: str, seconds: float) -> None:
+        _log.info(
+            "token",
+            outcome=outcome,
+            connection=self._account.uid,
+            audience=self._audience,
+            expires_in=round(seconds),
+        )
+
+    def _not_got(self, error: HubError) -> None:
+        vendor = error if isinstance(error, VendorError) else None
+        _log.warning(
+            "token",
+            outcome="refused",
+            connection=self._account.uid,
+            audience=self._audience,
+            error=error.code,
+            status=vendor.vendor_status if vendor else None,
+            vendor_code=plain(vendor.vendor_code) if vendor else "",
+            request_id=vendor.request_id if vendor else "",
+        )
 
     def _read(self, result: Mapping[str, Any]) -> tuple[str, float]:
         """(token, lifetime in seconds); raises BadAnswer if they can't be used."""
@@ -296,7 +326,7 @@ class ClientCredentials(_Tokens):
             )
         origins.check(authority)
         self._authority = f"{origin_of(authority)}/{quote(tenant_id, safe='')}"
-        super().__init__(account, tools, system, self._authority, client_id, proof, scope)
+        super().__init__(account, tools, system, scope, self._authority, client_id, proof)
         self._client_id = client_id
         self._credential: Any = client_secret
         if certificate is not None:
@@ -356,7 +386,7 @@ class ClientCredentials(_Tokens):
             f"{message} {remedy}".strip(),
             system=self._system,
             vendor_status=answer.status,
-            vendor_code=number or redact(str(told.get("error", "")))[:100],
+            vendor_code=number or redact(str(told.get("error", "")), self._secrets)[:100],
             request_id=re.sub(r"[^\w-]", "", str(told.get("trace_id", "")))[:80],
         )
 
@@ -373,7 +403,7 @@ class ManagedIdentity(_Tokens):
         self, account: Account, tools: Tools, *, resource: str, client_id: str = "", system: str = ""
     ) -> None:
         """Calls nobody."""
-        super().__init__(account, tools, system, "managed identity", client_id, resource)
+        super().__init__(account, tools, system, resource, "managed identity", client_id)
         self._resource = resource
         self._client_id = client_id
 

@@ -5,7 +5,6 @@ was allowed); certificate and SNI go by the host's name. Nothing comes from the 
 `urllib3` are imported with the first request.
 """
 
-import logging
 import re
 import socket
 import ssl
@@ -14,21 +13,23 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import closing
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote
-from uuid import UUID
+from urllib.parse import SplitResult
 
 from crm_core.connector import Answer, Request
 from crm_core.errors import BadAnswer, BadRequest, HubError, Misconfigured, Unavailable
+from crm_core.log import Log, current_trace, new_span, quiet_libraries, traceparent
 from crm_core.ports import Clock, count
 from crm_core.protocols.guard import Guard, port_of
+from crm_core.protocols.shown import shown_path, shown_query
 
 if TYPE_CHECKING:
     import requests
     from urllib3.connection import HTTPConnection
     from urllib3.connectionpool import HTTPConnectionPool
 
-_log = logging.getLogger("crm_core.http")
+_log = Log("crm_core.http")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -120,11 +121,12 @@ class Http:
         self._sessions: OrderedDict[str, requests.Session] = OrderedDict()
         self._context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
-        # At DEBUG it would write every path with its query into the log.
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+        quiet_libraries()
 
     def send(self, request: Request, *, connection: str) -> Answer:
         """Any status is an answer, redirects too. One log line, one "remote_calls" if anything went out.
+
+        The trace of the work in hand goes along as `traceparent`, the line bears its span.
 
         Raises BadRequest (guard, header), Unavailable (no connection, timeout, broken off), BadAnswer (too
         long, not decodable), Misconfigured (the certificate is not trusted). No message holds path, query,
@@ -135,26 +137,33 @@ class Http:
         exchange = _Exchange(self._clock, request.timeout)
         token = _current.set(exchange)
         started = self._clock.monotonic()
-        outcome, vendor_id = "bug", ""
+        trace, span = current_trace(), ""
+        if trace:
+            span = new_span()
+            request = replace(request, headers={**request.headers, "traceparent": traceparent(trace, span)})
+        answer, failure = None, "bug"
         try:
             answer = self._exchange(request, parts, exchange)
-            outcome, vendor_id = str(answer.status), request_id(answer.headers)
         except HubError as error:
-            outcome = error.code
+            failure = error.code
             raise
         finally:
             _current.reset(token)
             if exchange.sent:
                 count("remote_calls", connection=connection)
             _log.info(
-                "%s %s%s %s %d ms attempt %d%s",
-                request.method,
-                parts.netloc,
-                _shown(parts.path),
-                outcome,
-                (self._clock.monotonic() - started) * 1000,
-                attempt_number.get(),
-                f" id {vendor_id}" if vendor_id else "",
+                "remote request",
+                connection=connection,
+                method=request.method,
+                host=parts.netloc,
+                path=shown_path(parts.path),
+                query=shown_query(parts.query),
+                status=answer.status if answer else None,
+                error=None if answer else failure,
+                ms=round((self._clock.monotonic() - started) * 1000),
+                attempt=attempt_number.get(),
+                request_id=request_id(answer.headers) if answer else "",
+                span=span,
             )
         return answer
 
@@ -378,22 +387,3 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise BadRequest(
                 f"The value of the header '{name}' can't be sent: it has characters that don't fit."
             )
-
-
-def _shown(path: str) -> str:
-    """A path for the log: values in quotes (keys such as an e-mail address) and what looks like a key of
-    access (the secret part of a hook's address) are left out.
-    """
-    plain = re.sub(r"'[^/]*'", "'...'", unquote(path))
-    plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "", plain)
-    return "/".join("..." if _is_key(segment) else segment for segment in plain.split("/"))[:300]
-
-
-def _is_key(segment: str) -> bool:
-    if not re.fullmatch(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_.=+-]{20,}", segment):
-        return False
-    try:
-        UUID(segment)
-    except ValueError:
-        return True
-    return False

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from crm_core.connector import Change
 from crm_core.errors import HubError
+from crm_core.log import Log
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import Type, hub_time
@@ -21,6 +22,8 @@ from crm_core.storage.records import CommitResult, HistoryEntry, RecordWrite, Re
 from crm_core.sync import merge
 from crm_core.sync.engine import Engine, Opened
 from crm_core.sync.merge import Snapshot, Verdict
+
+_log = Log("crm_core.sync")
 
 T = TypeVar("T")
 
@@ -110,6 +113,7 @@ class Applier:
             except (HubError, RowChanged):
                 raise
             except Exception as error:  # noqa: BLE001  # a bug with one record must not stop the others
+                _log.bug("record set aside", error)
                 self.set_aside(snapshot.change, f"bug: {type(error).__name__}")
 
     def checkpointed(self, known: int) -> None:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crm_core.connector import Connector
 from crm_core.errors import BadRequest
+from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
 from crm_core.storage.journal import DeadLetters
@@ -17,7 +18,7 @@ MESSAGE_VERSION = 1
 
 @dataclass(frozen=True)
 class Job:
-    """What a queue message asks for, by kind and ids. `attempt`: how often it failed before."""
+    """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it."""
 
     kind: str
     tenant: Tenant
@@ -85,4 +86,6 @@ class Engine:
     tuning: Tuning = field(default_factory=Tuning)
 
     def send(self, lane: str, job: Job, delay: float = 0.0) -> None:
+        """A job that goes on, or comes again, keeps its trace; a new one gets that of the work in hand."""
+        job = job if job.trace else replace(job, trace=current_trace())
         self.queue.send(lane, job.to_message(), delay)

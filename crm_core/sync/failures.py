@@ -4,16 +4,19 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from crm_core.errors import HubError, Recovery
+from crm_core.errors import HubError, Recovery, VendorError
+from crm_core.log import Log, plain
 from crm_core.model.connection import Tenant
-from crm_core.model.fields import hub_time
-from crm_core.model.state import ConnectionState, EntityState, Problem, Run
+from crm_core.model.fields import hub_time, parse_instant
+from crm_core.model.state import COUNTS, ConnectionState, EntityState, Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.retry import Retry, decide
 from crm_core.storage import layout
 from crm_core.storage.state import States
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.schedule import lapsed, next_due
+
+_log = Log("crm_core.sync")
 
 FAILURES_UNTIL_UNREACHABLE = 3
 PROMISED_ATTEMPTS = 3
@@ -36,6 +39,16 @@ def pull_failed(
         else error.recovery is not Recovery.PARK
     )
     delay = decision.delay if isinstance(decision, Retry) else 0.0
+    vendor = error if isinstance(error, VendorError) else None
+    _log.warning(
+        "pull failed",
+        error=error.code,
+        status=vendor.vendor_status if vendor else None,
+        vendor_code=plain(vendor.vendor_code) if vendor else "",
+        request_id=vendor.request_id if vendor else "",
+        attempt=attempt,
+        again_in=round(delay) if again else None,
+    )
     waits = error.recovery is Recovery.ENTITY_WAITS
     changes = replace(state, problem=problem, waits=waits)
     if holds_lease and not again:
@@ -105,7 +118,28 @@ def _save_connection(engine: Engine, job: Job, state: ConnectionState) -> None:
 def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -> None:
     """A run that a person looks at failed, with the cause."""
     now = hub_time(engine.clock.now())
-    engine.runs.save(tenant, replace(run, status="failed", ended_at=now, problem=Problem(code, message, now)))
+    problem = Problem(code, message, now)
+    told(engine.runs.save(tenant, replace(run, status="failed", ended_at=now, problem=problem)))
+
+
+def told(run: Run) -> None:
+    """The log line of a run that has ended."""
+    seconds = (parse_instant(run.ended_at) - parse_instant(run.started_at or run.created_at)).total_seconds()
+    _log.info(
+        "run",
+        run=run.id,
+        connection=run.connection,
+        entity=run.entity,
+        mode=run.mode,
+        origin=run.origin,
+        status=run.status,
+        error=run.problem.code if run.problem else "",
+        read=run.read,
+        counts={name: run.counts.get(name, 0) for name in COUNTS},
+        calls=run.calls,
+        slices=run.slices,
+        seconds=round(seconds, 3),
+    )
 
 
 def release_lease(engine: Engine, job: Job) -> None:

@@ -1,9 +1,10 @@
 """From a queue message to its handler, by kind; and what becomes of a message that no handler could work on."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from crm_core.errors import HubError
+from crm_core.log import Log, bound, current_trace
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
@@ -11,16 +12,16 @@ from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.pull import pull
 
-_log = logging.getLogger("crm_core.jobs")
+_log = Log("crm_core.jobs")
 
 Handler = Callable[[Engine, Job, str, int], None]
 HANDLERS: Mapping[str, Handler] = {"pull": pull}
 
 
 def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:
-    """Works on one message of a lane; raises for what the queue should deliver again.
+    """Works on one message of a lane, in the trace that it names; raises for what the queue should deliver again.
 
-    What is no message of ours, or of a kind that this version does not know, becomes a dead letter.
+    One log line. What is no message of ours, or of a kind that this version does not know, becomes a dead letter.
     """
     try:
         job = Job.from_message(body)
@@ -29,8 +30,39 @@ def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:
         engine.dead_letters.add(
             DEFAULT_TENANT, kind="message", cause=f"not a job: {type(error).__name__}", body=body, queue=lane
         )
+        _log.error("message is no job", lane=lane, deliveries=deliveries, error=type(error).__name__)
         return
-    handler(engine, job, lane, deliveries)
+    with bound(**about(job)):
+        _work(engine, handler, job, lane, deliveries)
+
+
+def about(job: Job) -> dict[str, str]:
+    """What the log lines of a job bear. A message of an older version names no trace."""
+    return {
+        "trace": job.trace or current_trace(),
+        "tenant": job.tenant.name,
+        "connection": job.connection,
+        "entity": job.entity,
+        "run": job.run,
+    }
+
+
+def _work(engine: Engine, handler: Handler, job: Job, lane: str, deliveries: int) -> None:
+    began = engine.clock.monotonic()
+
+    def told() -> dict[str, str | int]:
+        ms = round((engine.clock.monotonic() - began) * 1000)
+        return {"kind": job.kind, "lane": lane, "deliveries": deliveries, "attempt": job.attempt, "ms": ms}
+
+    try:
+        handler(engine, job, lane, deliveries)
+    except HubError as error:
+        _log.warning("job", outcome="comes again", error=error.code, **told())
+        raise
+    except Exception as error:
+        _log.bug("job", error, outcome="comes again", **told())
+        raise
+    _log.info("job", outcome="done", **told())
 
 
 def poisoned(engine: Engine, lane: str, body: str) -> None:
@@ -42,19 +74,26 @@ def poisoned(engine: Engine, lane: str, body: str) -> None:
         job = Job.from_message(body)
     except (ValueError, KeyError, TypeError, RecursionError):
         engine.dead_letters.add(DEFAULT_TENANT, kind="message", cause="not a job", body=body, queue=lane)
+        _log.error("message is no job", lane=lane)
         return
+    with bound(**about(job)):
+        _bury(engine, lane, body, job)
+
+
+def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
     run = engine.runs.get(job.tenant, job.run) if job.run else None
     if run is not None and not run.ended:
         try:
             if run.read > run.restarted_at:
                 engine.runs.save(job.tenant, replace(run, restarted_at=run.read))
                 engine.send(layout.BULK, replace(job, attempt=0))
+                _log.warning("poison", kind=job.kind, lane=lane, outcome="restarted")
                 return
             failures.end_run(
                 engine, job.tenant, run, "Poison", "The work failed at every delivery of its message."
             )
         except RowChanged:
-            _log.info("run %s moved on while its message was found to be poison", job.run)
+            _log.info("poison", kind=job.kind, lane=lane, outcome="its run has moved on")
             return
     if job.connection and job.entity:
         failures.set_back(
@@ -69,3 +108,4 @@ def poisoned(engine: Engine, lane: str, body: str) -> None:
         connection=job.connection,
         entity=job.entity,
     )
+    _log.error("poison", kind=job.kind, lane=lane, outcome="dead letter")

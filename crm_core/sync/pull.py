@@ -5,7 +5,6 @@ with nothing new costs one read and one write; a checkpoint is saved only after 
 the row's ETag stops.
 """
 
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from crm_core.connector import Cursor, Page
 from crm_core.errors import CursorExpired, HubError, StoreUnavailable, VendorError
+from crm_core.log import Log, bind, current_trace
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import COUNTS, EntityState, Run
@@ -27,7 +27,7 @@ from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.schedule import is_due, lapsed, next_due
 
-_log = logging.getLogger("crm_core.pull")
+_log = Log("crm_core.sync")
 
 CAREFUL_DELIVERY = 3
 """From this delivery of a message on, records are applied one by one, so that one that raises does not stop the rest."""
@@ -92,12 +92,16 @@ class _Pull:
         self.slice_end = engine.clock.monotonic() + seconds
         self.run = run or self._scheduled_run()
         self.applier: Applier | None = None
+        bind(run=self.run.id)
 
     def _scheduled_run(self) -> Run:
         """A run of the schedule has no row before it changes something. A lease that lapsed keeps its run's id."""
         now = self.engine.clock.now()
         run_id = self.job.run or layout.newest_first(int(now.timestamp() * 1000), self.engine.ids.uuid())
-        return Run(run_id, self.job.connection, self.job.entity, origin="schedule", created_at=hub_time(now))
+        return Run(
+            run_id, self.job.connection, self.job.entity, origin="schedule", created_at=hub_time(now),
+            trace=self.job.trace or current_trace(),
+        )  # fmt: skip
 
     def work(self) -> None:
         now = self.engine.clock.now()
@@ -160,7 +164,8 @@ class _Pull:
                 self.engine, self.job.tenant, left, "Overtaken", "Its worker died; another run went on."
             )
         else:
-            self.engine.send(layout.FRESH, replace(self.job, run=left.id, attempt=0), WAIT_FOR_LEASE_SECONDS)
+            again = replace(self.job, run=left.id, attempt=0, trace=left.trace or self.job.trace)
+            self.engine.send(layout.FRESH, again, WAIT_FOR_LEASE_SECONDS)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ class _Pull:
         try:
             self.applier.look_again()
         except VendorError as error:
-            _log.warning("what an overtaken run applied could not be looked at again: %s", error.code)
+            _log.warning("overtaken run could not look again", error=error.code)
 
     def _overtaken(self) -> None:
         """Another worker has the row: what we applied is applied, the cursor is theirs.
@@ -375,7 +380,9 @@ class _Pull:
             self.run = replace(
                 self.run, status="succeeded", ended_at=hub_time(now), done=cursor, cursor=None, counts=counts
             )
-            self._save_run(self._counted())
+            ended = self._counted()
+            self._save_run(ended)
+            failures.told(ended)
         self._close(cursor)
 
     def _close(self, cursor: Cursor) -> None:

@@ -336,7 +336,7 @@ def api(azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory)
         output = "\n".join([*child.out, *child.err])
         for leak in LEAKS[:-1]:
             assert not leak.search(output), f"the log shows {leak.pattern}"
-        for sign in ("bug while answering", ") failed (invocation", "Traceback"):
+        for sign in ("bug while answering", "function failed", ") failed (invocation", "Traceback"):
             where = output.find(sign)
             assert where < 0, f"the log has {sign!r}: {output[max(0, where - 300) : where + 4000]}"
         assert code == 0, output[-8000:]

@@ -449,12 +449,55 @@ def test_a_tenant_id_stays_one_segment(hub):
     assert hub.authority.forms[0][0].startswith("/a%2F")
 
 
-def test_a_token_that_cannot_be_kept_is_still_used(hub, caplog):
+def test_a_token_that_cannot_be_kept_is_still_used(hub, lines):
     hub.store.down = True
     auth = hub.auth()
     assert auth.headers() == bearer("token-1")
     assert auth.headers() == bearer("token-1")
-    assert "not kept" in caplog.text
+    (line,) = lines("token not kept")
+    assert (line["connection"], line["error"]) == ("uid-1", "StoreUnavailable")
+
+
+def told(lines):
+    """The lines about tokens: what became of each and for how long, without what all of them say."""
+    found = []
+    for line in lines("token"):
+        assert (line["connection"], line["audience"]) == ("uid-1", SCOPE)
+        found.append((line["outcome"], line.get("expires_in")))
+    return found
+
+
+def test_every_token_is_one_line_got_shared_rejected_or_renewed(hub, lines):
+    auth = hub.auth()
+    auth.headers()
+    auth.headers()
+    assert told(lines) == [("new", 3600)]
+    hub.auth().headers()
+    assert told(lines)[1:] in ([("shared", 3600)], [("shared", 3599)])
+    auth.headers(force=True)
+    assert told(lines)[2:] == [("rejected", None), ("renewed", 3600)]
+    hub.clock.ahead = 3400
+    auth.headers()
+    assert told(lines)[4:] == [("renewed", 3600)]
+
+
+def test_a_refused_token_is_a_line_with_the_authority_s_code(hub, lines):
+    hub.authority.steps = [refusal("7000215")]
+    with pytest.raises(AuthFailed):
+        hub.auth().headers()
+    (line,) = lines("token")
+    named = ("level", "outcome", "error", "status", "vendor_code", "request_id")
+    assert [line[name] for name in named] == [
+        "WARNING", "refused", "AuthFailed", 401, "7000215", "trace-1",
+    ]  # fmt: skip
+
+
+def test_an_authority_that_answers_with_the_secret_as_its_error_does_not_get_it_shown(hub, lines):
+    hub.authority.steps = [(400, {"error": SECRET}, {})]
+    with pytest.raises(AuthFailed) as caught:
+        hub.auth().headers()
+    assert SECRET not in caught.value.vendor_code
+    assert "vendor_code" not in lines("token")[0]
 
 
 def test_secrets_stay_out_of_logs_errors_and_reprs(hub, caplog):

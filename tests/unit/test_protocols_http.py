@@ -1,7 +1,6 @@
 """HTTP through the guard, against real servers on loopback."""
 
 import gzip
-import logging
 import socket
 import ssl
 import struct
@@ -21,6 +20,7 @@ import trustme
 
 from crm_core.connector import Request
 from crm_core.errors import BadAnswer, BadRequest, Misconfigured, Unavailable
+from crm_core.log import bound
 from crm_core.ports import measured
 from crm_core.protocols import http as http_module
 from crm_core.protocols.guard import Guard
@@ -528,8 +528,7 @@ def test_headers_that_break_a_request_apart_are_refused(http, headers):
     assert "X-B" not in str(caught.value)
 
 
-def test_the_log_has_one_line_without_query_headers_and_bodies(http, serve, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_the_log_has_one_line_without_query_headers_and_bodies(http, serve, caplog, lines):
     server = serve(lambda *_: answer(SECRET.encode(), f"X-Thing: {SECRET}", "x-ms-request-id: id-1\x0b2"))
     token = attempt_number.set(2)
     try:
@@ -545,37 +544,48 @@ def test_the_log_has_one_line_without_query_headers_and_bodies(http, serve, capl
     finally:
         attempt_number.reset(token)
     assert SECRET not in caplog.text
-    lines = [record.getMessage() for record in caplog.records if record.name == "crm_core.http"]
-    assert len(lines) == 1
-    assert lines[0].startswith(f"PATCH 127.0.0.1:{server.port}/contacts(email='...')/x 200 ")
-    assert lines[0].endswith(" ms attempt 2 id id-12")
+    (line,) = lines()
+    assert datetime.fromisoformat(line.pop("time")).tzinfo
+    assert 0 <= line.pop("ms") < 5000
+    assert line == {
+        "level": "INFO",
+        "logger": "crm_core.http",
+        "event": "remote request",
+        "connection": "c",
+        "method": "PATCH",
+        "host": f"127.0.0.1:{server.port}",
+        "path": "/contacts(email='...')/x",
+        "query": "q=...",
+        "status": 200,
+        "attempt": 2,
+        "request_id": "id-12",
+    }
 
 
-@pytest.mark.parametrize(
-    ("path", "shown"),
-    [
-        ("/services/T0A1/B0B2/aB3dE5fG7hI9jK1lM3nO", "/services/T0A1/B0B2/..."),
-        (
-            "/accounts(2d1e8a52-9d4f-4b6e-8f0a-1c2b3d4e5f60)",
-            "/accounts(2d1e8a52-9d4f-4b6e-8f0a-1c2b3d4e5f60)",
-        ),
-        ("/x/2d1e8a52-9d4f-4b6e-8f0a-1c2b3d4e5f60/y", "/x/2d1e8a52-9d4f-4b6e-8f0a-1c2b3d4e5f60/y"),
-        ("/sobjects/Account/0015g00000XyzAbAAJ", "/sobjects/Account/0015g00000XyzAbAAJ"),
-        ("/a%0Ab", "/ab"),
-        ("/" + "a" * 400, "/" + "a" * 299),
-    ],
-)
-def test_paths_in_the_log(path, shown):
-    assert http_module._shown(path) == shown
+def test_the_trace_goes_along_and_the_line_bears_its_span(http, serve, lines):
+    server = serve(lambda *_: answer(b"x"))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with bound(trace=trace):
+        http.send(get(server.url), connection="c")
+        http.send(get(server.url), connection="c")
+    http.send(get(server.url), connection="c")
+    first, second, without = lines()
+    assert first["trace"] == second["trace"] == trace
+    assert first["span"] != second["span"]
+    for line, request in zip((first, second), server.requests, strict=False):
+        assert f"\r\ntraceparent: 00-{trace}-{line['span']}-01\r\n".encode() in request
+    assert "trace" not in without
+    assert b"traceparent" not in server.requests[2]
 
 
-def test_a_failure_is_logged_by_its_kind(http, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_a_failure_is_logged_by_its_kind(http, caplog, lines):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(Unavailable) as caught:
         http.send(get(f"http://127.0.0.1:{port}/a?{SECRET}", headers={"X": SECRET}), connection="c")
-    assert "/a Unavailable " in caplog.text
+    (line,) = lines()
+    assert (line["path"], line["error"]) == ("/a", "Unavailable")
+    assert "status" not in line
     assert SECRET not in caplog.text
     error = caught.value
     assert error.__context__ is None or error.__suppress_context__

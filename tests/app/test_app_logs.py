@@ -1,0 +1,95 @@
+"""What the running app logs: one JSON object a line, and one trace from a caller to the remote system."""
+
+import json
+import re
+import time
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("app-api")
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+
+@pytest.fixture
+def lines(api):
+    """The lines of one event that the app writes from here on; waits until there are so many."""
+    start = len(api.child.err)
+
+    def found(event, count=1, seconds=10):
+        deadline = time.monotonic() + seconds
+        while True:
+            own = [json.loads(each) for each in api.child.err[start:] if each.startswith('{"')]
+            read = [each for each in own if each["event"] == event]
+            if len(read) >= count or time.monotonic() > deadline:
+                assert len(read) >= count, own
+                return read
+            time.sleep(0.02)
+
+    return found
+
+
+def test_a_request_is_one_line_by_its_route_and_without_its_values(api, demo, account, lines):
+    rid = account(name="Line")
+    api.ok("PATCH", f"/api/crm/accounts/{rid}?connection=demo", {"phone": "0034-planted"}, headers=PARENT)
+    (line,) = lines("request")
+    assert 0 < line.pop("ms") < 60_000
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "level": "INFO",
+        "logger": "crm_core.api",
+        "event": "request",
+        "trace": TRACE,
+        "route": "/api/crm/{entities}/{rid}",
+        "entity": "account",
+        "tenant": "default",
+        "principal": "key:settings",
+        "connection": demo["uid"],
+        "method": "PATCH",
+        "status": 200,
+    }
+    *_, remote = lines("remote request")  # before it the token, if this is the first call
+    assert (remote["trace"], remote["connection"], remote["principal"]) == (
+        TRACE,
+        demo["uid"],
+        "key:settings",
+    )
+    assert remote["path"] == f"/api/data/v9.2/accounts({rid})"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "told"),
+    [
+        ("GET", "/api/crm/accounts/planted-value", "wrong-key", ("/api/crm/{entities}/{rid}", 401, "Unauthenticated")),
+        ("GET", "/api/crm/planted-value", None, ("/api/crm/{entities}", 401, "Unauthenticated")),
+        ("GET", "/api/crm/planted-value/1/2/3", None, (None, 404, "NotFound")),
+        ("DELETE", "/health", None, (None, 405, "MethodNotAllowed")),
+    ],
+)  # fmt: skip
+def test_a_refused_request_is_one_line_too(api, lines, method, path, key, told):
+    trace = api(method, path, key=key).json()["traceId"]
+    (line,) = lines("request")
+    assert (line.get("route"), line["status"], line["error"]) == told
+    assert line["trace"] == trace
+    assert "principal" not in line
+    assert "planted" not in json.dumps(line)
+
+
+def test_one_trace_leads_from_the_caller_through_the_queue_to_the_remote_system(api, sandbox, demo, lines):
+    before = sandbox.last_request()
+    started = api("POST", "/api/runs", {"connection": "demo", "mode": "full"}, headers=PARENT)
+    run = api.ended(started.headers["Operation-Location"])
+    assert run["status"] == "succeeded"
+    assert run["trace"] == TRACE
+    assert started.headers["traceparent"].split("-")[1] == TRACE
+    (job,), (end,) = lines("job"), lines("run")
+    assert job["trace"] == end["trace"] == TRACE
+    assert job["run"] == end["run"] == run["id"]
+    assert end["counts"] == run["counts"]
+    (request,) = (each for each in lines("request") if each["method"] == "POST")
+    assert (request["trace"], request["run"]) == (TRACE, run["id"])
+    got = [each["headers"]["traceparent"].split("-") for each in sandbox.requests_since(before)]
+    assert len(got) > 1
+    assert {each[1] for each in got} == {TRACE}
+    assert {each[2] for each in got} == {each["span"] for each in lines("remote request")}
