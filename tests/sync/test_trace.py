@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -143,6 +144,20 @@ def test_a_run_asked_for_again_gets_another_message_in_its_own_trace(memory_benc
     with pytest.raises(Conflict):
         start(bench, "f" * 32)
     assert [each["trace"] for each in messages(bench)] == [TRACE, TRACE]
+
+
+def test_an_owed_run_whose_worker_died_comes_again_in_its_own_trace(memory_bench):
+    bench = memory_bench
+    bench.connect()
+    run = start(bench)
+    bench.queue._queues.clear()
+    died = replace(bench.state(), lease_run=run.id, lease_until="2020-01-01T00:00:00.000000Z")
+    bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", died)
+    with bound(trace="f" * 32):
+        job = Job("pull", DEFAULT_TENANT, bench.connection.uid, "account")
+        bench.hub.engine.send(layout.FRESH, job)
+    bench.work()
+    assert [(each["run"], each["trace"]) for each in messages(bench)] == [(run.id, TRACE)]
 
 
 def test_a_job_and_a_run_s_end_are_a_line_each(memory_bench, lines):
