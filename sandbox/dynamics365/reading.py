@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from sandbox.dynamics365.errors import bad_query, no_property
+from sandbox.dynamics365.errors import Refused, bad_query, no_property
 from sandbox.dynamics365.expression import Parser
 from sandbox.dynamics365.filters import comparable, compile_filter
-from sandbox.dynamics365.options import Preferences, Query, positive, read_query
+from sandbox.dynamics365.options import MAX_PAGE, Preferences, Query, positive, read_query
 from sandbox.dynamics365.org import Org, RowScope
 from sandbox.dynamics365.schema import TABLES, Column, Entity, collections
 from sandbox.dynamics365.wire import Render, answer, context, etag, renderer, selected
@@ -21,6 +21,7 @@ from sandbox.frame import Response
 from sandbox.store import Row, Values, from_json, to_json
 
 COUNT_LIMIT = 5000
+MAX_EXPAND = 15
 Order = list[tuple[Callable[[Values], Any], bool]]  # (comparable value, descending)
 
 
@@ -123,7 +124,7 @@ def collection(
         size = min(wanted, cap) if limited else size
     chosen = rows[start : start + size]
     columns = selected(entity, query.names("$select"))
-    render = expanding(org, entity, query, renderer(org, columns, preferences))
+    render = expanding(org, entity, query, base, preferences, renderer(org, columns, preferences))
     body: Values = {"@odata.context": context(base, entity, query.names("$select"))}
     if query.get("$count") == "true":
         _count(body, len(rows), preferences)
@@ -164,7 +165,7 @@ def single(
         if query.get(name) is not None:
             raise bad_query(f"The query option '{name}' cannot be applied to a single resource.")
     columns = selected(entity, query.names("$select"))
-    render = expanding(org, entity, query, renderer(org, columns, preferences))
+    render = expanding(org, entity, query, base, preferences, renderer(org, columns, preferences))
     headers = {"ETag": etag(row), **preferences.applied()}
     simple = query.get("$expand") is None and not preferences.annotations
     if none_match == etag(row) and simple:
@@ -192,50 +193,87 @@ def _split(text: str, separator: str) -> list[str]:
     return [p.strip() for p in [*parts, text[start:]] if p.strip()]
 
 
-def expanding(org: Org, entity: Entity, query: Query, render: Render) -> Render:
-    """Adds what ``$expand`` asks for, one level deep."""
+def expanding(
+    org: Org, entity: Entity, query: Query, base: str, preferences: Preferences, render: Render
+) -> Render:
+    """Adds what ``$expand`` asks for, one level deep (Web API: join tables)."""
+    parts = _split(query.get("$expand") or "", ",")
+    if len(parts) > MAX_EXPAND:
+        raise bad_query(f"Number of expand options exceeded the maximum limit of {MAX_EXPAND}.")
     steps = []
-    for part in _split(query.get("$expand") or "", ","):
+    for part in parts:
         name, _, inner = part.partition("(")
         options = dict(p.partition("=")[::2] for p in _split(inner.removesuffix(")"), ";"))
         if unknown := options.keys() - {"$select", "$filter", "$orderby", "$top"}:
             raise bad_query(f"The query option '{min(unknown)}' is not supported inside $expand.")
-        steps.append((name, _expansion(org, entity, name, options)))
+        if name in entity.navigation:
+            steps.append(_lookup(org, entity, name, options, preferences))
+        elif name in collections(entity):
+            steps.append(_children(org, entity, name, options, base, preferences))
+        else:
+            raise no_property(name, entity.name)
     if not steps:
         return render
 
     def expanded(row: Row) -> Values:
         out = render(row)
-        for name, step in steps:
-            out[name] = step(row)
+        for step in steps:
+            out |= step(row)
         return out
 
     return expanded
 
 
-def _expansion(org: Org, entity: Entity, name: str, options: dict[str, str]) -> Callable[[Row], Any]:
-    query = read_query("&".join(f"{k}={quote(v)}" for k, v in options.items()))
-    if name in entity.navigation:
-        lookup, target_name = entity.navigation[name]
-        target = TABLES[target_name]
-        render = renderer(org, selected(target, query.names("$select")), Preferences())
+def _inner(options: dict[str, str]) -> Query:
+    return read_query("&".join(f"{k}={quote(v)}" for k, v in options.items()))
 
-        def one(row: Row) -> Values | None:
-            other = related(org, row, lookup, target_name)
-            return None if other is None else render(other)
 
-        return one
-    if name not in collections(entity):
-        raise no_property(name, entity.name)
+def _lookup(org: Org, entity: Entity, name: str, options: dict[str, str], preferences: Preferences) -> Render:
+    """The row behind a lookup, which comes without an etag."""
+    if options.keys() & {"$orderby", "$top"}:
+        raise bad_query(
+            "Only $select and $filter clause can be provided while doing $expand on many-to-one relationship "
+            "or nested one-to-many relationship."
+        )
+    if "$filter" in options:
+        raise Refused(501, "", "$filter on a lookup is a part of Dataverse that this sandbox does not have.")
+    lookup, target_name = entity.navigation[name]
+    target = TABLES[target_name]
+    org.allow("Read", target)
+    render = renderer(org, selected(target, _inner(options).names("$select")), preferences)
+
+    def step(row: Row) -> Values:
+        other = related(org, row, lookup, target_name)
+        if other is None:
+            return {name: None}
+        return {name: {key: value for key, value in render(other).items() if key != "@odata.etag"}}
+
+    return step
+
+
+def _children(
+    org: Org, entity: Entity, name: str, options: dict[str, str], base: str, preferences: Preferences
+) -> Render:
+    """The rows of a collection: not paged, but always with a link to all of them, whether there are more or not."""
+    query = _inner(options)
     other, back = collections(entity)[name]
-    render = renderer(org, selected(other, query.names("$select")), Preferences())
+    org.allow("Read", other)
+    columns = selected(other, query.names("$select"))
+    render = renderer(org, columns if back in columns else [*columns, back], preferences)
     rows, _ = matching(org, other, query)
-    limit = positive(query.get("$top") or str(COUNT_LIMIT), "$top")
+    limit = min(positive(query.get("$top") or str(MAX_PAGE), "$top"), MAX_PAGE)
     by_parent: dict[str, list[Row]] = {}
     for row in rows:
         if row.values.get(back.type_key) == entity.name:
             by_parent.setdefault(row.values[back.wire], []).append(row)
-    return lambda row: [render(r) for r in by_parent.get(row.id, [])[:limit]]
+    shown = "&".join(f"{key}={value}" for key, value in options.items())
+
+    def step(row: Row) -> Values:
+        link = f"{base}/{entity.set_name}({row.id})/{name}{'?' if shown else ''}{shown}"
+        children = [render(r) for r in by_parent.get(row.id, [])[:limit]]
+        return {name: children, f"{name}@odata.nextLink": link}
+
+    return step
 
 
 def related(org: Org, row: Row, lookup: Column, target: str) -> Row | None:

@@ -7,7 +7,7 @@ from sandbox.dynamics365 import errors, feed, metadata, reading
 from sandbox.dynamics365.bulk import bound
 from sandbox.dynamics365.errors import Refused, bad_payload, no_property, no_row, no_segment
 from sandbox.dynamics365.keys import Key, Segment, find, missing, segments
-from sandbox.dynamics365.options import MAX_URL, Preferences, Query, read_preferences, read_query
+from sandbox.dynamics365.options import MAX_URL, Preferences, Query, positive, read_preferences, read_query
 from sandbox.dynamics365.org import Org
 from sandbox.dynamics365.schema import SETS, TABLES, Entity, collections
 from sandbox.dynamics365.wire import answer, etag, renderer, selected
@@ -322,6 +322,8 @@ class Api:
             for r in rows
             if r.values.get(back.wire) == row.id and r.values.get(back.type_key) == entity.name
         ]
+        if (top := call.query.get("$top")) is not None:
+            mine = mine[: positive(top, "$top")]
         render = renderer(self.org, selected(other, call.query.names("$select")), call.preferences)
         return answer(
             200,

@@ -260,6 +260,86 @@ def test_expand_follows_lookups_and_collections_one_level(client, rows):
     assert owner["createdby"]["fullname"]
 
 
+def expanded(client, rows, text, **headers):
+    path = f"/accounts({rows['child']})" + options(select="name", expand=text)
+    return client.call("GET", API + path, headers=headers or None)
+
+
+def test_an_expanded_list_takes_filter_order_and_top_and_is_not_paged(client):
+    family = {"child": create(client, "accounts", name="Family")}
+    for n in range(4):
+        bound = {"parentcustomerid_account@odata.bind": f"/accounts({family['child']})"}
+        create(client, "contacts", lastname=f"L{n};)", **bound)
+    inner = "$select=lastname;$filter=lastname ge 'L1;)' and startswith(lastname,'L');$orderby=lastname desc"
+    for more, wanted in (("", ["L3;)", "L2;)", "L1;)"]), (";$top=2", ["L3;)", "L2;)"])):
+        text = f"contact_customer_accounts({inner}{more})"
+        row = expanded(client, family, text, Prefer="odata.maxpagesize=1").json()
+        assert [c["lastname"] for c in row["contact_customer_accounts"]] == wanted
+        # What comes with the rows of a list unasked: their etag, their key, and the lookup that leads back.
+        for contact in row["contact_customer_accounts"]:
+            assert contact.keys() == {"@odata.etag", "lastname", "contactid", "_parentcustomerid_value"}
+
+
+def test_an_expanded_list_always_has_a_link_and_it_leads_to_the_whole_list(client, rows):
+    row = expanded(
+        client, rows, "contact_customer_accounts($select=lastname;$top=1),account_parent_account"
+    ).json()
+    link = row["contact_customer_accounts@odata.nextLink"]
+    assert link.endswith(f"/accounts({rows['child']})/contact_customer_accounts?$select=lastname&$top=1")
+    again = client.call("GET", link).json()["value"]
+    assert [c["contactid"] for c in again] == [c["contactid"] for c in row["contact_customer_accounts"]]
+    assert row["account_parent_account"] == []
+    assert row["account_parent_account@odata.nextLink"].endswith("/account_parent_account")
+
+
+def test_what_is_behind_a_lookup_has_no_etag_and_no_link_but_annotations_as_asked(client, rows):
+    row = expanded(client, rows, "primarycontactid($select=fullname,statecode)", **EVERYTHING).json()
+    assert row["primarycontactid"] == {
+        "fullname": "Zoé Ñandú",
+        "statecode": 0,
+        "statecode@OData.Community.Display.V1.FormattedValue": "Active",
+        "contactid": rows["contact"],
+    }
+    assert "primarycontactid@odata.nextLink" not in row
+    text = "contact_customer_accounts($select=_parentcustomerid_value;$top=1)"
+    lookup = "_parentcustomerid_value@Microsoft.Dynamics.CRM.lookuplogicalname"
+    assert (
+        expanded(client, rows, text, **EVERYTHING).json()["contact_customer_accounts"][0][lookup] == "account"
+    )
+    assert lookup not in expanded(client, rows, text).json()["contact_customer_accounts"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("primarycontactid($top=1)", 400, "Only $select and $filter clause can be provided"),
+        ("primarycontactid($orderby=fullname)", 400, "Only $select and $filter clause can be provided"),
+        ("primarycontactid($filter=lastname eq 'x')", 501, "this sandbox does not have"),
+        (
+            "contact_customer_accounts($skip=1)",
+            400,
+            "The query option '$skip' is not supported inside $expand.",
+        ),
+        ("contact_customer_accounts($select=nope)", 400, "Could not find a property named 'nope'"),
+        (",".join(["createdby"] * 16), 400, "maximum limit of 15"),
+    ],
+)
+def test_what_can_not_be_expanded_is_refused(client, rows, text, status, message):
+    answer = expanded(client, rows, text)
+    assert (answer.status, message in answer.json()["error"]["message"]) == (status, True)
+
+
+def test_expanding_needs_the_right_to_read_what_is_expanded(client, rows):
+    client.call("POST", "/_sandbox/options", {"deny": ["prvReadContact"]})
+    try:
+        for text in ("primarycontactid", "contact_customer_accounts"):
+            refused = expanded(client, rows, text)
+            assert (refused.status, refused.code) == (403, "0x80040220")
+        assert expanded(client, rows, "parentaccountid").status == 200
+    finally:
+        client.call("POST", "/_sandbox/options", {"deny": []})
+
+
 def test_below_a_row_are_its_properties_lookups_and_collections(client, rows):
     at = f"/accounts({rows['child']})"
     assert get(client, f"{at}/name")["value"] == "O'Brien & Söhne"
