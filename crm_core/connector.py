@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from crm_core.errors import BadAnswer, HubError, NotFound, NotSupported
 from crm_core.model.entities import ENTITIES
+from crm_core.model.expand import Expansion, refuse
 from crm_core.model.filters import Node
-from crm_core.model.mapping import EntityMap, NativeField
+from crm_core.model.mapping import EntityMap, NativeField, Navigation
+from crm_core.model.options import Order
 from crm_core.ports import Clock, Ids
 
 Cursor = Mapping[str, Any]
@@ -141,6 +143,7 @@ class Change:
 
     `version` is comparable as the connector declares; `etag` serves If-Match only. `raw`: the remote's own answer.
     `problem`: why the fields can't be read; the record is then set aside and the others go on.
+    `expanded`: by the names that were asked for, what they lead to: a list, one record, or None where there is none.
     """
 
     rid: str
@@ -150,6 +153,15 @@ class Change:
     etag: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
+    expanded: "Mapping[str, Related | Change | None]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Related:
+    """The records that a list of an `expand` leads to. `more`: there are others, beyond what was asked for."""
+
+    changes: Sequence[Change]
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -162,12 +174,6 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Order:
-    field: str
-    descending: bool = False
-
-
-@dataclass(frozen=True)
 class Query:
     """A question for records. Names may be canonical or the remote's own. `cursor`: goes on after a page."""
 
@@ -176,6 +182,7 @@ class Query:
     orderby: tuple[Order, ...] = ()
     top: int = 100
     cursor: Cursor | None = None
+    expand: tuple[Expansion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,15 @@ class QueryPage:
 
     items: Sequence[Change]
     cursor: Cursor | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One item of an `expand`, found among what a connector declares. `target`: the map of where it leads."""
+
+    asked: Expansion
+    navigation: Navigation
+    target: EntityMap
 
 
 @dataclass(frozen=True)
@@ -234,7 +250,7 @@ class Connector(ABC):
     def query(self, entity: str, query: Query) -> QueryPage: ...
 
     @abstractmethod
-    def get(self, entity: str, rid: str) -> Change:
+    def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:
         """Raises RecordGone if there is none."""
 
     @abstractmethod
@@ -269,3 +285,29 @@ class Connector(ABC):
         if entity not in cls.entities:
             raise NotSupported(f"{cls.label} has no '{entity}' here; it has {', '.join(cls.entities)}.")
         return cls.entities[entity]
+
+    @classmethod
+    def steps(cls, entity: str, expand: Sequence[Expansion]) -> tuple[Step, ...]:
+        """What an `expand` asks for, in its order. Raises BadRequest for a way that is not declared, one asked for
+        twice, or an option that means nothing there; NotSupported where nothing is declared.
+        """
+        emap = cls.entity_map(entity)
+        if expand and not emap.navigations:
+            raise NotSupported(f"{cls.label} can't expand '{entity}'; ask for the others by their ids.")
+        steps: dict[str, Step] = {}
+        for each in expand:
+            found = emap.navigation(each.name)
+            if found is None:
+                known = ", ".join(
+                    way.native + (f" ({way.field})" if way.field else "") for way in emap.navigations
+                )
+                raise refuse(f"'{each.name}' leads nowhere from {entity}; known are {known}.")
+            if found.native in steps:
+                other = steps[found.native].asked.name
+                raise refuse(f"'{other}' and '{each.name}' are the same; name one of them.")
+            if each.for_lists_only and not found.many:
+                raise refuse(
+                    f"'{each.name}' leads to one {found.target}; leave {', '.join(each.for_lists_only)} out."
+                )
+            steps[found.native] = Step(each, found, cls.entity_map(found.target))
+        return tuple(steps.values())

@@ -1,24 +1,33 @@
 """Live CRUD: through a connection to the remote system, without the store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from crm_core.connector import Change, Connector, Order, Query, QueryPage, Write
+from crm_core.connector import Change, Connector, Query, QueryPage, Related, Step, Write
 from crm_core.errors import BadAnswer, BadRequest, NotFound, Stale, VersionMismatch
 from crm_core.functions import stale
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
 from crm_core.hub import Hub
 from crm_core.model.entities import BY_PATH, Entity
+from crm_core.model.expand import Expansion, parse_expand, refuse
 from crm_core.model.filters import parse_filter
+from crm_core.model.options import parse_names, parse_orders
 from crm_core.sync.engine import Opened
 
 MAX_TOP = 1000
 DEFAULT_TOP = 100
+MAX_RELATED = 20_000
+"""Records that the lists of an expand may bring along at once: an answer is held in memory as a whole."""
 
 CONNECTION = Parameter("connection", "Slug or uid of the connection; needed if there are several")
 RAW = Parameter("raw", "true: add the remote's own answer under 'raw'")
+EXPAND = Parameter(
+    "expand",
+    "What records lead to, one level, such as"
+    " 'primarycontactid($select=fullname),contact_customer_accounts($select=email;$top=5)'",
+)
 
 
 def entity_of(path: str) -> Entity:
@@ -38,19 +47,59 @@ def _open(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
 
 
 def _item(
-    opened: Opened, entity: Entity, change: Change, *, raw: bool, select: tuple[str, ...] = ()
+    opened: Opened,
+    entity: Entity,
+    change: Change,
+    *,
+    raw: bool,
+    select: tuple[str, ...] = (),
+    steps: Sequence[Step] = (),
 ) -> dict[str, Any]:
-    """A flat item: the canonical fields, empty ones as null; properties without a canonical name if they were asked for."""
-    if change.problem:
-        raise BadAnswer(change.problem, system=opened.connector.name)
-    emap = opened.connector.entity_map(entity.name)
-    fields = change.fields or {}
+    """A flat item with what it was expanded by, under the names that the caller used.
+
+    An expanded list that is cut short says so beside it, by `{name}@more`.
+    """
     item: dict[str, Any] = {
         "id": change.rid,
         "entity": entity.name,
         "connection": opened.connection.slug,
         "etag": change.etag,
     }
+    _fill(item, opened.connector, entity, change, raw=raw, select=select)
+    for step in steps:
+        name, found = step.asked.name, change.expanded[step.asked.name]
+        if isinstance(found, Related):
+            item[name] = [_led_to(opened.connector, step, each, raw=raw) for each in found.changes]
+            if found.more:
+                item[f"{name}@more"] = True
+        else:
+            item[name] = None if found is None else _led_to(opened.connector, step, found, raw=raw)
+    return item
+
+
+def _led_to(connector: Connector, step: Step, change: Change, *, raw: bool) -> dict[str, Any]:
+    entity = step.target.entity
+    item: dict[str, Any] = {"id": change.rid, "entity": entity.name}
+    if change.etag:  # not every system gives one here
+        item["etag"] = change.etag
+    _fill(item, connector, entity, change, raw=raw, select=step.asked.select)
+    return item
+
+
+def _fill(
+    item: dict[str, Any],
+    connector: Connector,
+    entity: Entity,
+    change: Change,
+    *,
+    raw: bool,
+    select: tuple[str, ...],
+) -> None:
+    """Adds the canonical fields, empty ones as null; properties without a canonical name if they were asked for."""
+    if change.problem:
+        raise BadAnswer(change.problem, system=connector.name)
+    emap = connector.entity_map(entity.name)
+    fields = change.fields or {}
     for each in emap.fields:
         value = fields.get(each.field)
         if value is not stale.UNKNOWN and (not select or each.field in select or each.native in select):
@@ -62,26 +111,21 @@ def _item(
         item["raw"] = {
             name: value for name, value in change.raw.items() if not name.startswith("@odata.context")
         }
-    return item
 
 
-def _names(text: str, parameter: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",")) if text else ()
-    if any(not name.replace("_", "").isalnum() for name in names):
-        raise BadRequest.field(parameter, f"{parameter}: expected field names with commas between them.")
-    return names
-
-
-def _orders(text: str) -> tuple[Order, ...]:
-    orders = []
-    for part in text.split(",") if text else ():
-        name, _, direction = part.strip().partition(" ")
-        if direction.strip().lower() not in ("", "asc", "desc") or not name.replace("_", "").isalnum():
-            raise BadRequest.field(
-                "orderby", "orderby: expected 'field' or 'field desc', with commas between them."
-            )
-        orders.append(Order(name, direction.strip().lower() == "desc"))
-    return tuple(orders)
+def _steps(
+    connector: Connector, entity: Entity, parameters: Mapping[str, str], rows: int
+) -> tuple[Step, ...]:
+    """What is to be expanded for so many rows; raises BadRequest that names `expand`."""
+    text = parameters.get("expand", "")
+    steps = connector.steps(entity.name, parse_expand(text)) if text else ()
+    related = rows * sum(step.asked.size for step in steps if step.navigation.many)
+    if related > MAX_RELATED:
+        raise refuse(
+            f"could bring along {related} records at once, more than {MAX_RELATED};"
+            " ask for fewer by top, or by $top in the parentheses."
+        )
+    return steps
 
 
 @route(
@@ -93,6 +137,7 @@ def _orders(text: str) -> tuple[Order, ...]:
         Parameter("filter", "OData $filter, with canonical or native names", aliases=("filter_query",)),
         Parameter("select", "Fields, with commas between them"),
         Parameter("orderby", "Such as 'name asc, revenue desc'"),
+        EXPAND,
         Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
         Parameter("skiptoken", "From nextLink; goes on after a page"),
         RAW,
@@ -101,19 +146,22 @@ def _orders(text: str) -> tuple[Order, ...]:
 )
 def query(call: Call) -> Reply:
     """Items of the remote system, a page at a time."""
-    hub, opened, _, entity = _open(call)
+    hub, opened, connector, entity = _open(call)
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
     top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
-    select = _names(parameters.get("select", ""), "select")
+    select = parse_names(parameters.get("select", ""), "select")
+    orders = parse_orders(parameters.get("orderby", ""), "orderby")
+    steps = _steps(connector, entity, parameters, top)
     about = _bound_to(call, opened, parameters)
     cursor = hub.open_token(token, *about) if token else None
     node = parse_filter(parameters["filter"]) if parameters.get("filter") else None
-    asked = Query(node, select, _orders(parameters.get("orderby", "")), top=top, cursor=cursor)
+    expand = tuple(step.asked for step in steps)
+    asked = Query(node, select, orders, top=top, cursor=cursor, expand=expand)
     raw = flag(parameters, "raw")
     page = _page(call, opened, entity, asked)
     body: dict[str, Any] = {
-        "value": [_item(opened, entity, each, raw=raw, select=select) for each in page.items]
+        "value": [_item(opened, entity, each, raw=raw, select=select, steps=steps) for each in page.items]
     }
     if page.cursor is not None:
         following = {**parameters, "skiptoken": hub.seal_token(page.cursor, *about)}
@@ -157,22 +205,27 @@ def create(call: Call) -> Reply:
     return Reply(201, item, {"ETag": change.etag, "Location": location})
 
 
-@route("GET", "/api/crm/<entities>/<rid>", role=Role.READER, parameters=[CONNECTION, RAW, stale.STALE])
+@route(
+    "GET", "/api/crm/<entities>/<rid>", role=Role.READER, parameters=[CONNECTION, EXPAND, RAW, stale.STALE]
+)
 def get(call: Call) -> Reply:
     """One item of the remote system."""
-    hub, opened, _, entity = _open(call)
-    found = _one(call, opened, entity, call.parts["rid"])
+    hub, opened, connector, entity = _open(call)
+    steps = _steps(connector, entity, call.parameters, 1)
+    found = _one(call, opened, entity, [step.asked for step in steps])
     if isinstance(found, stale.Aged):
         return Reply(200, _item(opened, entity, found.items[0], raw=False), found.headers(hub))
-    if not_modified(call.incoming.headers, found.etag):
+    # The ETag is the record's own, for If-Match: it stays the same when an expanded record changes.
+    if not steps and not_modified(call.incoming.headers, found.etag):
         return Reply(304, None, {"ETag": found.etag})
-    return Reply(200, _item(opened, entity, found, raw=flag(call.parameters, "raw")), {"ETag": found.etag})
+    item = _item(opened, entity, found, raw=flag(call.parameters, "raw"), steps=steps)
+    return Reply(200, item, {"ETag": found.etag})
 
 
-def _one(call: Call, opened: Opened, entity: Entity, rid: str) -> Change | stale.Aged:
-    connector = opened.connector
+def _one(call: Call, opened: Opened, entity: Entity, expand: Sequence[Expansion]) -> Change | stale.Aged:
+    connector, rid = opened.connector, call.parts["rid"]
     if not stale.wanted(call.parameters, connector.entity_map(entity.name), ()):
-        return connector.get(entity.name, rid)
+        return connector.get(entity.name, rid, expand=expand)
     store = stale.Store(call, opened, entity)
     return store.or_live(lambda: connector.get(entity.name, rid), lambda: store.one(rid))
 

@@ -103,6 +103,20 @@ class NativeField:
 
 
 @dataclass(frozen=True)
+class Navigation:
+    """A way from a record to others that one call can bring along (`expand`). `native`: its name at the remote.
+
+    `target`: the entity that it leads to. `many`: to a list, not to one record. `field`: the canonical reference
+    that it follows, by whose name it can be asked for too.
+    """
+
+    native: str
+    target: str
+    many: bool = False
+    field: str = ""
+
+
+@dataclass(frozen=True)
 class EntityMap:
     """An entity at a remote system. `remote`: its collection or model there; `key`: the property of the id."""
 
@@ -112,6 +126,7 @@ class EntityMap:
     modified: str
     version: str
     fields: tuple[FieldMap, ...]
+    navigations: tuple[Navigation, ...] = ()
 
     @cached_property
     def by_field(self) -> Mapping[str, FieldMap]:
@@ -124,6 +139,10 @@ class EntityMap:
     def find(self, name: str) -> FieldMap | None:
         """The map of a canonical or native name."""
         return self.by_field.get(name) or self.by_native.get(name)
+
+    def navigation(self, name: str) -> Navigation | None:
+        """The way of a native name, or of the canonical reference that it follows."""
+        return next((each for each in self.navigations if name in (each.native, each.field)), None)
 
     def inward(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical fields of a remote row; empty ones are left out. Raises ValueError naming the property."""

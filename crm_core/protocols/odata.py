@@ -1,7 +1,7 @@
 """OData 4 as a protocol: filters, options and entity keys as text, literals always escaped. Knows no vendor."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -45,6 +45,13 @@ def check_guid(value: str, parameter: str = "id") -> str:
             parameter, f"{parameter}: expected an id such as 629ca2a0-024a-ea11-a815-000d3a591218."
         )
     return value.lower()
+
+
+def expand_text(items: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> str:
+    """`$expand` text: names of navigation properties, each with its options (OData 4.01 URL conventions, 5.1.3)."""
+    return ",".join(
+        f"{name}({';'.join(f'{option}={value}' for option, value in options)})" for name, options in items
+    )
 
 
 def filter_text(node: Node, column: Callable[[str], Column]) -> str:

@@ -10,11 +10,13 @@ import pytest
 import trustme
 
 from crm_core.connection_admin import Wanted
-from crm_core.connector import Order, Query, Write
+from crm_core.connector import Query, Related, Write
 from crm_core.errors import BadRequest, RecordGone, Rejected, VersionMismatch
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, Schedule
+from crm_core.model.expand import parse_expand
 from crm_core.model.filters import parse_filter
+from crm_core.model.options import Order
 from crm_core.model.record import Record
 from crm_core.settings import load
 from crm_core.storage import layout
@@ -336,6 +338,120 @@ def test_a_pull_stores_what_the_server_has(hub, connector):
     assert after[made[0].rid].fields["name"] == "Pull again"
     assert made[1].rid not in after
     assert len(after) == len(first) - 1
+
+
+@pytest.fixture
+def family(connector, account):
+    """An account, four people who work there, and the first of them as its primary contact."""
+    people = [
+        connector.create(
+            "contact",
+            Write({"last_name": f"L{n};)'", "email": f"{n}@x.example", "account_id": account.rid}),
+        )
+        for n in range(4)
+    ]
+    connector.update("account", account.rid, Write({"primary_contact_id": people[0].rid}))
+    yield {"account": account.rid, "people": [each.rid for each in people]}
+    for each in people:
+        connector.delete("contact", each.rid)
+
+
+def expanded(connector, entity, rid, text):
+    """What a point read and a query give for one record; they have to agree."""
+    expand = parse_expand(text)
+    one = connector.get(entity, rid, expand=expand)
+    (other,) = connector.query(entity, Query(parse_filter(f"id eq {rid}"), expand=expand)).items
+    assert one.expanded == other.expanded
+    assert one.fields == other.fields
+    return one
+
+
+def test_one_record_and_a_list_come_along_under_the_names_asked_for(connector, family):
+    text = "primary_contact_id($select=last_name),contact_customer_accounts($select=email,lastname),parentaccountid"
+    got = expanded(connector, "account", family["account"], text)
+    assert got.expanded.keys() == {"primary_contact_id", "contact_customer_accounts", "parentaccountid"}
+    first = got.expanded["primary_contact_id"]
+    assert (first.rid, first.fields) == (family["people"][0], {"last_name": "L0;)'"})
+    people = got.expanded["contact_customer_accounts"]
+    found = {each.rid: (each.fields["last_name"], each.fields["email"]) for each in people.changes}
+    assert found == {rid: (f"L{n};)'", f"{n}@x.example") for n, rid in enumerate(family["people"])}
+    assert not people.more
+    assert got.expanded["parentaccountid"] is None
+    ways = ("primarycontactid", "parentaccountid", "contact_customer_accounts")
+    assert not [name for name in got.raw if name.startswith(ways)]
+
+
+def test_without_a_select_every_canonical_field_comes_along(connector, family):
+    wanted = connector.get("contact", family["people"][0])
+    got = expanded(connector, "account", family["account"], "primarycontactid,contact_customer_accounts")
+    people = {each.rid: each for each in got.expanded["contact_customer_accounts"].changes}
+    for found in (got.expanded["primarycontactid"], people[wanted.rid]):
+        assert (found.fields, found.version) == (wanted.fields, wanted.version)
+
+
+@pytest.mark.parametrize(("top", "more"), [(1, True), (3, True), (4, False), (5, False)])
+def test_a_list_that_is_cut_short_says_so_and_a_whole_one_does_not(connector, family, top, more):
+    text = f"contact_customer_accounts($select=email;$orderby=last_name desc;$top={top})"
+    people = expanded(connector, "account", family["account"], text).expanded["contact_customer_accounts"]
+    assert [each.fields["email"] for each in people.changes] == [f"{n}@x.example" for n in (3, 2, 1, 0)][:top]
+    assert people.more is more
+
+
+def test_a_list_is_filtered_by_canonical_and_native_names_and_any_text(connector, family):
+    either = "(last_name eq 'L1;)''' or emailaddress1 eq '2@x.example')"
+    text = f"contact_customer_accounts($filter={either} and status eq 'active';$orderby=email)"
+    people = expanded(connector, "account", family["account"], text).expanded["contact_customer_accounts"]
+    assert [each.fields["last_name"] for each in people.changes] == ["L1;)'", "L2;)'"]
+
+
+def test_a_contact_leads_to_its_account_or_to_the_contact_that_it_belongs_to(connector, family):
+    text = "account_id($select=name),parentcustomerid_contact"
+    got = expanded(connector, "contact", family["people"][1], text).expanded
+    assert got["account_id"].rid == family["account"]
+    assert got["parentcustomerid_contact"] is None
+
+
+def test_following_pages_are_expanded_as_the_first_one(connector, family):
+    expand = parse_expand("contact_customer_accounts($filter=lastname ne 'a&b;c+d';$top=2),primarycontactid")
+    others = [connector.create("account", Write({"name": f"Page {n}"})).rid for n in range(3)]
+    read, cursor, pages = {}, None, 0
+    while True:
+        page = connector.query("account", Query(select=("name",), top=2, cursor=cursor, expand=expand))
+        read |= {each.rid: each.expanded for each in page.items}
+        pages += 1
+        if page.cursor is None:
+            break
+        cursor = json.loads(json.dumps(page.cursor))
+    assert pages >= 2
+    assert {*others, family["account"]} <= read.keys()
+    assert all(found.keys() == {"contact_customer_accounts", "primarycontactid"} for found in read.values())
+    assert read[others[0]]["contact_customer_accounts"] == Related([], more=False)
+    people = read[family["account"]]["contact_customer_accounts"]
+    assert (len(people.changes), people.more) == (2, True)
+    assert read[family["account"]]["primarycontactid"].rid == family["people"][0]
+    for rid in others:
+        connector.delete("account", rid)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("contact_customer_accounts($select=nope)", "select: 'nope' is no field of contact; known are first_name"),
+        ("contact_customer_accounts($orderby=nope)", "orderby: 'nope' is no field of contact; known are first_name"),
+        ("contact_customer_accounts($filter=nope eq 1)", "filter: 'nope' is no field of contact; known are"),
+        ("contact_customer_accounts($filter=email eq 1)", "The filter compares email with '1'; expected a text"),
+        ("parent_id($select=last_name)", "select: 'last_name' is no field of account; known are name"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_inside_is_refused_under_expand(connector, account, text, message):
+    for ask in (
+        lambda expand: connector.get("account", account.rid, expand=expand),
+        lambda expand: connector.query("account", Query(expand=expand)),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            ask(parse_expand(text))
+        assert caught.value.message.startswith(f"expand: in {text.partition('(')[0]}: {message}")
+        assert [each.field for each in caught.value.errors] == ["expand"]
 
 
 def test_a_contact_keeps_its_account_and_only_an_account(connector, account):

@@ -18,18 +18,19 @@ from crm_core.connector import (
     Change,
     Connector,
     Cursor,
-    Order,
     Page,
     Query,
     QueryPage,
     Setting,
+    Step,
     Tools,
     Write,
 )
+from crm_core.connectors.dynamics365.reading import FRESH, change_of, expand_of, options_of, rows_of
 from crm_core.connectors.dynamics365.tables import (
     ACCOUNTS,
     CONTACTS,
-    NATIVE_TYPES,
+    SYSTEM,
     native_field,
     prefer,
     select_of,
@@ -48,11 +49,12 @@ from crm_core.errors import (
     VendorError,
     VersionMismatch,
 )
-from crm_core.model.fields import Type, instant_text, parse_instant
-from crm_core.model.mapping import EntityMap, FieldMap, NativeField
+from crm_core.model.expand import Expansion
+from crm_core.model.fields import instant_text, parse_instant
+from crm_core.model.mapping import EntityMap, NativeField
 from crm_core.protocols.auth import Auth, Certificate, ClientCredentials, ManagedIdentity
 from crm_core.protocols.guard import Origins
-from crm_core.protocols.odata import GUID_TYPE, Column, check_guid, filter_text, key_segment
+from crm_core.protocols.odata import check_guid, key_segment
 from crm_core.protocols.rest import Rest, explain_status
 
 DEFAULT_VERSION = "v9.2"
@@ -75,7 +77,7 @@ _SIGN_IN: Mapping[str, frozenset[str]] = {
 
 
 class Dynamics365(Connector):
-    name = "dynamics365"
+    name = SYSTEM
     label = "Microsoft Dynamics 365"
     settings = (
         Setting("base_url", "Environment URL", "url", help="Such as https://yourorg.crm.dynamics.com"),
@@ -194,7 +196,7 @@ class Dynamics365(Connector):
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
         if entity not in self._described:
-            rows = _rows(
+            rows = rows_of(
                 self._json(
                     "GET",
                     f"EntityDefinitions(LogicalName='{self.entity_map(entity).entity.name}')/Attributes",
@@ -216,42 +218,30 @@ class Dynamics365(Connector):
 
     def query(self, entity: str, query: Query) -> QueryPage:
         emap = self.entity_map(entity)
-        columns = self._columns(emap)
+        steps = self.steps(entity, query.expand)
         if query.cursor is not None:
             options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
         else:
-            options = self._options(emap, query, columns)
-        headers = prefer(emap, f"odata.maxpagesize={min(query.top, MAX_PAGE)}")
+            options = [*options_of(emap, query, self.describe), *expand_of(steps, self.describe)]
+        headers = self._read_headers(emap, steps, f"odata.maxpagesize={min(query.top, MAX_PAGE)}")
         body = self._json("GET", emap.remote, query=options, headers=headers)
         following = self._following(body.get("@odata.nextLink"), emap)
         return QueryPage(
-            [self._change(emap, row) for row in _rows(body)], {"next": following} if following else None
+            [change_of(emap, row, steps) for row in rows_of(body)], {"next": following} if following else None
         )
 
-    def _options(self, emap: EntityMap, query: Query, columns: "_Columns") -> list[tuple[str, str]]:
-        selected = [columns(name, "select").native for name in query.select]
-        names = [emap.key, *selected, emap.version] if selected else select_of(emap)
-        options = [("$select", ",".join(dict.fromkeys(names)))]
-        if query.filter is not None:
-            options.append(("$filter", filter_text(query.filter, columns)))
-        # The key as the last term makes pages stable (Dataverse: "Page results").
-        orders = [*query.orderby, Order(emap.key)]
-        terms = {
-            (
-                columns(order.field, "orderby").native if order.field != emap.key else emap.key
-            ): order.descending
-            for order in orders
-        }
-        options.append(
-            ("$orderby", ",".join(f"{name} {'desc' if down else 'asc'}" for name, down in terms.items()))
-        )
-        return options
+    @staticmethod
+    def _read_headers(emap: EntityMap, steps: Sequence[Step], *preferences: str) -> dict[str, str]:
+        headers = prefer(emap, *preferences, also=[step.target for step in steps])
+        return {**headers, **FRESH} if steps else headers
 
-    def get(self, entity: str, rid: str) -> Change:
+    def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:
         emap = self.entity_map(entity)
+        steps = self.steps(entity, expand)
         path = key_segment(emap.remote, check_guid(rid))
-        options = [("$select", ",".join(select_of(emap)))]
-        return self._change(emap, self._json("GET", path, query=options, headers=prefer(emap)))
+        options = [("$select", ",".join(select_of(emap))), *expand_of(steps, self.describe)]
+        row = self._json("GET", path, query=options, headers=self._read_headers(emap, steps))
+        return change_of(emap, row, steps)
 
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
         emap = self.entity_map(entity)
@@ -262,8 +252,8 @@ class Dynamics365(Connector):
                 ("$select", ",".join(select_of(emap))),
                 ("$filter", " or ".join(f"{emap.key} eq {each}" for each in ids)),
             ]
-            for row in _rows(self._json("GET", emap.remote, query=options, headers=prefer(emap))):
-                change = self._change(emap, row)
+            for row in rows_of(self._json("GET", emap.remote, query=options, headers=prefer(emap))):
+                change = change_of(emap, row)
                 found[change.rid] = change
         return found
 
@@ -299,7 +289,7 @@ class Dynamics365(Connector):
             )
         except RecordGone as error:
             raise self._missing_reference(emap, rid, write, error) from None
-        return self._change(emap, row)
+        return change_of(emap, row)
 
     def _missing_reference(self, emap: EntityMap, rid: str, write: Write, error: RecordGone) -> VendorError:
         """A 404 to a write can mean the record, or one that it refers to; the message names the id."""
@@ -352,7 +342,7 @@ class Dynamics365(Connector):
     def _tracked(self, emap: EntityMap, options: Sequence[tuple[str, str]] | str, size: int) -> Page:
         headers = prefer(emap, "odata.track-changes", f"odata.maxpagesize={min(size, MAX_PAGE)}")
         body = self._json("GET", emap.remote, query=options, headers=headers)
-        changes = [self._entry(emap, row) for row in _rows(body)]
+        changes = [self._entry(emap, row) for row in rows_of(body)]
         following = self._following(body.get("@odata.nextLink"), emap)
         if following:
             return Page(changes, {"delta": following}, more=True)
@@ -365,7 +355,7 @@ class Dynamics365(Connector):
     def _entry(self, emap: EntityMap, row: Mapping[str, Any]) -> Change:
         if str(row.get("@odata.context", "")).endswith("/$deletedEntity"):
             return Change(str(row["id"]).lower(), None)
-        return self._change(emap, row)
+        return change_of(emap, row)
 
     def _by_time(self, emap: EntityMap, cursor: Cursor, size: int) -> Page:
         """Ordered by (modifiedon, id), from `since` less the overlap; rows that the cursor has seen are dropped."""
@@ -383,7 +373,7 @@ class Dynamics365(Connector):
         headers = prefer(emap, f"odata.maxpagesize={min(size, MAX_PAGE)}")
         answer = self._call("GET", emap.remote, query=options, headers=headers)
         body = self._object(answer, "GET")
-        read = [self._change(emap, row) for row in _rows(body)]
+        read = [change_of(emap, row) for row in rows_of(body)]
         now = _server_time(answer) or instant_text(self._tools.clock.now().replace(microsecond=0))
         began = str(cursor.get("began") or now)
         # A row with a time in the future must not carry the cursor over all that comes until then.
@@ -446,29 +436,6 @@ class Dynamics365(Connector):
             for name, value in parse_qsl(parts.query, keep_blank_values=True)
         )
 
-    def _change(self, emap: EntityMap, row: Mapping[str, Any]) -> Change:
-        try:
-            rid = str(row[emap.key]).lower()
-        except KeyError:
-            raise BadAnswer(f"A record without {emap.key} came back.", system=self.name) from None
-        try:
-            fields = emap.inward(row)
-            problem = ""
-        except (ValueError, TypeError, ArithmeticError) as error:
-            fields, problem = {}, f"The remote's value can't be read: {error}."
-        return Change(
-            rid,
-            fields,
-            version=str(row.get(emap.version, "")),
-            modified=str(row.get(emap.modified) or ""),
-            etag=str(row.get("@odata.etag", "")),
-            raw=row,
-            problem=problem,
-        )
-
-    def _columns(self, emap: EntityMap) -> "_Columns":
-        return _Columns(self, emap)
-
     def explain(self, answer: Answer) -> HubError:
         """By status, refined by Dataverse's codes (Web API: "Parse errors from the response")."""
         error = explain_status(answer, self.name)
@@ -514,46 +481,6 @@ def _setting(name: str) -> Iterator[None]:
     except HubError as error:
         message = f"settings.{name}: {error.message}"
         raise Misconfigured(message, errors=[FieldError(f"settings.{name}", message)]) from None
-
-
-class _Columns:
-    """Resolves names of requests: canonical, declared native, or in the remote's own metadata, asked for when needed."""
-
-    def __init__(self, connector: Dynamics365, emap: EntityMap) -> None:
-        self._connector = connector
-        self._emap = emap
-
-    def __call__(self, name: str, parameter: str = "filter") -> Column:
-        each = self._emap.find(name)
-        if each is not None:
-            return Column(name, each.native, self._type(each), each.values)
-        if name in ("id", self._emap.key):
-            return Column(name, self._emap.key, GUID_TYPE, {})
-        described = self._connector.describe(self._emap.entity.name).get(name)
-        if described is None or described.type not in _EXPECTED_TYPES:
-            known = ", ".join(self._emap.by_field)
-            raise BadRequest.field(
-                parameter,
-                f"{parameter}: '{name}' is no field of {self._emap.entity.name}; known are {known}.",
-            )
-        return Column(name, name, described.type, {})
-
-    def _type(self, each: FieldMap) -> str:
-        if each.bind:
-            return GUID_TYPE
-        if each.names or each.native == "statuscode":
-            return Type.INTEGER
-        return self._emap.entity.by_name[each.field].type
-
-
-_EXPECTED_TYPES = frozenset(NATIVE_TYPES.values())
-
-
-def _rows(body: Any) -> Sequence[Mapping[str, Any]]:
-    rows = body.get("value") if isinstance(body, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadAnswer("The answer has no list of records.", system=Dynamics365.name)
-    return rows
 
 
 def _server_time(answer: Answer) -> str:

@@ -3,13 +3,15 @@
 Source: Microsoft's Common Data Model (crmCommon), and the Web API's entity reference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crm_core.model.entities import ACCOUNT, CONTACT
 from crm_core.model.fields import Type
-from crm_core.model.mapping import EntityMap, FieldMap, NativeField, required_names
+from crm_core.model.mapping import EntityMap, FieldMap, NativeField, Navigation, required_names
 from crm_core.protocols.odata import GUID, GUID_TYPE
+
+SYSTEM = "dynamics365"
 
 _INDUSTRIES = (
     "Accounting", "Agriculture and Non-petrol Natural Resource Extraction", "Broadcasting Printing and Publishing",
@@ -72,6 +74,12 @@ ACCOUNTS = EntityMap(
         FieldMap("description", "description", length=2000),
         *_SYSTEM,
     ),
+    navigations=(
+        Navigation("primarycontactid", "contact", field="primary_contact_id"),
+        Navigation("parentaccountid", "account", field="parent_id"),
+        Navigation("contact_customer_accounts", "contact", many=True),
+        Navigation("account_parent_account", "account", many=True),
+    ),
 )
 
 CONTACTS = EntityMap(
@@ -103,6 +111,12 @@ CONTACTS = EntityMap(
         FieldMap("email_opt_out", "donotbulkemail"),
         FieldMap("description", "description", length=2000),
         *_SYSTEM,
+    ),
+    navigations=(
+        Navigation("parentcustomerid_account", "account", field="account_id"),
+        Navigation("parentcustomerid_contact", "contact"),
+        Navigation("contact_customer_contacts", "contact", many=True),
+        Navigation("account_primary_contact", "account", many=True),
     ),
 )
 
@@ -137,9 +151,10 @@ def native_field(row: Mapping[str, Any]) -> NativeField:
     return NativeField(name, NATIVE_TYPES.get(kind, kind), writable)
 
 
-def prefer(emap: EntityMap, *preferences: str) -> dict[str, str]:
+def prefer(emap: EntityMap, *preferences: str, also: Iterable[EntityMap] = ()) -> dict[str, str]:
     """The header Prefer; the kind of what a lookup points at is asked for only where it can be several."""
-    kinds = [f'odata.include-annotations="{_LOOKUP_KIND}"'] if any(each.kind for each in emap.fields) else []
+    several = any(each.kind for one in (emap, *also) for each in one.fields)
+    kinds = [f'odata.include-annotations="{_LOOKUP_KIND}"'] if several else []
     wanted = ",".join([*preferences, *kinds])
     return {"Prefer": wanted} if wanted else {}
 
