@@ -6,21 +6,26 @@ A connector knows nothing of storage or sync. It speaks through a `Transport`, g
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Protocol
 
-from crm_core.errors import BadAnswer, HubError, NotFound, NotSupported
+from crm_core.errors import BadAnswer, HubError, NotBegun, NotFound, NotSupported, Recovery
 from crm_core.model.entities import ENTITIES
 from crm_core.model.expand import Expansion, refuse
 from crm_core.model.filters import Node
 from crm_core.model.mapping import EntityMap, NativeField, Navigation
 from crm_core.model.options import Order
-from crm_core.ports import Clock, Ids
+from crm_core.ports import Clock, Ids, Pool
 
 Cursor = Mapping[str, Any]
 """The place in a feed: JSON that only the connector reads."""
+
+Verb = Literal["create", "update", "delete"]
+
+STOPPING = frozenset({Recovery.WAIT, Recovery.RETRY, Recovery.ATTENTION})
+"""An error with such a recovery is not one write's own: those after it would meet it too."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +212,23 @@ class Write:
     """Canonical fields to write, and native properties without a canonical name.
 
     `key`: a UUID that a create bears if the system lets us choose, so that the same create is made once.
+    One of many also says what it is: its `verb`, and of an update or delete the record (`rid`) and `if_match`.
     """
 
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any] = field(default_factory=dict)
     native: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    verb: Verb = "create"
+    rid: str = ""
+    if_match: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one of many writes: the record as the remote now holds it (None after a delete), or the error."""
+
+    change: Change | None = None
+    error: HubError | None = None
 
 
 class Connector(ABC):
@@ -229,6 +246,8 @@ class Connector(ABC):
     """Minutes between two pulls unless the connection says otherwise."""
     concurrency: ClassVar[int] = 8
     """Calls of one connection at a time, in each process of the hub."""
+    batch_size: ClassVar[int] = 1
+    """How many writes one remote call carries: many writes cost their number divided by this, rounded up."""
 
     @abstractmethod
     def __init__(self, account: Account, tools: Tools) -> None: ...
@@ -268,6 +287,43 @@ class Connector(ABC):
     @abstractmethod
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
         """RecordGone if there is none, VersionMismatch if it moved on."""
+
+    def write(
+        self, entity: str, writes: Sequence[Write], pool: Pool, go_on: Callable[[], bool]
+    ) -> list[Outcome]:
+        """One outcome per write, in their order; they are carried out in any order, and no error of one is raised.
+
+        After an error that those after it would meet too (STOPPING), and once `go_on` says no, none is begun any
+        more: its outcome is NotBegun, and surely nothing was sent. The first write is begun whatever `go_on` says.
+        A system that takes many writes in one call overrides this, and declares `batch_size`.
+        """
+        met: list[HubError] = []
+
+        def one(index: int) -> Outcome:
+            if met:
+                return Outcome(error=not_begun(met[0]))
+            if index and not go_on():
+                return Outcome(
+                    error=NotBegun("Was not begun. The time for this batch is over; send it in another one.")
+                )
+            outcome = self.write_one(entity, writes[index])
+            if outcome.error is not None and outcome.error.recovery in STOPPING:
+                met.append(outcome.error)
+            return outcome
+
+        return pool.map(one, range(len(writes)), self.concurrency)
+
+    def write_one(self, entity: str, write: Write) -> Outcome:
+        """A write by the verb that it names; what the verb raises is the outcome."""
+        try:
+            if write.verb == "create":
+                return Outcome(self.create(entity, write))
+            if write.verb == "update":
+                return Outcome(self.update(entity, write.rid, write, write.if_match))
+            self.delete(entity, write.rid, write.if_match)
+        except HubError as error:
+            return Outcome(error=error)
+        return Outcome()
 
     @abstractmethod
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
@@ -311,3 +367,8 @@ class Connector(ABC):
                 )
             steps[found.native] = Step(each, found, cls.entity_map(found.target))
         return tuple(steps.values())
+
+
+def not_begun(cause: HubError) -> NotBegun:
+    """The outcome of a write that was not sent because of what another one met."""
+    return NotBegun(f"Was not begun. {cause.message}", retry_after=getattr(cause, "retry_after", None))

@@ -13,6 +13,8 @@ HubError
 │   └── Unprocessable        422  a key used again for another request
 ├── Misconfigured            503  a setting or secret is missing or wrong
 ├── StoreUnavailable         503  our own storage does not answer
+├── NotBegun                 503  one of many writes that was not sent, because of another or of the time
+├── Bug                      500  a fault of the hub's own, kept as the outcome of one of many writes
 └── VendorError                   keeps the vendor's status, code, request id and message
     ├── AuthFailed           502
     ├── NotPermitted         502
@@ -25,10 +27,10 @@ HubError
     └── BadAnswer            502
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Recovery(Enum):
@@ -146,6 +148,25 @@ class StoreUnavailable(HubError):
     recovery = Recovery.RETRY
 
 
+class NotBegun(HubError):
+    """One of many writes that was not sent: send it again, after `retry_after` seconds if that is known."""
+
+    status = 503
+    recovery = Recovery.WAIT
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Bug(HubError):
+    """A fault of the hub's own; whether the write was carried out is not known."""
+
+    status = 500
+    recovery = Recovery.PARK
+    outcome_unknown = True
+
+
 class VendorError(HubError):
     """The remote system refused or failed. `message` is the vendor's own, redacted and shortened."""
 
@@ -248,3 +269,30 @@ class BadAnswer(VendorError):
 
     status = 502
     recovery = Recovery.PARK
+
+
+def error_to_json(error: HubError) -> dict[str, Any]:
+    """An error as it is stored: everything that an answer shows of it, by the names of its attributes."""
+    own = {name: value for name, value in vars(error).items() if name not in ("message", "errors")}
+    return {
+        "code": error.code,
+        "message": error.message,
+        "errors": [vars(each) for each in error.errors],
+        "own": own,
+    }
+
+
+def error_from_json(data: Mapping[str, Any]) -> HubError:
+    """The error that was stored; of a kind that this version does not know, a plain HubError."""
+    kinds = {kind.__name__: kind for kind in _kinds(HubError)}
+    kind = kinds.get(data["code"], HubError)
+    error = kind.__new__(kind)
+    HubError.__init__(error, data["message"], errors=[FieldError(**each) for each in data["errors"]])
+    vars(error).update(data["own"])
+    return error
+
+
+def _kinds(kind: type[HubError]) -> Iterator[type[HubError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _kinds(each)
