@@ -19,6 +19,9 @@ from crm_core.model.mapping import EntityMap, NativeField, Navigation
 from crm_core.model.options import Order
 from crm_core.ports import Clock, Ids, Pool
 
+MANY_WIDTH = 4
+"""Calls at a time that one caller's many writes make: others of the connection want their turn too."""
+
 Cursor = Mapping[str, Any]
 """The place in a feed: JSON that only the connector reads."""
 
@@ -311,7 +314,7 @@ class Connector(ABC):
                 met.append(outcome.error)
             return outcome
 
-        return pool.map(one, range(len(writes)), self.concurrency)
+        return pool.map(one, range(len(writes)), min(self.concurrency, MANY_WIDTH))
 
     def write_one(self, entity: str, write: Write) -> Outcome:
         """A write by the verb that it names; what the verb raises is the outcome."""

@@ -37,7 +37,7 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import failures, jobs, schedule
+from crm_core.sync import failures, jobs, results, schedule
 from crm_core.sync.engine import Engine, Job, Opened, Tuning
 from crm_core.system import SystemClock, SystemIds, ThreadPool
 
@@ -287,10 +287,30 @@ class Hub:
                     raise
         return followed
 
+    def start_batch(
+        self,
+        opened: Opened,
+        entity: str,
+        items: Sequence[results.Item],
+        progress: results.Progress,
+        origin: str,
+    ) -> Run:
+        """Puts a caller's long batch on its way as a run. It waits neither for other batches nor for pulls."""
+        tenant = opened.connection.tenant
+        run = replace(self._new_run(opened.connection, entity, "batch", origin), cursor=vars(progress))
+        results.keep_items(self.engine, tenant, run, items)
+        run = self.runs.insert(tenant, run)
+        try:
+            self._send_run(tenant, run)
+        except HubError as error:
+            if self._never_began(tenant, run, error):
+                results.forget_items(self.engine, tenant, run)
+                raise
+        return run
+
     def _send_run(self, tenant: Tenant, run: Run) -> None:
-        self.engine.send(
-            layout.FRESH, Job("pull", tenant, run.connection, run.entity, run.id, trace=run.trace)
-        )
+        kind = "batch" if run.mode == "batch" else "pull"
+        self.engine.send(layout.FRESH, Job(kind, tenant, run.connection, run.entity, run.id, trace=run.trace))
 
     def _never_began(self, tenant: Tenant, run: Run, error: HubError) -> bool:
         """Ends a run whose message was not sent. Its answer may have been lost: then somebody is at work on the run."""

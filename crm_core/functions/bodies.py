@@ -1,8 +1,10 @@
 """The bodies of requests, as pydantic models; imported when a request has one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt, StrictStr
+
+MAX_OPERATIONS = 1000
 
 Text = Annotated[StrictStr, Field(max_length=2000)]
 Secret = Annotated[StrictStr, Field(max_length=16_000)]
@@ -50,3 +52,22 @@ class RunBody(_Body):
     connection: Annotated[StrictStr, Field(max_length=100)] = ""
     mode: Literal["incremental", "full"] = "incremental"
     entities: list[Annotated[StrictStr, Field(max_length=40)]] = []
+
+
+class OperationBody(_Body):
+    """One write of a batch. `id`: the record of an update or delete. `fields`: what a create or update writes, by our
+    names or the remote's own. `if_match`: the record's etag, so that it is written only if it has not moved on.
+    `key`: of a create, text of your own; the same key makes one record, however often it is sent.
+    """
+
+    method: Literal["create", "update", "delete"]
+    id: Annotated[StrictStr, Field(min_length=1, max_length=200)] | None = None
+    fields: dict[StrictStr, Any] | None = None
+    if_match: Annotated[StrictStr, Field(max_length=200)] | None = None
+    key: Annotated[StrictStr, Field(min_length=1, max_length=200)] | None = None
+
+
+class BatchBody(_Body):
+    """Writes of one entity, each with an outcome of its own. A record can be named once."""
+
+    operations: Annotated[list[SkipValidation[OperationBody]], Field(min_length=1, max_length=MAX_OPERATIONS)]

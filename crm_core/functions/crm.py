@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from crm_core.connector import Change, Connector, Query, QueryPage, Related, Step, Write
-from crm_core.errors import BadAnswer, BadRequest, NotFound, Stale, VersionMismatch
+from crm_core.errors import BadAnswer, BadRequest, NotFound, VersionMismatch
 from crm_core.functions import stale
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
@@ -15,6 +15,7 @@ from crm_core.model.expand import Expansion, parse_expand, refuse
 from crm_core.model.filters import parse_filter
 from crm_core.model.options import parse_names, parse_orders
 from crm_core.sync.engine import Opened
+from crm_core.sync.results import stale as refused_as_stale
 
 MAX_TOP = 1000
 DEFAULT_TOP = 100
@@ -198,7 +199,7 @@ def _bound_to(call: Call, opened: Opened, parameters: Mapping[str, str]) -> tupl
 def create(call: Call) -> Reply:
     """Makes a record in the remote system; the answer is what it holds now."""
     _, opened, connector, entity = _open(call)
-    write = replace(_write(connector, entity, call.body, create=True), key=call.key)
+    write = replace(write_of(connector, entity, call.body, create=True), key=call.key)
     change = connector.create(entity.name, write)
     item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
     location = link("", f"{call.incoming.path}/{change.rid}", {"connection": opened.connection.slug})
@@ -234,12 +235,12 @@ def _one(call: Call, opened: Opened, entity: Entity, expand: Sequence[Expansion]
 def update(call: Call) -> Reply:
     """Changes the named fields in the remote system; with If-Match only if it has not moved on."""
     _, opened, connector, entity = _open(call)
-    write = _write(connector, entity, call.body, create=False)
+    write = write_of(connector, entity, call.body, create=False)
     if_match = _if_match(call)
     try:
         change = connector.update(entity.name, call.parts["rid"], write, if_match)
     except VersionMismatch as error:
-        raise _stale(error, if_match) from None
+        raise refused_as_stale(error, if_match) from None
     item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
     return Reply(200, item, {"ETag": change.etag})
 
@@ -260,11 +261,11 @@ def delete(call: Call) -> Reply:
     try:
         connector.delete(entity.name, call.parts["rid"], if_match)
     except VersionMismatch as error:
-        raise _stale(error, if_match) from None
+        raise refused_as_stale(error, if_match) from None
     return Reply(204)
 
 
-def _write(connector: Connector, entity: Entity, body: Mapping[str, Any], *, create: bool) -> Write:
+def write_of(connector: Connector, entity: Entity, body: Mapping[str, Any], *, create: bool) -> Write:
     """Checks the item; asks for the remote's metadata only if it names what is not declared."""
     emap = connector.entity_map(entity.name)
     foreign = [name for name in body if emap.find(name) is None and name not in entity.by_name]
@@ -273,12 +274,10 @@ def _write(connector: Connector, entity: Entity, body: Mapping[str, Any], *, cre
 
 
 def _if_match(call: Call) -> str:
-    value = call.incoming.headers.get("if-match", "").strip()
+    return etag_of(call.incoming.headers.get("if-match", ""))
+
+
+def etag_of(if_match: str) -> str:
+    """The version that an If-Match asks for, "" for any."""
+    value = if_match.strip()
     return "" if value == "*" else value
-
-
-def _stale(error: VersionMismatch, if_match: str) -> Exception:
-    """The caller's own If-Match does not hold: 412; without one it is the vendor's refusal."""
-    if not if_match:
-        return error
-    return Stale("The record has changed since it was read; read it again and repeat the change.")

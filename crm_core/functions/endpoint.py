@@ -29,6 +29,7 @@ from crm_core.errors import (
     FieldError,
     Forbidden,
     HubError,
+    NotBegun,
     NotFound,
     RateLimited,
     Unauthenticated,
@@ -70,7 +71,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the table. `role` None: open to everybody. `body`: how its JSON is validated, if it has one."""
+    """One line of the table. `role` None: open to everybody. `body`: how its JSON is validated, if it has one.
+
+    `long`: it may also answer 202, with a run to follow.
+    """
 
     method: str
     path: str
@@ -82,6 +86,7 @@ class Route:
     item_body: bool = False
     answer: int = 200
     tag: str = ""
+    long: bool = False
 
 
 ROUTES: list[Route] = []
@@ -96,6 +101,7 @@ def route(
     body: "Callable[[], type[BaseModel]] | None" = None,
     item_body: bool = False,
     answer: int = 200,
+    long: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declares a handler. `path` in werkzeug's form below the root; `body` gives a pydantic model, imported late;
     `item_body`: the body is an item of the entity in the path.
@@ -105,7 +111,7 @@ def route(
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         tag = path.split("/")[2] if path.startswith("/api/") else "system"
         ROUTES.append(
-            Route(method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag)
+            Route(method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag, long)
         )
         return handler
 
@@ -345,7 +351,7 @@ def _once(call: Call, found: Route) -> Reply:
     expired_before = hub_time(now - timedelta(hours=REPEAT_HOURS))
     present = hub.keys.claim_repeat(call.tenant, key, claim, expired_before)
     if present is not None:
-        return _repeated(present, body)
+        return _repeated(hub, present, body)
     try:
         reply = found.handler(replace(call, key=derived_id(call.tenant.name, key)))
     except HubError as error:
@@ -357,13 +363,15 @@ def _once(call: Call, found: Route) -> Reply:
     text = reply.data().decode()
     kept = {"status": reply.status, "text": text, "headers": dict(reply.headers)}
     if wire_size(json.dumps(json.dumps(kept, ensure_ascii=False), ensure_ascii=False)) > MAX_KEPT_BYTES:
-        kept["text"] = ""  # a repeat then gets status and headers, such as Location and ETag
+        name = f"answers/{call.tenant.name}/{key}"
+        hub.engine.blob.put(name, text.encode())
+        kept |= {"text": "", "blob": name}
     answer = {**claim, "answer": json.dumps(kept, ensure_ascii=False), "type": reply.content_type}
     hub.keys.save_repeat(call.tenant, key, answer)
     return reply
 
 
-def _repeated(present: Mapping[str, str], body: str) -> Reply:
+def _repeated(hub: Hub, present: Mapping[str, str], body: str) -> Reply:
     if present["body"] != body:
         raise Unprocessable("The Idempotency-Key was used for another request; take a new one.")
     if "answer" not in present:
@@ -372,7 +380,8 @@ def _repeated(present: Mapping[str, str], body: str) -> Reply:
         )
     answer = json.loads(present["answer"])
     headers = {**answer["headers"], "Idempotent-Replayed": "true"}
-    return Reply(answer["status"], None, headers, present["type"], answer["text"])
+    long = hub.engine.blob.get(answer["blob"]) if "blob" in answer else None
+    return Reply(answer["status"], None, headers, present["type"], long.decode() if long else answer["text"])
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -393,7 +402,7 @@ def problem(error: HubError, trace: str) -> Reply:
             "requestId": error.request_id,
         }
         extra["vendor"] = {name: value for name, value in vendor.items() if value}
-    if isinstance(error, (RateLimited, Unavailable)):
+    if isinstance(error, (RateLimited, Unavailable, NotBegun)):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 5)))
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)

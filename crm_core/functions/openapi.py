@@ -1,5 +1,6 @@
 """OpenAPI 3.1, generated from the declarations that validate: the route table, the bodies and the entities."""
 
+import inspect
 import re
 from typing import Any
 
@@ -81,6 +82,7 @@ def _operation(each: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{each.tag}_{each.handler.__name__}".replace(".", "_"),
         "summary": each.summary,
+        "description": inspect.getdoc(each.handler),
         "tags": [each.tag],
         "parameters": parameters,
         "responses": {
@@ -92,6 +94,8 @@ def _operation(each: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         },
         "security": [{"key": []}] if each.role is not None else [],
     }
+    if each.long:
+        operation["responses"]["202"] = {"description": "Accepted as a run; follow it at Operation-Location"}
     if each.body is not None:
         operation["requestBody"] = _json_body(_model_schema(each, schemas))
     elif each.item_body:

@@ -30,7 +30,7 @@ def _run_body() -> "type[BaseModel]":
 def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
     end = parse_instant(run.ended_at) if run.ended_at else now
     seconds = (end - parse_instant(run.started_at)).total_seconds() if run.started_at else 0.0
-    return {
+    item = {
         "id": run.id,
         "connection": names.get(run.connection, run.connection),
         "entity": run.entity or None,
@@ -47,6 +47,7 @@ def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
         "problem": vars(run.problem) if run.problem else None,
         "trace": run.trace or None,
     }
+    return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
 
 
 def _with_children(hub: Hub, call: Call, run: Run, names: dict[str, str]) -> dict[str, Any]:
@@ -90,7 +91,14 @@ def start(call: Call) -> Reply:
     """Starts a run now; follow it at Operation-Location."""
     hub: Hub = call.hub
     body = cast("RunBody", call.body)
-    run = hub.start_run(call.tenant, body.connection, body.entities, body.mode, call.principal.id)
+    return accepted(
+        call, hub.start_run(call.tenant, body.connection, body.entities, body.mode, call.principal.id)
+    )
+
+
+def accepted(call: Call, run: Run) -> Reply:
+    """The answer to whoever asked for a run: where to follow it."""
+    hub: Hub = call.hub
     item = _with_children(hub, call, run, _names(hub, call))
     where = link(hub.settings.public_url, f"/api/runs/{run.id}", {})
     return Reply(202, item, {"Operation-Location": where, "Retry-After": str(POLL_SECONDS)})
@@ -125,9 +133,16 @@ def runs(call: Call) -> Reply:
 def one(call: Call) -> Reply:
     """One run: what it has done so far, the calls it took, and why it failed if it did."""
     hub: Hub = call.hub
+    run = find(call)
+    item = _with_children(hub, call, run, _names(hub, call))
+    return Reply(200, item, {} if item["ended_at"] else {"Retry-After": str(POLL_SECONDS)})
+
+
+def find(call: Call) -> Run:
+    """The run that the path names; raises NotFound."""
+    hub: Hub = call.hub
     run_id = call.parts["run_id"]
     run = hub.runs.get(call.tenant, run_id) if re.fullmatch(r"[0-9a-f-]{1,40}", run_id) else None
     if run is None:
         raise NotFound(f"There is no run '{run_id}'.")
-    item = _with_children(hub, call, run, _names(hub, call))
-    return Reply(200, item, {} if item["ended_at"] else {"Retry-After": str(POLL_SECONDS)})
+    return run

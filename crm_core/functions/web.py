@@ -170,6 +170,16 @@ def flag(parameters: Mapping[str, str], name: str) -> bool:
     return text in ("true", "1")
 
 
+def preferences(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a caller would like, by the header Prefer (RFC 7240), names in lower case; the first of a name counts."""
+    found: dict[str, str] = {}
+    for part in headers.get("prefer", "").split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        if name.strip():
+            found.setdefault(name.strip().lower(), value.strip().strip('"').lower())
+    return found
+
+
 def link(base: str, path: str, parameters: Mapping[str, str]) -> str:
     """Our own URL; `base` "" gives one that is relative to the host."""
     query = urlencode(parameters, quote_via=quote)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 Health = Literal["ok", "unreachable", "needs_attention"]
-Mode = Literal["incremental", "full"]
+Mode = Literal["incremental", "full", "batch"]
+"""`batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease."""
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
 COUNTS = ("created", "updated", "deleted", "unchanged", "failed")
 
@@ -81,9 +82,9 @@ class EntityState(_Stored):
 class Run(_Stored):
     """One execution of a sync of one entity, or the parent of several.
 
-    `cursor`: where a full run goes on. `counts` by name, `calls`: remote and storage. `fresh_start`: the hub has
-    no record of this connection yet. `read`: records read so far. `seen`: blobs with the ids that a full run read,
-    `parts`: whose they are: the number from which on they bear a worker's mark.
+    `cursor`: where a full run goes on; of a batch its state, which `sync/batch.py` describes. `counts` by name,
+    `calls`: remote and storage. `fresh_start`: the hub has no record of this connection yet. `read`: records read so far; of a batch, operations with an outcome. `seen`: blobs with the ids that a full run read,
+    `parts`: whose they are: the number from which on they bear a worker's mark; of a batch, the marks of its outcomes.
     `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when its message was last found to be poison.
     """
 

@@ -16,7 +16,14 @@
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
 
 Queues: `fresh` and `bulk`, their poison queues are the host's `{name}-poison`.
-Blobs: container `crmhub`, names as given.
+Blobs: container `crmhub`.
+
+| blob                                             | holds                                    | deleted by            |
+|--------------------------------------------------|------------------------------------------|-----------------------|
+| runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read                 | the run's end         |
+| runs/{tenant}/{run id}/items                     | the operations of a batch                | the run's end         |
+| runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | kept                  |
+| answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
 
 from crm_core.model.connection import Tenant

@@ -65,7 +65,7 @@ def pull_failed(
         if run.etag and run.origin != "schedule":
             engine.send(layout.FRESH, replace(job, run=run.id, attempt=attempt), delay)
         return
-    _connection_failed(engine, job, states.connection, error, delay, problem)
+    connection_failed(engine, job, states.connection, error, delay, problem)
     if not again:
         if run.etag:
             with suppress(RowChanged):  # another worker of this run has saved it and goes on
@@ -78,7 +78,7 @@ def pull_failed(
         engine.send(layout.FRESH, replace(job, run=run.id, attempt=counted), delay)
 
 
-def _connection_failed(
+def connection_failed(
     engine: Engine, job: Job, connection: ConnectionState, error: HubError, delay: float, problem: Problem
 ) -> None:
     """The connection waits for a person, for the vendor's limit, or until it answers again."""

@@ -9,13 +9,15 @@ from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.sync import failures
+from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.pull import pull
+from crm_core.sync.results import closed, forget_items
 
 _log = Log("crm_core.jobs")
 
 Handler = Callable[[Engine, Job, str, int], None]
-HANDLERS: Mapping[str, Handler] = {"pull": pull}
+HANDLERS: Mapping[str, Handler] = {"pull": pull, "batch": batch}
 
 
 def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:
@@ -89,13 +91,16 @@ def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
                 engine.send(layout.BULK, replace(job, attempt=0))
                 _log.warning("poison", kind=job.kind, lane=lane, outcome="restarted")
                 return
+            ended = closed(run) if run.mode == "batch" else run
             failures.end_run(
-                engine, job.tenant, run, "Poison", "The work failed at every delivery of its message."
+                engine, job.tenant, ended, "Poison", "The work failed at every delivery of its message."
             )
+            if run.mode == "batch":
+                forget_items(engine, job.tenant, run)
         except RowChanged:
             _log.info("poison", kind=job.kind, lane=lane, outcome="its run has moved on")
             return
-    if job.connection and job.entity:
+    if job.kind == "pull" and job.connection and job.entity:
         failures.set_back(
             engine, job, "Bug", "The work failed at every delivery of its message; see the dead letters."
         )

@@ -151,6 +151,11 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/crm/<entities>": Invoke(
         "/api/crm/accounts?connection=walk", 201, {"name": "Made by the walk"}, {"name": "Made by the walk"}
     ),
+    "POST /api/crm/<entities>/batch": Invoke(
+        "/api/crm/accounts/batch?connection=walk",
+        body={"operations": [{"method": "create", "fields": {"name": "Made by the walk"}}]},
+        holds={"counts": {"created": 1, "updated": 0, "deleted": 0, "failed": 0}},
+    ),
     "GET /api/crm/<entities>/<rid>": Invoke(
         "/api/crm/accounts/{kept}?connection=walk", holds={"id": "{kept}", "name": "Kept"}
     ),
@@ -162,11 +167,12 @@ CALLS: Mapping[str, Invoke] = {
     ),
     "GET /api/records/<entities>": Invoke("/api/records/accounts?top=1"),
     "GET /api/records/<entities>/<record_id>": Invoke(
-        "/api/records/accounts/{record}", holds={"id": "{record}", "version": 1}
+        "/api/records/accounts/{record}", holds={"id": "{record}", "entity": "account"}
     ),
     "GET /api/records/<entities>/<record_id>/history": Invoke("/api/records/accounts/{record}/history"),
     "GET /api/runs": Invoke("/api/runs?top=1"),
     "POST /api/runs": Invoke("/api/runs", 202, {"connection": "walk"}, {"connection": "walk"}),
+    "GET /api/runs/<run_id>/outcomes": Invoke("/api/runs/{batch}/outcomes"),
     "GET /api/runs/<run_id>": Invoke("/api/runs/{run}", holds={"id": "{run}", "status": "succeeded"}),
 }
 
@@ -183,8 +189,13 @@ def there(api, sandbox, demo):
         api.ok("POST", "/api/integrations", {**new, "slug": slug})
     rows = {name: sandbox.create(name=name.title()) for name in ("kept", "dropped")}
     run = api.run("walk")
+    one = {"operations": [{"method": "create", "fields": {"name": "Made by the walk"}}]}
+    batch = api.ok(
+        "POST", "/api/crm/accounts/batch?connection=walk", one, headers={"Prefer": "respond-async"}
+    )
+    api.ended(f"/api/runs/{batch['id']}")
     record = api.stored("walk")[rows["kept"]]["id"]
-    yield {**rows, "url": sandbox.url, "run": run["id"], "record": record, "new": new}
+    yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
     for slug in ("walk", "quiet", "made-by-post"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
     for name in ("Kept", "Made by the walk"):

@@ -108,6 +108,11 @@ class Bench:
         )
         return self.connection
 
+    @property
+    def opened(self) -> Any:
+        """The connection and its connector, as the hub holds them."""
+        return self.hub.open(DEFAULT_TENANT, self.connection.uid)
+
     def work(self, limit: int = 200) -> int:
         """Handles messages that are visible now until there are none; gives how many."""
         for handled in range(limit):

@@ -1,0 +1,258 @@
+"""Many writes at once: carried out while the caller waits, or as a run that the caller follows."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from crm_core.connector import Change, Connector, Write
+from crm_core.errors import BadRequest, FieldError, HubError, NotFound
+from crm_core.functions import runs
+from crm_core.functions.crm import CONNECTION, RAW, _item, _open, etag_of, write_of
+from crm_core.functions.endpoint import problem, route, validated
+from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, preferences, whole_number
+from crm_core.hub import Hub
+from crm_core.model.entities import ENTITIES, Entity
+from crm_core.ports import derived_id
+from crm_core.sync.engine import Opened
+from crm_core.sync.results import COUNTED, Item, Progress, Result, carry_out, results
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from crm_core.functions.bodies import BatchBody, OperationBody
+
+MAX_ITEMS_AT_ONCE, MAX_CALLS_AT_ONCE = 100, 50
+"""More operations, or more remote calls, become a run."""
+BEGIN_SECONDS = 70.0
+"""While a caller waits nothing is begun after this time: a live call has 100 s, a request to the system 30 s of them."""
+DEFAULT_TOP, MAX_TOP = 100, 200
+STATUS: Mapping[str, int] = {"create": 201, "update": 200, "delete": 204}
+
+
+def _batch_body() -> "type[BaseModel]":
+    from crm_core.functions.bodies import BatchBody
+
+    return BatchBody
+
+
+@route(
+    "POST",
+    "/api/crm/<entities>/batch",
+    role=Role.OPERATOR,
+    parameters=[CONNECTION, RAW, Parameter("confirm", "Has to be true if an operation deletes")],
+    body=_batch_body,
+    long=True,
+)
+def batch(call: Call) -> Reply:
+    """Creates, updates and deletes up to 1,000 records; each operation has an outcome of its own.
+
+    The answer is 200 whatever the outcomes are: each has the status that the call alone would have had, in the order
+    of the operations, and `counts` sums them up. (A 207 would say no more: clients look at the outcomes either way.)
+    What is wrong with one operation is its outcome, 400, and stops no other; what is wrong with the whole, such as a
+    delete without confirm=true, is refused before anything is done. Operations are carried out in any order. Once the
+    system asks to wait, does not answer, or the time is over, the rest are 503 `NotBegun`: send them again.
+
+    Over 100 operations or 50 remote calls, or with `Prefer: respond-async`, it becomes a run: 202, and the outcomes
+    are at /api/runs/{id}/outcomes. With `Prefer: return=minimal` outcomes have no item.
+    """
+    hub, opened, connector, entity = _open(call)
+    operations: list[Any] = cast("BatchBody", call.body).operations
+    _check_confirmed(call, operations)
+    items = _items(call, opened, entity, operations)
+    wanted = preferences(call.incoming.headers)
+    minimal = wanted.get("return") == "minimal"
+    applied = {"Preference-Applied": "return=minimal"} if minimal else {}
+    raw = flag(call.parameters, "raw")
+    if "respond-async" in wanted or is_long(items, connector.batch_size):
+        trace = call.incoming.trace
+        progress = Progress.start(len(items), connector.batch_size, minimal=minimal, raw=raw, trace=trace)
+        run = hub.start_batch(opened, entity.name, items, progress, call.principal.id)
+        if "respond-async" in wanted:
+            applied["Preference-Applied"] = ", ".join(["respond-async", *applied.values()])
+        reply = runs.accepted(call, run)
+        return replace(reply, headers={**reply.headers, **applied})
+    end = hub.clock.monotonic() + BEGIN_SECONDS
+    found = carry_out(opened, entity.name, items, hub.pool, lambda: hub.clock.monotonic() < end)
+    shown = [_outcome(call, opened, entity, each, item=not minimal, raw=raw) for each in found]
+    waits = [each["retry_after"] for each in shown if "retry_after" in each]
+    after = {"Retry-After": str(max(waits))} if waits else {}
+    return Reply(200, {"counts": _counts(found), "value": shown}, {**applied, **after})
+
+
+def is_long(items: list[Item], batch_size: int) -> bool:
+    """Whether a batch is too long for a caller to wait for it."""
+    writes = sum(isinstance(each, Write) for each in items)
+    return len(items) > MAX_ITEMS_AT_ONCE or -(-writes // batch_size) > MAX_CALLS_AT_ONCE
+
+
+@route(
+    "GET",
+    "/api/runs/<run_id>/outcomes",
+    role=Role.READER,
+    parameters=[
+        Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
+        Parameter("skiptoken", "From nextLink; goes on after a page"),
+    ],
+)
+def outcomes(call: Call) -> Reply:
+    """What became of each operation of a batch, in their order; complete once the run has ended.
+
+    Before that, those that are known so far. They are kept: nothing removes them yet.
+    """
+    hub: Hub = call.hub
+    run = runs.find(call)
+    if run.mode != "batch":
+        raise NotFound(f"Run {run.id} is no batch; only a batch has outcomes.")
+    progress = Progress.of(run)
+    top = whole_number(call.parameters, "top", DEFAULT_TOP, MAX_TOP)
+    about = (call.tenant.name, call.principal.id, "outcomes", run.id, str(top))
+    token = call.parameters.get("skiptoken", "")
+    first: int = hub.open_token(token, *about)["first"] if token else 0
+    opened = hub.open(call.tenant, run.connection)
+    entity = ENTITIES[run.entity]
+    found = results(hub.engine, call.tenant, run, first, top)
+    body: dict[str, Any] = {
+        "value": [
+            _outcome(
+                call, opened, entity, each, item=not progress.minimal, raw=progress.raw, trace=progress.trace
+            )
+            for each in found
+        ]
+    }
+    if first + top < progress.total:
+        following = {"top": str(top), "skiptoken": hub.seal_token({"first": first + top}, *about)}
+        body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
+    return Reply(200, body, {} if run.ended else {"Retry-After": str(runs.POLL_SECONDS)})
+
+
+# --- operations --------------------------------------------------------------------------------------------------
+
+
+def _check_confirmed(call: Call, operations: list[Any]) -> None:
+    deletes = any(isinstance(each, dict) and each.get("method") == "delete" for each in operations)
+    if deletes and not flag(call.parameters, "confirm"):
+        raise BadRequest.field(
+            "confirm", "confirm: the batch has deletes, which can't be taken back; say confirm=true."
+        )
+
+
+def _items(call: Call, opened: Opened, entity: Entity, operations: list[Any]) -> list[Item]:
+    """Each operation as a write, or as what is wrong with it. A key of the caller's becomes an id of ours."""
+    items: list[Item] = []
+    named: dict[str, int] = {}
+    for index, operation in enumerate(operations):
+        try:
+            write = _write(opened.connector, entity, operation)
+            _check_unnamed(named, index, write)
+        except BadRequest as error:
+            items.append(error)
+            continue
+        if write.verb == "create":
+            write = replace(write, key=_key(call, opened, entity, index, write.key))
+        items.append(write)
+    return items
+
+
+def _write(connector: Connector, entity: Entity, operation: Any) -> Write:
+    from crm_core.functions.bodies import OperationBody
+
+    if not isinstance(operation, dict):
+        raise BadRequest.field(
+            "operation", 'operation: expected an object such as {"method": "create", ...}.'
+        )
+    body = cast("OperationBody", validated(OperationBody, operation))
+    needed = {"create": ("fields",), "update": ("id", "fields"), "delete": ("id",)}[body.method]
+    allowed = {"create": ("key",), "update": ("if_match",), "delete": ("if_match",)}[body.method]
+    given = {name: value for name, value in body if value is not None and name != "method"}
+    errors = [
+        FieldError(name, f"{name}: required to {body.method}.") for name in needed if name not in given
+    ] + [
+        FieldError(name, f"{name}: is not for the method {body.method}; leave it out.")
+        for name in given
+        if name not in (*needed, *allowed)
+    ]
+    if errors:
+        raise BadRequest(errors[0].message, errors=errors)
+    write = Write()
+    if body.fields is not None:
+        write = write_of(connector, entity, body.fields, create=body.method == "create")
+    return replace(
+        write, key=body.key or "", verb=body.method, rid=body.id or "", if_match=etag_of(body.if_match or "")
+    )
+
+
+def _check_unnamed(named: dict[str, int], index: int, write: Write) -> None:
+    """A record is named once: operations go side by side, and two on one record would be in no order."""
+    name, value = ("id", write.rid.lower()) if write.rid else ("key", write.key)
+    if not value:
+        return
+    first = named.setdefault(f"{name} {value}", index)
+    if first != index:
+        raise BadRequest.field(
+            name, f"{name}: operation {first} names the same; put them together, or send another batch."
+        )
+
+
+def _key(call: Call, opened: Opened, entity: Entity, index: int, given: str) -> str:
+    """The id that a create bears: from the caller's own key, else from the request's Idempotency-Key, else "" ."""
+    if given:
+        uid = opened.connection.uid
+        return derived_id(call.tenant.name, call.principal.id, uid, entity.name, "key", given)
+    return derived_id(call.key, str(index)) if call.key else ""
+
+
+# --- outcomes ----------------------------------------------------------------------------------------------------
+
+
+def _outcome(
+    call: Call,
+    opened: Opened | None,
+    entity: Entity,
+    result: Result,
+    *,
+    item: bool,
+    raw: bool,
+    trace: str = "",
+) -> dict[str, Any]:
+    """`opened`: None where the connection is gone; then only what is stored of a record can be shown."""
+    shown: dict[str, Any] = {"index": result.index}
+    error, change = result.outcome.error, result.outcome.change
+    if error is not None:
+        return shown | _refusal(error, result.rid, trace or call.incoming.trace)
+    shown["status"] = STATUS[result.verb]
+    if result.rid:
+        shown["id"] = result.rid
+    if change is not None:
+        shown["etag"] = change.etag
+        if item:
+            shown["item"] = _item(opened, entity, change, raw=raw) if opened else _left(entity, change)
+    return shown
+
+
+def _left(entity: Entity, change: Change) -> dict[str, Any]:
+    return {
+        "id": change.rid,
+        "entity": entity.name,
+        "connection": None,
+        "etag": change.etag,
+        **(change.fields or {}),
+    }
+
+
+def _refusal(error: HubError, rid: str, trace: str) -> dict[str, Any]:
+    reply = problem(error, trace)
+    shown: dict[str, Any] = {"status": reply.status}
+    if rid:
+        shown["id"] = rid
+    if getattr(error, "outcome_unknown", False):
+        shown["outcome_unknown"] = True
+    if "Retry-After" in reply.headers:
+        shown["retry_after"] = int(reply.headers["Retry-After"])
+    return {**shown, "error": reply.body}
+
+
+def _counts(found: list[Result]) -> dict[str, int]:
+    counts = dict.fromkeys((*COUNTED.values(), "failed"), 0)
+    for each in found:
+        counts["failed" if each.outcome.error is not None else COUNTED[each.verb]] += 1
+    return counts
