@@ -65,6 +65,17 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[..., list[dict[str, Any]
     return found
 
 
+@pytest.fixture
+def loud(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
+    """Lets the libraries log everything whose calls hold no secret, though the hub has made them quiet."""
+
+    def everything() -> None:
+        for name in ("", "msal", "azure.core", "azure.identity", "azure.keyvault", "azure.storage"):
+            caplog.set_level(logging.DEBUG, logger=name or None)
+
+    return everything
+
+
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[str]:
     """An Azurite in memory; gives its connection string."""

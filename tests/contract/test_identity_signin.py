@@ -1,6 +1,5 @@
 """How a connection to Dataverse signs in: msal itself against Entra and the platform's identity endpoint, our own fakes."""
 
-import logging
 import re
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -206,8 +205,8 @@ def test_an_identity_without_leave_for_loopback(azure):
         ((302, {}, {"Location": "http://169.254.169.254/"}), AuthFailed),
     ],
 )
-def test_answers_of_the_identity_endpoint(azure, tools, answer, kind, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_answers_of_the_identity_endpoint(azure, tools, answer, kind, caplog, loud):
+    loud()
     azure.identity_answers = [answer]
     auth = identity(tools)
     with pytest.raises(kind) as caught:
@@ -269,8 +268,8 @@ def test_a_connection_that_signs_in_otherwise_gets_another_token(azure, tools):
     assert len({text_of(auth.headers()) for auth in ways}) == 5
 
 
-def test_nothing_secret_is_logged_or_shown(azure, tools, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_nothing_secret_is_logged_or_shown(azure, tools, caplog, loud):
+    loud()
     azure.clients = {("tenant-1", "client-1"): SECRET, ("tenant-1", "client-2"): CERTIFICATE}
     pem = private(RSA, PASSPHRASE)
     certificate = Certificate.parse(pem + CERTIFICATE, PASSPHRASE, "cert")

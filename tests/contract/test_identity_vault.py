@@ -1,7 +1,6 @@
 """Secrets in Key Vault: azure-identity and azure-keyvault-secrets against a vault of our own over TLS."""
 
 import json
-import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -332,8 +331,8 @@ def test_a_key_that_a_person_has_broken(azure, vault):
     assert "short" not in caught.value.message
 
 
-def test_nothing_secret_is_logged_or_shown(azure, vault, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_nothing_secret_is_logged_or_shown(azure, vault, caplog, loud):
+    loud()
     vault.put("default", UID, {"client_secret": SECRET})
     vault.invalidate("default", UID)
     vault.get("default", UID)

@@ -1,7 +1,6 @@
 """Tokens by client credentials: msal itself against a small authority over TLS."""
 
 import json
-import logging
 import ssl
 import threading
 import time
@@ -500,8 +499,8 @@ def test_an_authority_that_answers_with_the_secret_as_its_error_does_not_get_it_
     assert "vendor_code" not in lines("token")[0]
 
 
-def test_secrets_stay_out_of_logs_errors_and_reprs(hub, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_secrets_stay_out_of_logs_errors_and_reprs(hub, caplog, loud):
+    loud()
     hub.authority.fixed = "planted-token-0123"
     auth = hub.auth()
     auth.headers()
