@@ -294,6 +294,7 @@ def started(authority, start_sandbox):
             "PYTHON_THREADPOOL_THREAD_COUNT": "16",
             "PYTHON_ENABLE_DEBUG_LOGGING": "1",
             "PAGE_RECORDS": "3",
+            "LEASE_SECONDS": "5",  # a pull that meets the bug leaves its lease to lapse
             "CRM_TENANT_ID": facts["tenant_id"],
             "CRM_CLIENT_ID": facts["client_id"],
             "CRM_CLIENT_SECRET": DEFAULT_SECRET,
