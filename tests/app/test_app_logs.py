@@ -3,44 +3,49 @@
 import json
 import re
 import time
+import uuid
 
 import pytest
 
 pytestmark = pytest.mark.xdist_group("app-api")
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+@pytest.fixture
+def parent():
+    """A caller's trace, and the header that names it."""
+    trace = uuid.uuid4().hex
+    return trace, {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
 
 
 @pytest.fixture
 def lines(api):
-    """The lines of one event that the app writes from here on; waits until there are so many."""
-    start = len(api.child.err)
+    """The lines of one event in one trace; waits for the first of them, which comes through a pipe."""
 
-    def found(event, count=1, seconds=10):
+    def found(event, trace, seconds=10):
         deadline = time.monotonic() + seconds
         while True:
-            own = [json.loads(each) for each in api.child.err[start:] if each.startswith('{"')]
-            read = [each for each in own if each["event"] == event]
-            if len(read) >= count or time.monotonic() > deadline:
-                assert len(read) >= count, own
+            own = [json.loads(each) for each in api.child.err if each.startswith('{"')]
+            read = [each for each in own if each["event"] == event and each.get("trace") == trace]
+            if read:
                 return read
+            assert time.monotonic() < deadline, own[-20:]
             time.sleep(0.02)
 
     return found
 
 
-def test_a_request_is_one_line_by_its_route_and_without_its_values(api, demo, account, lines):
+def test_a_request_is_one_line_by_its_route_and_without_its_values(api, demo, account, lines, parent):
+    trace, header = parent
     rid = account(name="Line")
-    api.ok("PATCH", f"/api/crm/accounts/{rid}?connection=demo", {"phone": "0034-planted"}, headers=PARENT)
-    (line,) = lines("request")
+    api.ok("PATCH", f"/api/crm/accounts/{rid}?connection=demo", {"phone": "0034-planted"}, headers=header)
+    (line,) = lines("request", trace)
     assert 0 < line.pop("ms") < 60_000
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
     assert line == {
         "level": "INFO",
         "logger": "crm_core.api",
         "event": "request",
-        "trace": TRACE,
+        "trace": trace,
         "route": "/api/crm/{entities}/{rid}",
         "entity": "account",
         "tenant": "default",
@@ -49,9 +54,9 @@ def test_a_request_is_one_line_by_its_route_and_without_its_values(api, demo, ac
         "method": "PATCH",
         "status": 200,
     }
-    *_, remote = lines("remote request")  # before it the token, if this is the first call
+    *_, remote = lines("remote request", trace)  # before it the token, if this is the first call
     assert (remote["trace"], remote["connection"], remote["principal"]) == (
-        TRACE,
+        trace,
         demo["uid"],
         "key:settings",
     )
@@ -69,27 +74,29 @@ def test_a_request_is_one_line_by_its_route_and_without_its_values(api, demo, ac
 )  # fmt: skip
 def test_a_refused_request_is_one_line_too(api, lines, method, path, key, told):
     trace = api(method, path, key=key).json()["traceId"]
-    (line,) = lines("request")
+    (line,) = lines("request", trace)
     assert (line.get("route"), line["status"], line["error"]) == told
-    assert line["trace"] == trace
     assert "principal" not in line
     assert "planted" not in json.dumps(line)
 
 
-def test_one_trace_leads_from_the_caller_through_the_queue_to_the_remote_system(api, sandbox, demo, lines):
+def test_one_trace_leads_from_the_caller_through_the_queue_to_the_remote_system(
+    api, sandbox, demo, lines, parent
+):
+    trace, header = parent
     before = sandbox.last_request()
-    started = api("POST", "/api/runs", {"connection": "demo", "mode": "full"}, headers=PARENT)
+    started = api("POST", "/api/runs", {"connection": "demo", "mode": "full"}, headers=header)
     run = api.ended(started.headers["Operation-Location"])
     assert run["status"] == "succeeded"
-    assert run["trace"] == TRACE
-    assert started.headers["traceparent"].split("-")[1] == TRACE
-    (job,), (end,) = lines("job"), lines("run")
-    assert job["trace"] == end["trace"] == TRACE
+    assert run["trace"] == trace
+    assert started.headers["traceparent"].split("-")[1] == trace
+    (job,), (end,) = lines("job", trace), lines("run", trace)
+    assert job["trace"] == end["trace"] == trace
     assert job["run"] == end["run"] == run["id"]
     assert end["counts"] == run["counts"]
-    (request,) = (each for each in lines("request") if each["method"] == "POST")
-    assert (request["trace"], request["run"]) == (TRACE, run["id"])
+    (request,) = (each for each in lines("request", trace) if each["method"] == "POST")
+    assert (request["trace"], request["run"]) == (trace, run["id"])
     got = [each["headers"]["traceparent"].split("-") for each in sandbox.requests_since(before)]
     assert len(got) > 1
-    assert {each[1] for each in got} == {TRACE}
-    assert {each[2] for each in got} == {each["span"] for each in lines("remote request")}
+    assert {each[1] for each in got} == {trace}
+    assert {each[2] for each in got} == {each["span"] for each in lines("remote request", trace)}
