@@ -146,9 +146,23 @@ class Table(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What a queue holds: about how many messages, hidden ones too, and for how long the first visible one has
+    been there (None without one).
+    """
+
+    messages: int
+    oldest_seconds: float | None
+
+
 class Queue(Protocol):
     def send(self, queue: str, body: str, delay: float = 0.0) -> None:
         """Puts a message (at most 48 KiB of UTF-8) that never expires, visible after `delay` seconds."""
+        ...
+
+    def probe(self, queue: str) -> Waiting:
+        """Proves that messages can be sent, by one that nobody sees and that is taken back; tells what waits."""
         ...
 
 
@@ -176,6 +190,10 @@ class Secrets(Protocol):
         ...
 
     def delete(self, tenant: str, name: str) -> None: ...
+
+    def invalidate(self, tenant: str, name: str) -> None:
+        """The next `get` gives no copy that was made before."""
+        ...
 
 
 class Clock(Protocol):

@@ -26,6 +26,7 @@ from crm_core.ports import (
     Row,
     RowChanged,
     RowPage,
+    Waiting,
     check_key,
     count,
 )
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
     from azure.core.pipeline.transport import RequestsTransport
     from azure.keyvault.secrets import SecretClient
     from azure.storage.blob import BlobClient, BlobServiceClient
-    from azure.storage.queue import QueueClient, QueueServiceClient
+    from azure.storage.queue import QueueClient, QueueMessage, QueueServiceClient
 
 AUDIENCE = "https://storage.azure.com"
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 RETRIES = 2
+PROBE_SECONDS = 60
+"""How long the message of a probe is hidden: longer than its way back takes."""
 CONNECTIONS = 32
 """How many connections a port keeps open: more than the worker has threads (the SDK's own number is 10)."""
 
@@ -331,24 +334,50 @@ class AzureQueue:
 
         Raises ValueError for a body over 48 KiB or a delay over 7 days. A negative delay is none.
         """
-        from azure.core.exceptions import ResourceExistsError
+        invisible = check_message(body, delay)
+        # The default time to live is 7 days; -1 is for ever.
+        self._put(self._client(queue), body, invisible, -1)
+
+    def probe(self, queue: str) -> Waiting:
+        """As the port says, in four calls; makes the queue if it is missing."""
+        client = self._client(queue)
+        # Should it not be taken back, it is gone a second after it shows (the service wants it to live longer than
+        # it is hidden).
+        sent = self._put(client, "probe", PROBE_SECONDS, PROBE_SECONDS + 1)
+        with _calling(f"deletion in queue {queue}"):
+            client.delete_message(sent)
+        with _calling(f"properties of queue {queue}"):
+            messages = client.get_queue_properties().approximate_message_count or 0
+        with _calling(f"peek at queue {queue}"):
+            first = client.peek_messages(1)
+        inserted = first[0].inserted_on if first else None
+        # By the service's own clock at both ends.
+        oldest = (
+            max(0.0, (sent.inserted_on - inserted).total_seconds()) if sent.inserted_on and inserted else None
+        )
+        return Waiting(messages, oldest)
+
+    def _client(self, queue: str) -> "QueueClient":
         from azure.storage.queue import TextBase64EncodePolicy
 
-        invisible = check_message(body, delay)
-        client = self._service.get().get_queue_client(queue, message_encode_policy=TextBase64EncodePolicy())
+        return self._service.get().get_queue_client(queue, message_encode_policy=TextBase64EncodePolicy())
+
+    def _put(self, client: "QueueClient", body: str, invisible: int, lives: int) -> "QueueMessage":
+        """Makes the queue if it is missing."""
+        from azure.core.exceptions import ResourceExistsError
+
         try:
-            _put_message(client, body, invisible)
+            return _put_message(client, body, invisible, lives)
         except Missing:
             # Another process may be making it too.
-            with _calling(f"creation of queue {queue}"), suppress(ResourceExistsError):
+            with _calling(f"creation of queue {client.queue_name}"), suppress(ResourceExistsError):
                 client.create_queue()
-            _put_message(client, body, invisible)
+            return _put_message(client, body, invisible, lives)
 
 
-def _put_message(client: "QueueClient", body: str, invisible: int) -> None:
+def _put_message(client: "QueueClient", body: str, invisible: int, lives: int) -> "QueueMessage":
     with _calling(f"send to queue {client.queue_name}"):
-        # The default time to live is 7 days; -1 is for ever.
-        client.send_message(body, visibility_timeout=invisible, time_to_live=-1)
+        return client.send_message(body, visibility_timeout=invisible, time_to_live=lives)
 
 
 class AzureBlob:
@@ -468,7 +497,9 @@ class AzureSecrets:
         secret = _secret_name(tenant, name)
         copy = self._copies.get(secret)
         if copy is not None and self._clock.monotonic() < copy[1]:
+            count("secrets_from_memory", connection=name)
             return copy[0]
+        count("secrets_asked", connection=name)
         try:
             with _vault_call(f"get of the secret {secret}"):
                 text = self._client.get().secrets.get_secret(secret).value or ""

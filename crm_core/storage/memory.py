@@ -15,7 +15,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count as counter
 
-from crm_core.ports import Clock, Operation, Row, RowChanged, RowExists, RowPage, Value, check_key, count
+from crm_core.ports import (
+    Clock,
+    Operation,
+    Row,
+    RowChanged,
+    RowExists,
+    RowPage,
+    Value,
+    Waiting,
+    check_key,
+    count,
+)
 from crm_core.storage.batch import (
     check_blob,
     check_message,
@@ -202,6 +213,7 @@ class Message:
 class _Waiting:
     body: str
     visible: datetime
+    sent: datetime
     dequeue_count: int = 0
     receipt: int = 0
 
@@ -224,8 +236,18 @@ class MemoryQueue:
         """As the port says. Raises ValueError for a body over 48 KiB or a delay over 7 days."""
         invisible = check_message(body, delay)
         count("storage_calls")
-        visible = self._clock.now() + timedelta(seconds=invisible)
-        self._queues.setdefault(queue, {})[next(self._numbers)] = _Waiting(body, visible)
+        now = self._clock.now()
+        waiting = _Waiting(body, now + timedelta(seconds=invisible), now)
+        self._queues.setdefault(queue, {})[next(self._numbers)] = waiting
+
+    def probe(self, queue: str) -> Waiting:
+        """As the port says; there is nothing to prove."""
+        count("storage_calls")
+        now = self._clock.now()
+        messages = list(self._queues.get(queue, {}).items())
+        visible = [(each.visible, number, each) for number, each in messages if each.visible <= now]
+        first = min(visible, key=lambda place: place[:2], default=None)
+        return Waiting(len(messages), (now - first[2].sent).total_seconds() if first else None)
 
     def receive(self, queue: str, *, limit: int = 1, invisible: float = 30.0) -> list[Message]:
         """Up to `limit` visible messages, each hidden from others for `invisible` seconds from now."""
@@ -245,7 +267,8 @@ class MemoryQueue:
                 messages[number] = waiting
                 continue
             receipt, times = next(self._numbers), waiting.dequeue_count + 1
-            messages[number] = _Waiting(waiting.body, now + timedelta(seconds=invisible), times, receipt)
+            hidden = now + timedelta(seconds=invisible)
+            messages[number] = replace(waiting, visible=hidden, dequeue_count=times, receipt=receipt)
             received.append(Message(number, waiting.body, times, receipt))
         return received
 

@@ -1,13 +1,14 @@
 """What every `Queue` does, on Azurite and in memory, and what a queue's other end gets."""
 
 import base64
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from azure.storage.queue import QueueServiceClient, TextBase64DecodePolicy
+from azure.storage.queue import QueueClient, QueueServiceClient, TextBase64DecodePolicy
 
-from crm_core.ports import MAX_DELAY_SECONDS, MAX_MESSAGE_BYTES, Queue, measured
+from crm_core.ports import MAX_DELAY_SECONDS, MAX_MESSAGE_BYTES, Queue, Waiting, measured
 from crm_core.storage.azure import AzureQueue, StorageAccount
 from crm_core.storage.memory import MemoryQueue
 
@@ -112,6 +113,27 @@ def test_a_send_is_one_call(store, queue):
     assert meter.total("storage_calls") == 1
 
 
+def test_a_probe_leaves_no_message_and_tells_what_waits(store, queue, request):
+    assert store.probe(queue) == Waiting(0, None)
+    store.send(queue, "later", delay=60)
+    assert store.probe(queue) == Waiting(1, None)
+    store.send(queue, "now")
+    waiting = store.probe(queue)
+    assert waiting.messages == 2
+    assert 0 <= waiting.oldest_seconds < 5
+    assert received(store, queue, request) == ["now"]
+
+
+def test_a_probe_tells_how_long_the_first_message_waits(store, queue, clock):
+    store.send(queue, "first")
+    if isinstance(store, MemoryQueue):
+        clock.sleep(2)
+    else:
+        time.sleep(2.1)  # the service's times are whole seconds
+    store.send(queue, "second")
+    assert 1 <= store.probe(queue).oldest_seconds <= 4
+
+
 # --- Azure only -------------------------------------------------------------------------------------------
 
 
@@ -120,6 +142,28 @@ def test_the_queue_is_made_on_first_need(azure_queue, queue, far_end):
         azure_queue.send(queue, "x")
     assert meter.total("storage_calls") == 3  # refused, made, sent
     assert [message.content for message in far_end(queue).receive_messages()] == ["x"]
+
+
+def test_a_probe_makes_the_queue(azure_queue, queue):
+    with measured() as meter:
+        azure_queue.probe(queue)
+    assert meter.total("storage_calls") == 6  # refused, made; sent, taken back, properties, a peek
+    with measured() as meter:
+        azure_queue.probe(queue)
+    assert meter.total("storage_calls") == 4
+
+
+def test_nobody_sees_the_message_of_a_probe_on_its_way(azure_queue, queue, far_end, monkeypatch):
+    """Nor later, should it not be taken back: it does not live."""
+    delete, seen = QueueClient.delete_message, []
+
+    def late(client, message):
+        seen.append((far_end(queue).receive_message(), message.expires_on - message.inserted_on))
+        delete(client, message)
+
+    monkeypatch.setattr(QueueClient, "delete_message", late)
+    azure_queue.probe(queue)
+    assert seen == [(None, timedelta(seconds=61))]
 
 
 def test_a_message_never_expires_and_is_base64(azure_queue, queue, azurite):
