@@ -146,6 +146,20 @@ class Tools:
 
 
 @dataclass(frozen=True)
+class TokenFacts:
+    """What may be told of an access token, which is never its text. Times are epoch seconds.
+
+    `audience`: what it is for. `renews`: from when on another one is asked for. `fingerprint`: of its text, to tell
+    two apart.
+    """
+
+    audience: str
+    expires: float
+    renews: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Change:
     """What the remote says of one record: its canonical fields, or `fields` None for a delete.
 
@@ -263,6 +277,20 @@ class Connector(ABC):
     @abstractmethod
     def check(self) -> Mapping[str, Any]:
         """Proves that the credentials work by one call; gives who we are there. Raises what any call raises."""
+
+    def token(self, *, fresh: bool = False) -> TokenFacts | None:  # noqa: ARG002  # for subclasses
+        """Of the access token that the next call sends, which is asked for if there is none; `fresh`: of a new one.
+
+        None for a system without access tokens. Raises what any call raises.
+        """
+        return None
+
+    def reach(self) -> Mapping[str, Any]:
+        """Proves by one call without credentials that the remote's host answers; gives which host that is.
+
+        NotSupported: this system has no such call.
+        """
+        raise NotSupported(f"{self.label} can't be asked without credentials.")
 
     @abstractmethod
     def describe(self, entity: str) -> Mapping[str, NativeField]:

@@ -1,7 +1,9 @@
 """How a connection proves who it is. `msal` is imported with the first token request."""
 
+import base64
 import copy
 import hashlib
+import json
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-from crm_core.connector import Account, Answer, Request, Tools
+from crm_core.connector import Account, Answer, Request, TokenFacts, Tools
 from crm_core.errors import (
     AuthFailed,
     BadAnswer,
@@ -23,6 +25,7 @@ from crm_core.errors import (
     VendorError,
 )
 from crm_core.log import Log, plain
+from crm_core.ports import count
 from crm_core.protocols.guard import Origins, origin_of, same_origin
 from crm_core.protocols.rest import explain_status, redact
 
@@ -64,12 +67,17 @@ class Auth(Protocol):
         """The current credentials were refused: never use them again."""
         ...
 
+    def facts(self, *, fresh: bool = False) -> TokenFacts | None:
+        """Of the token that `headers` gives, or with `fresh` of a new one; None if there are no tokens."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Token:
     text: str = field(repr=False)
     renew_at: float
-    """Epoch seconds."""
+    expires: float
+    """Epoch seconds, both."""
     asked: bool = False
     """By this process; others were left in the store by another."""
 
@@ -100,9 +108,28 @@ class _Tokens(ABC):
         """A new token as msal gives it. Raises as `Auth.headers`."""
 
     def headers(self, force: bool = False, rejected: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self._current(force, rejected).text}"}
+
+    def facts(self, *, fresh: bool = False) -> TokenFacts:
+        if fresh:
+            with self._lock:
+                token = self._held = self._asked()
+        else:
+            token = self._current(force=False, rejected=None)
+        fingerprint = hashlib.sha256(token.text.encode()).hexdigest()[:16]
+        return TokenFacts(
+            _audience(token.text) or self._audience.removesuffix("/.default"),
+            token.expires,
+            token.renew_at,
+            fingerprint,
+        )
+
+    def _current(self, force: bool, rejected: Mapping[str, str] | None) -> _Token:
+        """As `headers` says."""
         held = self._held
-        if not force and self._good(held):
-            return _bearer(held)
+        if not force and held is not None and self._good(held):
+            count("tokens_from_memory", connection=self._account.uid)
+            return held
         refused = ""
         if force:
             refused = rejected.get("Authorization", "").removeprefix("Bearer ") if rejected else ""
@@ -111,13 +138,13 @@ class _Tokens(ABC):
         with self._lock:
             self._refuse(refused)
             held = self._held
-            if not self._good(held):
+            if held is None or not self._good(held):
                 if self._failure is not None and self._failures != seen:
                     # Another thread asked while this one waited: its failure is ours. A copy, because
                     # every raise adds to an exception's traceback.
                     raise copy.copy(self._failure)
                 held = self._held = self._stored() or self._claimed()
-            return _bearer(held)
+            return held
 
     def asked(self) -> bool:
         held = self._held
@@ -134,12 +161,8 @@ class _Tokens(ABC):
             # Replaced, never changed: `_good` reads it without the lock.
             self._rejected = (*self._rejected, text)[-MAX_REJECTED:]
 
-    def _good(self, token: _Token | None) -> bool:
-        return (
-            token is not None
-            and token.text not in self._rejected
-            and self._tools.clock.now().timestamp() < token.renew_at
-        )
+    def _good(self, token: _Token) -> bool:
+        return token.text not in self._rejected and self._tools.clock.now().timestamp() < token.renew_at
 
     def _stored(self) -> _Token | None:
         """The token that another instance of the hub left, if it is good."""
@@ -147,9 +170,10 @@ class _Tokens(ABC):
         if found is None:
             return None
         mark, _, text = found[0].partition(" ")
-        token = _Token(text, found[1] - RENEW_SECONDS)
+        token = _Token(text, found[1] - RENEW_SECONDS, found[1])
         if mark != self._mark or not self._good(token):
             return None
+        count("tokens_from_store", connection=self._account.uid)
         self._got("shared", found[1] - self._tools.clock.now().timestamp())
         return token
 
@@ -190,6 +214,7 @@ class _Tokens(ABC):
 
     def _asked(self) -> _Token:
         """A new token from the authority, also put into the store. The lock is held."""
+        count("tokens_asked", connection=self._account.uid)
         try:
             text, seconds = self._read(self._request())
         except HubError as error:
@@ -206,9 +231,9 @@ class _Tokens(ABC):
             self._tools.tokens.put(
                 self._account.tenant, self._account.uid, f"{self._mark} {text}", now + seconds
             )
-        except StoreUnavailable:
-            _log.warning("token not kept", connection=self._account.uid, error="StoreUnavailable")
-        return _Token(text, now + seconds - min(RENEW_SECONDS, seconds / 2), asked=True)
+        except (StoreUnavailable, Misconfigured) as error:
+            _log.warning("token not kept", connection=self._account.uid, error=error.code)
+        return _Token(text, now + seconds - min(RENEW_SECONDS, seconds / 2), now + seconds, asked=True)
 
     def _got(self, outcome: str, seconds: float) -> None:
         _log.info(
@@ -565,6 +590,11 @@ def _check_object(answer: Answer) -> None:
         raise BadAnswer("The authority's answer is not a JSON object.", vendor_status=answer.status)
 
 
-def _bearer(token: _Token | None) -> Mapping[str, str]:
-    assert token is not None
-    return {"Authorization": f"Bearer {token.text}"}
+def _audience(text: str) -> str:
+    """The audience that a token names itself; "" if it is no JWT. Unverified: who takes the token has to do that."""
+    try:
+        body = text.split(".")[1]
+        named = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return named[:200] if isinstance(named, str) else ""

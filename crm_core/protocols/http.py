@@ -39,6 +39,8 @@ CHUNK_BYTES = 64 * 1024
 MAX_ORIGINS = 64
 REQUEST_ID_HEADERS = ("x-ms-service-request-id", "x-ms-request-id", "request-id", "x-request-id", "req_id")
 
+_FAILURES = frozenset(each.__name__ for each in (Unavailable, BadAnswer, Misconfigured))
+
 attempt_number: ContextVar[int] = ContextVar("attempt_number", default=1)
 """Which attempt the caller is at, for the log line."""
 
@@ -149,8 +151,8 @@ class Http:
             raise
         finally:
             _current.reset(token)
-            if exchange.sent:
-                count("remote_calls", connection=connection)
+            milliseconds = round((self._clock.monotonic() - started) * 1000)
+            _count(connection, str(answer.status) if answer else failure, milliseconds, sent=exchange.sent)
             _log.info(
                 "remote request",
                 connection=connection,
@@ -160,7 +162,7 @@ class Http:
                 query=shown_query(parts.query),
                 status=answer.status if answer else None,
                 error=None if answer else failure,
-                ms=round((self._clock.monotonic() - started) * 1000),
+                ms=milliseconds,
                 attempt=attempt_number.get(),
                 request_id=request_id(answer.headers) if answer else "",
                 span=span,
@@ -225,6 +227,17 @@ class Http:
         if oldest is not None:
             oldest.close()  # connections in use are closed when they come back
         return session
+
+
+def _count(connection: str, outcome: str, milliseconds: int, *, sent: bool) -> None:
+    """A call is what went out; a failure is also what could not. A refusal (4xx) is an answer, a 429 is a failure."""
+    if sent:
+        count("remote_calls", connection=connection)
+        count("remote_milliseconds", connection=connection, amount=milliseconds)
+    if outcome == "429":
+        count("remote_rate_limits", connection=connection)
+    if outcome == "429" or outcome.startswith("5") or outcome in _FAILURES:
+        count("remote_failures", connection=connection)
 
 
 def _tls_context(ca_bundle: str) -> ssl.SSLContext:

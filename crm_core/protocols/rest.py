@@ -148,6 +148,21 @@ class Rest:
         path, _, query = path_and_query(link, self.base_url).partition("?")
         return self.call("GET", path, query=query, headers=headers)
 
+    def reach(self) -> Answer:
+        """What the base address answers without credentials, in one try; a 401 proves as well that it is there.
+
+        Raises what `explain` makes of a 5xx, Unavailable, Misconfigured (certificate), BadRequest (guard).
+        """
+        deadline = self._tools.clock.monotonic() + self._tools.call_deadline
+        call = _Call("GET", self.base_url, {"Accept": "application/json"}, None, True, (), deadline, [])
+        try:
+            answer = self._send(call, {})
+        except VendorError as failed:
+            raise self._filled(call, failed) from None
+        if answer.status >= 500:
+            raise self._explained(call, answer)
+        return answer
+
     def _url(self, path: str, query: Sequence[tuple[str, str]] | str) -> str:
         relative = path.removeprefix("/")
         if path.startswith("//") or re.search(r"[?#]|^[A-Za-z][\w+.-]*:/", path) or not stays_below(relative):

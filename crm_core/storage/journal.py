@@ -1,15 +1,22 @@
 """What happened: dead letters with their cause, and figures by the minute."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime, time, timedelta
 
+from crm_core.errors import BadRequest
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
-from crm_core.ports import Clock, Ids, Row, Table
+from crm_core.ports import Clock, Ids, Row, Table, every_row
 from crm_core.storage import layout
 from crm_core.storage.state import json_values
 
 MAX_BODY_CHARACTERS = 24_000
+MAX_STATS_ROWS = 100_000
+"""That one question about figures reads: 100 pages."""
+HUB = "hub"
+"""Stands for the hub's own figures where others have a connection's uid."""
 
 
 class DeadLetters:
@@ -53,7 +60,37 @@ class Stats:
         """Adds to this minute's figures of a connection ("" for the hub's own)."""
         now = self._clock.now()
         pk = f"{tenant.name}~{now:%Y-%m-%d}"
-        rk = f"{now:%H%M}~{connection or 'hub'}~{layout.quote(self._instance)}"
+        rk = f"{now:%H%M}~{connection or HUB}~{layout.quote(self._instance)}"
         row = self._table.get(layout.STATS, pk, rk) or Row(pk, rk)
         totals = {name: int(row.values.get(name, 0)) + amount for name, amount in amounts.items()}
         self._table.upsert(layout.STATS, row.with_values(**totals))
+
+    def read(self, tenant: Tenant, begin: datetime, end: datetime) -> dict[str, Counter[str]]:
+        """The sums of the minutes from that of `begin` to that of `end`, by connection ("" for the hub's own).
+
+        Raises BadRequest if there are too many figures for one answer.
+        """
+        found: dict[str, Counter[str]] = {}
+        for index, row in enumerate(self._rows(tenant, begin, end)):
+            if index == MAX_STATS_ROWS:
+                raise BadRequest.field(
+                    "minutes",
+                    "minutes: this period has too many figures for one answer; ask for a shorter one.",
+                )
+            owner = row.rk.split("~")[1]
+            amounts = {name: value for name, value in row.values.items() if isinstance(value, int)}
+            found.setdefault("" if owner == HUB else owner, Counter()).update(amounts)
+        return found
+
+    def _rows(self, tenant: Tenant, begin: datetime, end: datetime) -> Iterator[Row]:
+        """One partition is one day; row keys begin with the minute."""
+        while begin <= end:
+            last = min(end, datetime.combine(begin.date(), time.max, begin.tzinfo))
+            yield from every_row(
+                self._table,
+                layout.STATS,
+                pk=f"{tenant.name}~{begin:%Y-%m-%d}",
+                rk=f"{begin:%H%M}",
+                rk_to=f"{last:%H%M}~{layout.AFTER}",
+            )
+            begin = datetime.combine(begin.date() + timedelta(days=1), time.min, begin.tzinfo)

@@ -1,5 +1,7 @@
 """Tokens by client credentials: msal itself against a small authority over TLS."""
 
+import base64
+import hashlib
 import json
 import ssl
 import threading
@@ -41,14 +43,14 @@ class Clock:
 
 class Store:
     def __init__(self):
-        self.rows, self.down = {}, False
+        self.rows, self.down = {}, None
 
     def get(self, tenant, uid):
         return self.rows.get((tenant, uid))
 
     def put(self, tenant, uid, token, expires):
         if self.down:
-            raise StoreUnavailable("no storage")
+            raise self.down
         self.rows[tenant, uid] = (token, expires)
 
     def claim(self, tenant, uid, now, seconds):
@@ -186,7 +188,9 @@ def test_a_token_is_asked_for_once_and_kept(hub):
             },
         )
     ]
-    assert meter.counts() == {("remote_calls", "uid-1"): 2}  # discovery and token
+    told = {name: amount for (name, uid), amount in meter.counts().items() if uid == "uid-1"}
+    assert told.pop("remote_milliseconds") >= 0
+    assert told == {"remote_calls": 2, "tokens_asked": 1, "tokens_from_memory": 1}  # discovery and token
     token, expires = hub.store.rows["default", "uid-1"]
     assert token.endswith(" token-1")
     assert SECRET not in token
@@ -195,8 +199,68 @@ def test_a_token_is_asked_for_once_and_kept(hub):
 
 def test_another_instance_takes_it_from_the_store(hub):
     hub.auth().headers()
-    assert hub.auth().headers() == bearer("token-1")
+    with measured() as meter:
+        assert hub.auth().headers() == bearer("token-1")
     assert len(hub.authority.forms) == 1
+    assert meter.counts() == {("tokens_from_store", "uid-1"): 1}
+
+
+def fingerprint(token):
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def test_the_facts_of_a_token_are_those_of_the_one_that_is_sent(hub):
+    auth = hub.auth()
+    facts = auth.facts()
+    assert auth.headers() == bearer("token-1")
+    assert (facts.fingerprint, facts.audience) == (fingerprint("token-1"), "https://org.example")
+    now = hub.clock.now().timestamp()
+    assert facts.expires == pytest.approx(now + 3600, abs=5)
+    assert facts.renews == pytest.approx(now + 3300, abs=5)
+    assert auth.facts() == facts
+    assert hub.auth().facts() == facts  # the store keeps them too
+    assert len(hub.authority.forms) == 1
+
+
+def test_fresh_facts_are_those_of_a_new_token_which_is_used_from_then_on(hub):
+    auth = hub.auth()
+    auth.headers()
+    assert auth.facts(fresh=True).fingerprint == fingerprint("token-2")
+    assert auth.headers() == bearer("token-2")
+    assert hub.auth().headers() == bearer("token-2")
+
+
+def test_fresh_facts_show_a_refusal_although_a_token_is_at_hand(hub):
+    auth = hub.auth()
+    auth.headers()
+    hub.authority.steps = [refusal("7000222", "has expired")]
+    with pytest.raises(AuthFailed, match="7000222"):
+        auth.facts(fresh=True)
+    assert auth.headers() == bearer("token-1")  # what works goes on
+
+
+def jwt(body):
+    return f"e30.{base64.urlsafe_b64encode(body).decode().rstrip('=')}.sign"
+
+
+@pytest.mark.parametrize(
+    ("token", "audience"),
+    [
+        (jwt(b'{"aud": "https://org.example/"}'), "https://org.example/"),
+        (jwt(b'{"aud": "00000007-0000-0000-c000-000000000000"}'), "00000007-0000-0000-c000-000000000000"),
+        (jwt(b'{"aud": "' + b"x" * 500 + b'"}'), "x" * 200),
+        (jwt(b'{"aud": ["a"]}'), "https://org.example"),
+        (jwt(b'{"sub": "x"}'), "https://org.example"),
+        (jwt(b"[1]"), "https://org.example"),
+        (jwt(b"\xff\xfe"), "https://org.example"),
+        (jwt(b"[" * 20000), "https://org.example"),
+        ("a.!.b", "https://org.example"),
+        ("opaque", "https://org.example"),
+    ],
+)
+def test_the_audience_is_what_the_token_says_or_else_what_was_asked_for(hub, token, audience):
+    hub.authority.fixed = token
+    assert hub.auth().facts().audience == audience
 
 
 def test_one_that_came_between_the_look_and_the_claim_is_taken(hub, monkeypatch):
@@ -448,13 +512,16 @@ def test_a_tenant_id_stays_one_segment(hub):
     assert hub.authority.forms[0][0].startswith("/a%2F")
 
 
-def test_a_token_that_cannot_be_kept_is_still_used(hub, lines):
-    hub.store.down = True
+@pytest.mark.parametrize(
+    "why", [StoreUnavailable("no storage"), Misconfigured("403")], ids=["away", "refused"]
+)
+def test_a_token_that_cannot_be_kept_is_still_used(hub, lines, why):
+    hub.store.down = why
     auth = hub.auth()
     assert auth.headers() == bearer("token-1")
     assert auth.headers() == bearer("token-1")
     (line,) = lines("token not kept")
-    assert (line["connection"], line["error"]) == ("uid-1", "StoreUnavailable")
+    assert (line["connection"], line["error"]) == ("uid-1", type(why).__name__)
 
 
 def told(lines):

@@ -187,7 +187,9 @@ def test_an_answer_has_status_lower_case_headers_and_body(http, serve):
     assert b"Accept-Encoding: gzip, deflate\r\n" in head + b"\r\n"
     assert f"Host: 127.0.0.1:{server.port}".encode() in head
     assert body == b"body"
-    assert meter.counts() == {("remote_calls", "c1"): 1}
+    told = meter.counts()
+    assert told.pop(("remote_milliseconds", "c1")) >= 0
+    assert told == {("remote_calls", "c1"): 1}  # a refusal is an answer
 
 
 def test_connections_are_kept_and_cookies_are_not(http, serve):
@@ -297,6 +299,24 @@ def test_a_slow_drip_ends_with_the_request(make_http, serve, ca, ca_file, head, 
     assert caught.value.http_status == 504
 
 
+@pytest.mark.parametrize(
+    ("status", "counted"),
+    [
+        ("200 OK", {}),
+        ("412 Precondition Failed", {}),
+        ("429 Too Many Requests", {"remote_rate_limits": 1, "remote_failures": 1}),
+        ("500 Internal Server Error", {"remote_failures": 1}),
+        ("504 Gateway Timeout", {"remote_failures": 1}),
+    ],
+)
+def test_what_a_remote_failed_to_do_is_counted(http, serve, status, counted):
+    server = serve(lambda *_: answer(b"", status=status))
+    with measured() as meter:
+        http.send(get(server.url), connection="c")
+    told = {name: amount for (name, _), amount in meter.counts().items() if name != "remote_milliseconds"}
+    assert told == {"remote_calls": 1, **counted}
+
+
 def test_no_answer_in_time(http, serve):
     release = threading.Event()
     server = serve(lambda *_: release.wait(5) and None)
@@ -365,7 +385,7 @@ def test_a_refused_connection_sent_nothing(http):
     assert not caught.value.outcome_unknown
     assert not caught.value.timeout
     assert SECRET not in str(caught.value)
-    assert meter.total("remote_calls") == 0
+    assert meter.counts() == {("remote_failures", "c"): 1}
 
 
 def test_a_connect_timeout_sent_nothing(make_http):

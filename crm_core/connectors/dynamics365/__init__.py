@@ -23,6 +23,7 @@ from crm_core.connector import (
     QueryPage,
     Setting,
     Step,
+    TokenFacts,
     Tools,
     Write,
 )
@@ -136,7 +137,7 @@ class Dynamics365(Connector):
         origins = Origins(self.origins, account.confirmed_origin, tools.allow_loopback)
         with _setting("base_url"):
             origins.check(base)
-        auth = self._auth(account, tools, base)
+        self._tokens = auth = self._auth(account, tools, base)
         with _setting("api_version"):
             version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
         self._path = f"/api/data/{version}/"
@@ -192,6 +193,13 @@ class Dynamics365(Connector):
         if not answer.get("UserId"):
             raise BadAnswer("The answer to WhoAmI names no user.", system=self.name)
         return {"user_id": answer.get("UserId", ""), "organization_id": answer.get("OrganizationId", "")}
+
+    def token(self, *, fresh: bool = False) -> TokenFacts | None:
+        return self._tokens.facts(fresh=fresh)
+
+    def reach(self) -> Mapping[str, Any]:
+        self._rest.reach()
+        return {"host": urlsplit(self._rest.base_url).netloc}
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
