@@ -1,13 +1,14 @@
 """The life of connections: checked against what their connector declares, saved, tested, deleted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from crm_core.connector import Account, Connector, Tools
-from crm_core.errors import BadRequest, Conflict, FieldError, HubError, Misconfigured
+from crm_core.errors import BadRequest, Conflict, FieldError, HubError, Misconfigured, NotFound
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Direction, Schedule, Tenant, check_name
 from crm_core.model.fields import hub_time
 from crm_core.model.state import ConnectionState, EntityState
@@ -21,6 +22,7 @@ from crm_core.sync.schedule import check_schedule
 
 MAX_SETTING = 2000
 ABANDONED_MINUTES = 5
+RENEW_TRIES = 5
 MAX_SECRET = 16_000
 """Long enough for a certificate with its chain."""
 
@@ -235,7 +237,35 @@ class ConnectionAdmin:
         ):
             self.update(present, replace(wanted, schedule=None if present.schedule == schedule else schedule))
 
-    def _check(self, kind: type[Connector], connection: Connection, secrets: Mapping[str, str]) -> None:
+    def renew(self, connection: Connection) -> Connection:
+        """Gives a connection its next generation, which every instance that holds a copy sees, and drops its token.
+
+        Raises NotFound if it is gone, Conflict if others keep changing it.
+        """
+        # First the token: who sees the new generation must not find the old token any more.
+        self._tools.tokens.drop(connection.tenant.name, connection.uid)
+        for _ in range(RENEW_TRIES):
+            present = self._connections.get(connection.tenant, connection.uid)
+            if present is None:
+                raise NotFound(f"The connection {connection.slug} was deleted just now.")
+            with suppress(RowChanged):
+                return self._connections.save(replace(present, generation=present.generation + 1))
+        raise Conflict(f"{connection.slug} is being changed by others; try again.")
+
+    def check(self, connection: Connection, secrets: Mapping[str, str], tools: Tools) -> Connector:
+        """A connection as it is stored, checked as when it is saved; gives it opened, which calls nobody.
+
+        Raises BadRequest with an error per field of settings and secrets, NotFound for its connector.
+        """
+        return self._check(self._connector_class(connection.connector), connection, secrets, tools)
+
+    def _check(
+        self,
+        kind: type[Connector],
+        connection: Connection,
+        secrets: Mapping[str, str],
+        tools: Tools | None = None,
+    ) -> Connector:
         """Everything against the connector's declaration, an error per field; then the connector opens it."""
         errors = [
             *_setting_errors(kind, connection.settings, secrets),
@@ -259,7 +289,7 @@ class ConnectionAdmin:
             except BadRequest as error:
                 raise BadRequest.field("confirmed_origin", f"confirmed_origin: {error.message}") from None
         try:
-            kind(account_of(connection, secrets), self._tools)
+            return kind(account_of(connection, secrets), tools or self._tools)
         except BadRequest:
             raise
         except HubError as error:

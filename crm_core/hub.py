@@ -7,18 +7,19 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from crm_core import connectors
 from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
+from crm_core.diagnosis import Diagnosis
 from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFound, StoreUnavailable
 from crm_core.log import Log, bind, current_trace
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
-from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowChanged, StoreError, Table
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowChanged, StoreError, Table, count
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import Settings
@@ -144,7 +145,12 @@ class Hub:
             connector_class,
             guard.check_url,
         )
+        self.diagnosis = Diagnosis(
+            self.admin, self.secrets, self.tools, self.table, self.queue, self.engine.blob, self.pool
+        )
         self._opened: dict[tuple[Tenant, str], tuple[Opened, float]] = {}
+        self._generations: dict[tuple[Tenant, str], int] = {}
+        """Since when caches were cleared here: a copy of an older generation is not kept."""
         self._used: dict[str, Mapping[str, str]] = {}
         self._lock = threading.Lock()
         self._preparing = threading.Lock()
@@ -176,7 +182,9 @@ class Hub:
         now = self.clock.monotonic()
         held = self._opened.get((tenant, uid))
         if held is not None and now - held[1] < CACHE_SECONDS:
+            count("connections_from_memory", connection=uid)
             return held[0]
+        count("connections_read", connection=uid)
         connection = self.connections.get(tenant, uid)
         if connection is None:
             self._opened.pop((tenant, uid), None)
@@ -185,7 +193,8 @@ class Hub:
             opened = held[0]
         else:
             opened = self._opened_anew(connection)
-        self._opened[tenant, uid] = (opened, now)
+        if connection.generation >= self._generations.get((tenant, uid), 0):
+            self._opened[tenant, uid] = (opened, now)
         return opened
 
     def _unchanged(self, held: Connection, connection: Connection) -> bool:
@@ -212,9 +221,19 @@ class Hub:
         """After a change here: the next use reads it again."""
         self._opened.pop((connection.tenant, connection.uid), None)
 
+    def clear_cache(self, connection: Connection) -> Connection:
+        """Everything that processes keep of a connection is read anew: here at once, elsewhere within 60 s.
+
+        A slice of a run goes on with what it began with. Raises NotFound, Conflict.
+        """
+        renewed = self.admin.renew(connection)
+        self._generations[renewed.tenant, renewed.uid] = renewed.generation
+        self.forget(renewed)
+        return renewed
+
     def find(self, tenant: Tenant, name: str) -> Connection:
-        """The connection of a slug or uid as it is stored; raises NotFound."""
-        uid = self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
+        """As `connect` finds it, but as it is stored and without opening it; raises NotFound or BadRequest."""
+        uid = self._uid(tenant, name)
         found = self.connections.get(tenant, uid) if uid else None
         if found is None:
             raise _no_connection(name)
@@ -223,15 +242,17 @@ class Hub:
 
     def connect(self, tenant: Tenant, name: str) -> Opened:
         """By slug or uid, or "" for the only (or default) connection; raises NotFound or BadRequest."""
-        if not name:
-            uid = self._default(tenant)
-        else:
-            uid = self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
+        uid = self._uid(tenant, name)
         opened = self.open(tenant, uid) if uid else None
         if opened is None:
             raise _no_connection(name)
         bind(connection=opened.connection.uid)
         return opened
+
+    def _uid(self, tenant: Tenant, name: str) -> str:
+        if not name:
+            return self._default(tenant)
+        return self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
 
     def _default(self, tenant: Tenant) -> str:
         known = list(self.connections.every(tenant))
@@ -387,6 +408,16 @@ class Hub:
                 self.stats.add(DEFAULT_TENANT, connection, amounts)
             except (StoreError, HubError) as error:
                 _log.warning("figures not written", connection=connection, error=type(error).__name__)
+
+    def figures(self, tenant: Tenant, minutes: int) -> tuple[datetime, Mapping[str, Mapping[str, int]]]:
+        """What was counted in the last minutes, this one included: since when, and by connection ("": the hub's own).
+
+        Other processes' newest figures may be missing: they are written every 15 s. Raises BadRequest for too many.
+        """
+        self.add_figures(Meter(), flush=True)
+        now = self.clock.now()
+        begin = now.replace(second=0, microsecond=0) - timedelta(minutes=minutes - 1)
+        return begin, self.stats.read(tenant, begin, now)
 
     # --- tokens that callers hand back ---------------------------------------------------------------------------
 

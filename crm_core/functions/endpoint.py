@@ -56,7 +56,7 @@ from crm_core.log import Log, bind, bound, new_span, new_trace, traceparent
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import BY_PATH
 from crm_core.model.fields import hub_time
-from crm_core.ports import derived_id, measured, wire_size
+from crm_core.ports import count, derived_id, measured, wire_size
 from crm_core.settings import load
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def _replied(req: func.HttpRequest, trace: str) -> Reply:
     try:
         hub = the_hub()
         with measured() as meter:
+            count("requests")
             try:
                 reply = _answer(hub, req, trace)
             finally:

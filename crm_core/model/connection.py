@@ -57,7 +57,7 @@ class Schedule:
 class Connection:
     """One account at one remote system. `slug` is for people; `uid` never changes and names it everywhere else.
 
-    `more`: what newer code wrote, kept as it is. `entities`: canonical name -> direction. `secrets_version`: of the bundle it was saved with.
+    `more`: what newer code wrote, kept as it is. `entities`: canonical name -> direction. `secrets_version`: of the bundle it was saved with. `generation`: how often its caches were cleared.
     """
 
     tenant: Tenant
@@ -70,6 +70,7 @@ class Connection:
     created_at: str
     updated_at: str
     secrets_version: str = ""
+    generation: int = 0
     confirmed_origin: str = ""
     paused: bool = False
     secret_names: tuple[str, ...] = ()
@@ -89,6 +90,7 @@ class Connection:
             "created_at": self.created_at,
             "updated_at": self.updated_at,
             "secrets_version": self.secrets_version,
+            "generation": self.generation,
             "confirmed_origin": self.confirmed_origin,
             "paused": self.paused,
             "secret_names": list(self.secret_names),

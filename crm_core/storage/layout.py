@@ -7,6 +7,7 @@
 |             |                             | h~{record id}~{version:010}              | kept                  |
 | keys        | {tenant}~slug               | {slug}                                   | with the connection   |
 |             | {tenant}~idem~{2 hex}       | {hash of principal, route and key}       | replaced after 24 h   |
+|             | {tenant}~diagnose           | {random}                                 | who wrote it, at once |
 | config      | {tenant}                    | connection~{uid}                         | DELETE of it          |
 | state       | {tenant}~{connection uid}   | connection                               | with the connection   |
 |             |                             | entity~{entity}                          | with the connection   |

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -311,8 +312,10 @@ def sandbox(start_sandbox: Callable[..., Sandbox]) -> Sandbox:
     return start_sandbox("--records", str(RECORDS))
 
 
-@pytest.fixture(scope="session")
-def api(azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+@contextmanager
+def host(
+    azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory, changes: Mapping[str, str]
+) -> Iterator[Hub]:
     """The app under Microsoft's worker library; queues are polled often, so that a run begins at once."""
     settings = tmp_path_factory.mktemp("hub") / "settings.json"
     settings.write_text('{"IsEncrypted": false, "Values": {}}')
@@ -327,6 +330,7 @@ def api(azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory)
         "PUBLIC_URL": PUBLIC_URL,
         "PYTHON_THREADPOOL_THREAD_COUNT": "16",
         "PAGE_RECORDS": "25",
+        **changes,
     }
     arguments = ["--port", "0", "--settings", str(settings), "--poll-min", "0.05", "--poll-max", "0.2"]
     with Child(ROOT, *arguments, env=environment) as child, plain_session() as session:
@@ -340,6 +344,21 @@ def api(azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory)
             where = output.find(sign)
             assert where < 0, f"the log has {sign!r}: {output[max(0, where - 300) : where + 4000]}"
         assert code == 0, output[-8000:]
+
+
+@pytest.fixture(scope="session")
+def api(azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with host(azurite, authority, tmp_path_factory, {}) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def start_hub(
+    azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Hub]]:
+    """Starts more instances of the hub over the same storage, with settings of their own; they end with the module."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(host(azurite, authority, tmp_path_factory, changes))
 
 
 @pytest.fixture

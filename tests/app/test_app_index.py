@@ -129,6 +129,22 @@ CALLS: Mapping[str, Invoke] = {
         "/api/crm/system/health?connection=walk",
         holds={"status": "ok", "connection": "walk", "d365": "{url}", "api_version": "v9.2"},
     ),
+    "GET /api/crm/system/diagnose": Invoke(
+        "/api/crm/system/diagnose?connection=walk", holds={"status": "ok", "connection": "walk"}
+    ),
+    "GET /api/crm/system/token": Invoke(
+        "/api/crm/system/token?connection=walk", holds={"connection": "walk", "audience": "{url}"}
+    ),
+    "POST /api/crm/system/clear-cache": Invoke(
+        "/api/crm/system/clear-cache?connection=walk",
+        holds={"status": "ok", "connection": "walk", "generation": 1},
+    ),
+    "GET /api/crm/system/stats": Invoke(
+        "/api/crm/system/stats?connection=walk&minutes=5", holds={"connection": "walk", "minutes": 5}
+    ),
+    "GET /api/crm/system/cache-stats": Invoke(
+        "/api/crm/system/cache-stats?connection=walk&hours=1", holds={"connection": "walk", "minutes": 60}
+    ),
     "GET /api/openapi.json": Invoke("/api/openapi.json", holds={"openapi": "3.1.0"}),
     "GET /api/connectors": Invoke("/api/connectors"),
     "GET /api/integrations": Invoke("/api/integrations"),

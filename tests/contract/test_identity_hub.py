@@ -271,6 +271,28 @@ def test_what_works_goes_on_while_the_vault_is_away(azure, connected, clock):
     assert names(connected) == THREE
 
 
+def test_a_diagnosis_asks_the_vault_itself(azure, connected):
+    """Copies of bundle and data key would do for minutes."""
+    made = connected.connect(DEFAULT_TENANT, "demo").connection
+    assert names(connected) == THREE
+    told = {each.check: each for each in connected.diagnosis.of(made)}
+    assert {each.status for each in told.values()} == {"ok"}
+    assert told["secrets"].found == {"names": ["client_certificate", "client_certificate_passphrase"]}
+    azure.refuse = azure.error(403, "Forbidden", "ForbiddenByRbac")
+    told = {each.check: each for each in connected.diagnosis.of(made)}
+    assert (told["secrets"].status, told["token"].status) == ("failed", "skipped")
+    assert "Key Vault Secrets Officer" in told["secrets"].message
+    azure.refuse = None
+    (name,) = azure.vault.keys() - {DATA_KEY}
+    damaged = json.dumps({"client_certificate": "not PEM"})
+    azure.vault[name].append({**azure.vault[name][0], "version": "e" * 32, "value": damaged})
+    told = {each.check: each for each in connected.diagnosis.of(made)}
+    assert (told["settings"].status, told["secrets"].status) == ("ok", "failed")
+    assert told["secrets"].message == (
+        "secrets.client_certificate: expected PEM text with one private key and its certificate."
+    )
+
+
 def test_a_vault_that_refuses_the_hub_leaves_no_half_connection(azure, connected, sandbox):
     made = connected.connect(DEFAULT_TENANT, "demo").connection
     azure.refuse = azure.error(403, "Forbidden", "ForbiddenByRbac")
@@ -302,3 +324,6 @@ def test_dataverse_by_managed_identity(azure, connected, sandbox):
         connected.admin.create(DEFAULT_TENANT, slug, "dynamics365", Wanted(settings))
         assert names(connected, slug) == THREE
     assert azure.count(f"GET /msi/token {sandbox.https}") == 2
+    facts = connected.connect(DEFAULT_TENANT, "own").connector.token(fresh=True)
+    assert facts.audience == sandbox.https
+    assert azure.count(f"GET /msi/token {sandbox.https}") == 3
