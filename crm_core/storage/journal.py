@@ -3,18 +3,20 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, time, timedelta
 
 from crm_core.errors import BadRequest
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
-from crm_core.ports import Clock, Ids, Row, Table, every_row
+from crm_core.ports import Clock, Ids, Row, RowChanged, RowExists, Table, every_row
 from crm_core.storage import layout
-from crm_core.storage.state import json_values
+from crm_core.storage.state import inserted, json_values, replaced
 
 MAX_BODY_CHARACTERS = 24_000
 MAX_STATS_ROWS = 100_000
 """That one question about figures reads: 100 pages."""
+ADD_TRIES = 5
 HUB = "hub"
 """Stands for the hub's own figures where others have a connection's uid."""
 
@@ -57,13 +59,23 @@ class Stats:
         self._instance = instance
 
     def add(self, tenant: Tenant, connection: str, amounts: Mapping[str, int]) -> None:
-        """Adds to this minute's figures of a connection ("" for the hub's own)."""
+        """Adds to this minute's figures of a connection ("" for the hub's own).
+
+        Two threads of a process may add at once: under the row's ETag neither loses the other's. RowChanged: too many.
+        """
         now = self._clock.now()
         pk = f"{tenant.name}~{now:%Y-%m-%d}"
         rk = f"{now:%H%M}~{connection or HUB}~{layout.quote(self._instance)}"
-        row = self._table.get(layout.STATS, pk, rk) or Row(pk, rk)
-        totals = {name: int(row.values.get(name, 0)) + amount for name, amount in amounts.items()}
-        self._table.upsert(layout.STATS, row.with_values(**totals))
+        for _ in range(ADD_TRIES):
+            row = self._table.get(layout.STATS, pk, rk) or Row(pk, rk)
+            totals = {name: int(row.values.get(name, 0)) + amount for name, amount in amounts.items()}
+            with suppress(RowExists, RowChanged):
+                if row.etag:
+                    replaced(self._table, layout.STATS, row.with_values(**totals), row.etag)
+                else:
+                    inserted(self._table, layout.STATS, row.with_values(**totals))
+                return
+        raise RowChanged
 
     def read(self, tenant: Tenant, begin: datetime, end: datetime) -> dict[str, Counter[str]]:
         """The sums of the minutes from that of `begin` to that of `end`, by connection ("" for the hub's own).

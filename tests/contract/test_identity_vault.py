@@ -93,7 +93,7 @@ def test_a_bundle_is_one_secret(azure, vault):
     assert kept["version"] == version
     assert json.loads(kept["value"]) == {"client_secret": SECRET, "ñ": "日本"}
     assert kept["tags"] == {"tenant": "default", "connection": UID}
-    assert meter.counts() == {("vault_calls", ""): 1}
+    assert meter.counts() == {("vault_calls", ""): 1, ("secrets_from_memory", UID): 1}
     assert azure.count(f"/msi/token {VAULT_RESOURCE}") == 1
 
 

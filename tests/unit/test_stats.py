@@ -62,6 +62,24 @@ def test_a_period_is_the_sum_of_its_minutes_over_all_instances(add, read):
     assert read(1, 2) == {ONE: {"remote_calls": 30, "tokens_asked": 1}}
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first of the minute", "later"])
+def test_two_threads_that_add_at_once_lose_nothing(table, add, read, monkeypatch, first):
+    """Both read the row before either has written it."""
+    if not first:
+        add(1, remote_calls=1)
+    get = table.get
+
+    def raced(*place):
+        found = get(*place)
+        monkeypatch.undo()
+        add(1, remote_calls=10)
+        return found
+
+    monkeypatch.setattr(table, "get", raced)
+    add(1, remote_calls=100)
+    assert read(1, 1) == {ONE: {"remote_calls": 110 if first else 111}}
+
+
 def test_each_connection_and_the_hub_have_their_own(add, read):
     add(1, remote_calls=1)
     add(1, OTHER, remote_calls=2)
