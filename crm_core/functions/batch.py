@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from crm_core.connector import Change, Connector, Write
 from crm_core.errors import BadRequest, FieldError, HubError, NotFound
 from crm_core.functions import runs
-from crm_core.functions.crm import CONNECTION, RAW, _item, _open, etag_of, write_of
+from crm_core.functions.crm import CONNECTION, RAW, etag_of, item_of, open_entity, write_of
 from crm_core.functions.endpoint import problem, route, validated
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, preferences, whole_number
 from crm_core.hub import Hub
@@ -55,7 +55,7 @@ def batch(call: Call) -> Reply:
     Over 100 operations or 50 remote calls, or with `Prefer: respond-async`, it becomes a run: 202, and the outcomes
     are at /api/runs/{id}/outcomes. With `Prefer: return=minimal` outcomes have no item.
     """
-    hub, opened, connector, entity = _open(call)
+    hub, opened, connector, entity = open_entity(call)
     operations: list[Any] = cast("BatchBody", call.body).operations
     _check_confirmed(call, operations)
     items = _items(call, opened, entity, operations)
@@ -64,8 +64,7 @@ def batch(call: Call) -> Reply:
     applied = {"Preference-Applied": "return=minimal"} if minimal else {}
     raw = flag(call.parameters, "raw")
     if "respond-async" in wanted or is_long(items, connector.batch_size):
-        trace = call.incoming.trace
-        progress = Progress.start(len(items), connector.batch_size, minimal=minimal, raw=raw, trace=trace)
+        progress = Progress.start(len(items), connector.batch_size, minimal=minimal, raw=raw)
         run = hub.start_batch(opened, entity.name, items, progress, call.principal.id)
         if "respond-async" in wanted:
             applied["Preference-Applied"] = ", ".join(["respond-async", *applied.values()])
@@ -113,9 +112,7 @@ def outcomes(call: Call) -> Reply:
     found = results(hub.engine, call.tenant, run, first, top)
     body: dict[str, Any] = {
         "value": [
-            _outcome(
-                call, opened, entity, each, item=not progress.minimal, raw=progress.raw, trace=progress.trace
-            )
+            _outcome(call, opened, entity, each, item=not progress.minimal, raw=progress.raw, trace=run.trace)
             for each in found
         ]
     }
@@ -225,7 +222,7 @@ def _outcome(
     if change is not None:
         shown["etag"] = change.etag
         if item:
-            shown["item"] = _item(opened, entity, change, raw=raw) if opened else _left(entity, change)
+            shown["item"] = item_of(opened, entity, change, raw=raw) if opened else _left(entity, change)
     return shown
 
 

@@ -15,7 +15,7 @@ from crm_core.model.expand import Expansion, parse_expand, refuse
 from crm_core.model.filters import parse_filter
 from crm_core.model.options import parse_names, parse_orders
 from crm_core.sync.engine import Opened
-from crm_core.sync.results import stale as refused_as_stale
+from crm_core.sync.results import mismatch
 
 MAX_TOP = 1000
 DEFAULT_TOP = 100
@@ -39,7 +39,7 @@ def entity_of(path: str) -> Entity:
     return entity
 
 
-def _open(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
+def open_entity(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
     hub: Hub = call.hub
     entity = entity_of(call.parts["entities"])
     opened = hub.connect(call.tenant, call.parameters.get("connection", ""))
@@ -47,7 +47,7 @@ def _open(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
     return hub, opened, opened.connector, entity
 
 
-def _item(
+def item_of(
     opened: Opened,
     entity: Entity,
     change: Change,
@@ -147,7 +147,7 @@ def _steps(
 )
 def query(call: Call) -> Reply:
     """Items of the remote system, a page at a time."""
-    hub, opened, connector, entity = _open(call)
+    hub, opened, connector, entity = open_entity(call)
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
     top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
@@ -162,7 +162,7 @@ def query(call: Call) -> Reply:
     raw = flag(parameters, "raw")
     page = _page(call, opened, entity, asked)
     body: dict[str, Any] = {
-        "value": [_item(opened, entity, each, raw=raw, select=select, steps=steps) for each in page.items]
+        "value": [item_of(opened, entity, each, raw=raw, select=select, steps=steps) for each in page.items]
     }
     if page.cursor is not None:
         following = {**parameters, "skiptoken": hub.seal_token(page.cursor, *about)}
@@ -198,10 +198,10 @@ def _bound_to(call: Call, opened: Opened, parameters: Mapping[str, str]) -> tupl
 )
 def create(call: Call) -> Reply:
     """Makes a record in the remote system; the answer is what it holds now."""
-    _, opened, connector, entity = _open(call)
+    _, opened, connector, entity = open_entity(call)
     write = replace(write_of(connector, entity, call.body, create=True), key=call.key)
     change = connector.create(entity.name, write)
-    item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
+    item = item_of(opened, entity, change, raw=flag(call.parameters, "raw"))
     location = link("", f"{call.incoming.path}/{change.rid}", {"connection": opened.connection.slug})
     return Reply(201, item, {"ETag": change.etag, "Location": location})
 
@@ -211,15 +211,15 @@ def create(call: Call) -> Reply:
 )
 def get(call: Call) -> Reply:
     """One item of the remote system."""
-    hub, opened, connector, entity = _open(call)
+    hub, opened, connector, entity = open_entity(call)
     steps = _steps(connector, entity, call.parameters, 1)
     found = _one(call, opened, entity, [step.asked for step in steps])
     if isinstance(found, stale.Aged):
-        return Reply(200, _item(opened, entity, found.items[0], raw=False), found.headers(hub))
+        return Reply(200, item_of(opened, entity, found.items[0], raw=False), found.headers(hub))
     # The ETag is the record's own, for If-Match: it stays the same when an expanded record changes.
     if not steps and not_modified(call.incoming.headers, found.etag):
         return Reply(304, None, {"ETag": found.etag})
-    item = _item(opened, entity, found, raw=flag(call.parameters, "raw"), steps=steps)
+    item = item_of(opened, entity, found, raw=flag(call.parameters, "raw"), steps=steps)
     return Reply(200, item, {"ETag": found.etag})
 
 
@@ -234,14 +234,14 @@ def _one(call: Call, opened: Opened, entity: Entity, expand: Sequence[Expansion]
 @route("PATCH", "/api/crm/<entities>/<rid>", role=Role.OPERATOR, parameters=[CONNECTION, RAW], item_body=True)
 def update(call: Call) -> Reply:
     """Changes the named fields in the remote system; with If-Match only if it has not moved on."""
-    _, opened, connector, entity = _open(call)
+    _, opened, connector, entity = open_entity(call)
     write = write_of(connector, entity, call.body, create=False)
     if_match = _if_match(call)
     try:
         change = connector.update(entity.name, call.parts["rid"], write, if_match)
     except VersionMismatch as error:
-        raise refused_as_stale(error, if_match) from None
-    item = _item(opened, entity, change, raw=flag(call.parameters, "raw"))
+        raise mismatch(error, if_match) from None
+    item = item_of(opened, entity, change, raw=flag(call.parameters, "raw"))
     return Reply(200, item, {"ETag": change.etag})
 
 
@@ -254,14 +254,14 @@ def update(call: Call) -> Reply:
 )
 def delete(call: Call) -> Reply:
     """Deletes a record in the remote system; needs confirm=true."""
-    _, _, connector, entity = _open(call)
+    _, _, connector, entity = open_entity(call)
     if not flag(call.parameters, "confirm"):
         raise BadRequest.field("confirm", "confirm: a delete can't be taken back; say confirm=true.")
     if_match = _if_match(call)
     try:
         connector.delete(entity.name, call.parts["rid"], if_match)
     except VersionMismatch as error:
-        raise refused_as_stale(error, if_match) from None
+        raise mismatch(error, if_match) from None
     return Reply(204)
 
 

@@ -82,10 +82,12 @@ class EntityState(_Stored):
 class Run(_Stored):
     """One execution of a sync of one entity, or the parent of several.
 
-    `cursor`: where a full run goes on; of a batch its state, which `sync/batch.py` describes. `counts` by name,
-    `calls`: remote and storage. `fresh_start`: the hub has no record of this connection yet. `read`: records read so far; of a batch, operations with an outcome. `seen`: blobs with the ids that a full run read,
-    `parts`: whose they are: the number from which on they bear a worker's mark; of a batch, the marks of its outcomes.
-    `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when its message was last found to be poison.
+    `cursor`: where a full run goes on; of a batch its state, which `sync/results.py` describes. `counts` by name,
+    `calls`: remote and storage. `fresh_start`: the hub has no record of this connection yet. `read`: records read so
+    far; of a batch, operations with an outcome. `seen`: blobs with the ids that a full run read, `parts`: whose they
+    are: the number from which on they bear a worker's mark; of a batch, the marks of its outcomes.
+    `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when
+    its message was last found to be poison.
     """
 
     id: str

@@ -133,7 +133,7 @@ class _Batch:
             else:
                 self._succeed()
         except RowChanged:
-            _log.info("batch is in the hands of another worker", run=self.run.id)
+            _log.info("batch", outcome="in the hands of another worker")
 
     def _take(self, number: int, known: Mapping[int, Result]) -> None:
         """Says in the row that a worker is at it; whoever had it before loses its ETag."""
@@ -206,7 +206,7 @@ class _Batch:
         except Exception as error:
             if not self.careful:
                 raise
-            _log.bug("operation of a batch", error, run=self.run.id)
+            _log.bug("operation set aside", error)
             return Outcome(
                 error=Bug(f"A fault of the hub ({type(error).__name__}); look before you repeat this.")
             )
@@ -314,6 +314,7 @@ class _Batch:
         self.progress = replace(self.progress, open=False)
         now = hub_time(self.engine.clock.now())
         self._save(status="succeeded", ended_at=now, problem=None)
+        failures.told(self.run)
         forget_items(self.engine, self.job.tenant, self.run)
         failures.recovered(self.engine, self.job, self.states.connection)
 
@@ -333,13 +334,16 @@ class _Batch:
         decision = decide(error, max(attempt, connection.failures + 1), engine.ids.fraction())
         counts = isinstance(decision, Retry) and decision.counts
         delay = decision.delay if isinstance(decision, Retry) else 0.0
-        if isinstance(decision, Retry) and (not counts or attempt < ATTEMPTS):
+        again = isinstance(decision, Retry) and (not counts or attempt < ATTEMPTS)
+        failures.tell("batch stopped", error, attempt, delay if again else None)
+        if again:
             self._save(problem=problem)
             failures.connection_failed(engine, job, connection, error, delay, problem)
             engine.send(layout.FRESH, replace(job, attempt=attempt if counts else attempt - 1), delay)
             return
         self.run = closed(self.run)
         self._save(status="failed", ended_at=now, problem=problem)
+        failures.told(self.run)
         failures.connection_failed(engine, job, connection, error, delay, problem)
         forget_items(engine, job.tenant, self.run)
 

@@ -39,16 +39,7 @@ def pull_failed(
         else error.recovery is not Recovery.PARK
     )
     delay = decision.delay if isinstance(decision, Retry) else 0.0
-    vendor = error if isinstance(error, VendorError) else None
-    _log.warning(
-        "pull failed",
-        error=error.code,
-        status=vendor.vendor_status if vendor else None,
-        vendor_code=plain(vendor.vendor_code) if vendor else "",
-        request_id=vendor.request_id if vendor else "",
-        attempt=attempt,
-        again_in=round(delay) if again else None,
-    )
+    tell("pull failed", error, attempt, delay if again else None)
     waits = error.recovery is Recovery.ENTITY_WAITS
     changes = replace(state, problem=problem, waits=waits)
     if holds_lease and not again:
@@ -76,6 +67,20 @@ def pull_failed(
                 engine.runs.save(job.tenant, replace(run, problem=problem))
         counted = attempt if isinstance(decision, Retry) and decision.counts else job.attempt
         engine.send(layout.FRESH, replace(job, run=run.id, attempt=counted), delay)
+
+
+def tell(event: str, error: HubError, attempt: int, again_in: float | None) -> None:
+    """The log line of work that the remote system stopped; `again_in`: seconds, None for never."""
+    vendor = error if isinstance(error, VendorError) else None
+    _log.warning(
+        event,
+        error=error.code,
+        status=vendor.vendor_status if vendor else None,
+        vendor_code=plain(vendor.vendor_code) if vendor else "",
+        request_id=vendor.request_id if vendor else "",
+        attempt=attempt,
+        again_in=None if again_in is None else round(again_in),
+    )
 
 
 def connection_failed(

@@ -68,7 +68,7 @@ class Result:
 class Progress:
     """The state of a batch in its run's row, beside `parts`, the marks of the blobs that hold its outcomes.
 
-    `size`: operations of a part. `minimal`, `raw`, `trace`: how the caller asked. `open`: a worker is at it, or died
+    `size`: operations of a part. `minimal`, `raw`: how the caller asked. `open`: a worker is at it, or died
     at it: what has no outcome in the part at hand may have been sent; `unsure` is what may have been although no
     worker died. `answered`: writes that the system answered; `tries`: operation -> how often the system failed at
     it although it could be read.
@@ -78,15 +78,14 @@ class Progress:
     size: int
     minimal: bool = False
     raw: bool = False
-    trace: str = ""
     open: bool = False
     answered: int = 0
     tries: Mapping[str, int] = field(default_factory=dict)
     unsure: Sequence[int] = ()
 
     @classmethod
-    def start(cls, total: int, batch_size: int, *, minimal: bool, raw: bool, trace: str) -> "Progress":
-        return cls(total, max(PART_SIZE, batch_size), minimal, raw, trace)
+    def start(cls, total: int, batch_size: int, *, minimal: bool, raw: bool) -> "Progress":
+        return cls(total, max(PART_SIZE, batch_size), minimal, raw)
 
     @classmethod
     def of(cls, run: Run) -> "Progress":
@@ -112,7 +111,7 @@ def carry_out(
     ]
 
 
-def stale(error: VersionMismatch, if_match: str) -> HubError:
+def mismatch(error: VersionMismatch, if_match: str) -> HubError:
     """The caller's own If-Match does not hold: 412; without one it is the vendor's refusal."""
     if not if_match:
         return error
@@ -121,7 +120,7 @@ def stale(error: VersionMismatch, if_match: str) -> HubError:
 
 def result_of(opened: Opened, index: int, write: Write, outcome: Outcome) -> Result:
     if isinstance(outcome.error, VersionMismatch):
-        outcome = Outcome(error=stale(outcome.error, write.if_match))
+        outcome = Outcome(error=mismatch(outcome.error, write.if_match))
     change = outcome.change
     if change is not None and change.problem:  # written, and what the system says of it can't be read
         outcome = Outcome(error=BadAnswer(change.problem, system=opened.connector.name))

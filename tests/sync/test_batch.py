@@ -188,6 +188,26 @@ def test_minimal_and_raw_decide_what_is_kept(bench):
     assert raw.raw["name"] == "New 0"
 
 
+def test_what_stops_a_batch_and_its_end_are_lines(bench, lines):
+    bench.remote.fault("throttle", retry_after=60, count=1, path=ACCOUNTS)
+    to_the_end(bench, run := start(bench, creates(2)))
+    (stopped,) = lines("batch stopped")
+    assert (stopped["run"], stopped["error"], stopped["status"]) == (run.id, "RateLimited", 429)
+    assert stopped["again_in"] >= 60
+    (ended,) = lines("run")
+    told = {name: ended[name] for name in ("run", "mode", "status", "read", "origin")}
+    assert told == {"run": run.id, "mode": "batch", "status": "succeeded", "read": 2, "origin": "key:test"}
+    assert ended["counts"]["created"] == 2
+
+
+def test_the_line_of_a_batch_that_failed_says_why(bench, lines):
+    bench.remote.fault("reset", path=ACCOUNTS)
+    to_the_end(bench, start(bench, creates(2)))
+    (ended,) = lines("run")
+    assert (ended["status"], ended["error"], ended["counts"]["failed"]) == ("failed", "Unavailable", 2)
+    assert "again_in" not in lines("batch stopped")[-1]
+
+
 def test_batches_and_pulls_do_not_refuse_each_other(bench):
     first, second = start(bench, creates(2)), start(bench, creates(2))
     pull = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")

@@ -12,7 +12,7 @@ from crm_core.functions import crm
 from crm_core.functions.app import build
 from crm_core.sync import merge
 
-first_seen, item = merge.first_seen, crm._item
+first_seen, item = merge.first_seen, crm.item_of
 
 
 def broken_merge(record_id, entity, connection, snapshot, run):
@@ -32,7 +32,7 @@ def broken_item(opened, entity, change, **more):
     return item(opened, entity, change, **more)
 
 
-merge.first_seen, crm._item = broken_merge, broken_item
+merge.first_seen, crm.item_of = broken_merge, broken_item
 app = build()
 (tick,) = (
     each._function.get_user_function()
