@@ -92,7 +92,9 @@ def connection_failed(
         changes = replace(connection, health="needs_attention", problem=problem)
     elif error.recovery in (Recovery.WAIT, Recovery.RETRY):
         until = hub_time(engine.clock.now() + timedelta(seconds=delay))
-        changes = replace(connection, not_before=max(connection.not_before, until))
+        # While it is unreachable the time in the row is our own turn to ask, which is over.
+        later = until if connection.health == "unreachable" else max(connection.not_before, until)
+        changes = replace(connection, not_before=later)
         if error.recovery is Recovery.RETRY:
             failed = connection.failures + 1
             unreachable = failed >= FAILURES_UNTIL_UNREACHABLE

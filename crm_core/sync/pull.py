@@ -33,6 +33,8 @@ CAREFUL_DELIVERY = 3
 """From this delivery of a message on, records are applied one by one, so that one that raises does not stop the rest."""
 WAIT_FOR_LEASE_SECONDS = 15.0
 WAIT_AFTER_RACE_SECONDS = 2.0
+PROBE_SECONDS = 60.0
+"""How long the others leave the asking to one worker while the system does not answer."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,28 @@ class _Pull:
         if self.opened.connection.paused and not promised:
             return False
         # A message of the schedule that comes twice finds the row not due any more.
-        return promised or self.state.lease_run == self.run.id or is_due(self.state, now)
+        ours = self.state.lease_run == self.run.id
+        if not (promised or ours or is_due(self.state, now)):
+            return False
+        if self.states.connection.health != "unreachable" or self._may_probe(now):
+            return True
+        if promised or ours:
+            self.engine.send(layout.FRESH, self.job, PROBE_SECONDS)
+        return False
+
+    def _may_probe(self, now: datetime) -> bool:
+        """A system that does not answer is asked by one worker at a time, whichever entities and runs are waiting.
+
+        The others see its turn in "not before", or lose the row; it ends with the answer or, if it dies, by itself.
+        """
+        until = hub_time(now + timedelta(seconds=PROBE_SECONDS))
+        state = replace(self.states.connection, not_before=until)
+        try:
+            saved = self.engine.states.save_connection(self.job.tenant, self.job.connection, state)
+        except RowChanged:
+            return False
+        self.states = replace(self.states, connection=saved)
+        return True
 
     def _end_lapsed(self) -> None:
         """Another run's lapsed lease is taken over: nobody comes back for the row of one of the schedule, and one

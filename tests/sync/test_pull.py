@@ -7,7 +7,7 @@ import pytest
 
 from crm_core.errors import Conflict
 from crm_core.model.connection import DEFAULT_TENANT
-from crm_core.model.fields import hub_time
+from crm_core.model.fields import hub_time, parse_instant
 from crm_core.ports import measured
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, Redirect, Tomb
@@ -333,6 +333,45 @@ class TestFailures:
         assert bench.health().health == "ok"
         assert bench.health().failures == 0
         bench.assert_equal()
+
+    def test_one_worker_asks_for_all_while_the_system_does_not_answer(self, bench, monkeypatch):
+        """Two entities are due and a caller waits for both; the other run comes again when the system has answered."""
+        bench.connect(entities={"account": "pull", "contact": "pull"})
+        unwell = replace(bench.health(), health="unreachable", failures=3)
+        bench.hub.states.save_connection(DEFAULT_TENANT, bench.connection.uid, unwell)
+        run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
+        bench.due()
+        connector = bench.hub.open(DEFAULT_TENANT, bench.connection.uid).connector
+        real, asked = connector.changes, []
+
+        def changes(entity, cursor, *, size):
+            asked.append(entity)
+            if len(asked) == 1:
+                assert bench.hub.tick() == 0  # nobody is sent while one asks
+                bench.work()  # what was sent before looks, and goes back
+                assert len(asked) == 1
+            return real(entity, cursor, size=size)
+
+        monkeypatch.setattr(connector, "changes", changes)
+        assert bench.hub.tick() == 2
+        bench.work()
+        assert len(asked) == 1
+        assert bench.health().health == "ok"
+        assert bench.hub.tick() == 1
+        bench.work()
+        assert asked == ["account", "contact"]
+        assert sorted(bench.run(each).status for each in run.children) == ["queued", "succeeded"]
+        assert bench.queue.size(layout.FRESH) == 1
+
+    def test_the_turn_of_one_that_fails_ends_with_the_backoff(self, bench):
+        bench.connect()
+        unwell = replace(bench.health(), health="unreachable", failures=3)
+        bench.hub.states.save_connection(DEFAULT_TENANT, bench.connection.uid, unwell)
+        bench.remote.fault("status", status=503, path="*/accounts*")
+        bench.hub.tick()
+        bench.work()
+        wait = parse_instant(bench.health().not_before) - bench.hub.clock.now()
+        assert 35 < wait.total_seconds() < 45  # 5 s doubled three times, and a tenth
 
     @staticmethod
     def no_wait(bench):
