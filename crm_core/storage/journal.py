@@ -11,7 +11,7 @@ from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.ports import Clock, Ids, Row, RowChanged, RowExists, Table, every_row
 from crm_core.storage import layout
-from crm_core.storage.state import inserted, json_values, replaced
+from crm_core.storage.state import json_values
 
 MAX_BODY_CHARACTERS = 24_000
 MAX_STATS_ROWS = 100_000
@@ -70,10 +70,12 @@ class Stats:
             row = self._table.get(layout.STATS, pk, rk) or Row(pk, rk)
             totals = {name: int(row.values.get(name, 0)) + amount for name, amount in amounts.items()}
             with suppress(RowExists, RowChanged):
+                # Not by `replaced`: two threads that add the same to the same row write the same, and one would
+                # take the other's row for its own.
                 if row.etag:
-                    replaced(self._table, layout.STATS, row.with_values(**totals), row.etag)
+                    self._table.replace(layout.STATS, row.with_values(**totals), row.etag)
                 else:
-                    inserted(self._table, layout.STATS, row.with_values(**totals))
+                    self._table.insert(layout.STATS, row.with_values(**totals))
                 return
         raise RowChanged
 

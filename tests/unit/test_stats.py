@@ -80,6 +80,24 @@ def test_two_threads_that_add_at_once_lose_nothing(table, add, read, monkeypatch
     assert read(1, 1) == {ONE: {"remote_calls": 110 if first else 111}}
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_two_threads_that_add_the_same_at_once_lose_nothing(table, add, read, monkeypatch, first):
+    """What both write is the same row, and it is counted twice all the same."""
+    if not first:
+        add(1, remote_calls=1)
+    get = table.get
+
+    def raced(*place):
+        found = get(*place)
+        monkeypatch.undo()
+        add(1, remote_calls=10)
+        return found
+
+    monkeypatch.setattr(table, "get", raced)
+    add(1, remote_calls=10)
+    assert read(1, 1) == {ONE: {"remote_calls": 20 if first else 21}}
+
+
 def test_each_connection_and_the_hub_have_their_own(add, read):
     add(1, remote_calls=1)
     add(1, OTHER, remote_calls=2)
