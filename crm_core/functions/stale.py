@@ -6,6 +6,7 @@ answer) is refused beforehand, whether it is down or not: the same request alway
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from crm_core.connector import Change, Cursor
@@ -13,10 +14,11 @@ from crm_core.errors import BadRequest, HubError, RateLimited, StoreUnavailable,
 from crm_core.functions.web import Call, Parameter
 from crm_core.hub import Hub
 from crm_core.model.entities import Entity
-from crm_core.model.fields import Type, parse_instant
+from crm_core.model.fields import Type, parse_instant, seconds_until
 from crm_core.model.mapping import EntityMap
 from crm_core.model.record import Record
 from crm_core.storage import layout
+from crm_core.storage.state import States
 from crm_core.sync.engine import Opened
 
 STALE = Parameter(
@@ -72,15 +74,19 @@ class Store:
             raise error
         return aged
 
+    @cached_property
+    def _states(self) -> States | None:
+        return self._hub.states.read(self._tenant, self._uid)
+
     def _trouble(self) -> HubError | None:
         """The error that sync has met, while the connection is known not to answer: nobody need wait for it again."""
         try:
-            states = self._hub.states.read(self._tenant, self._uid)
+            states = self._states
         except StoreUnavailable:
             return None
         if states is None or states.connection.health != "unreachable" or not states.connection.not_before:
             return None
-        wait = (parse_instant(states.connection.not_before) - self._hub.clock.now()).total_seconds()
+        wait = seconds_until(states.connection.not_before, self._hub.clock.now())
         if wait <= 0:
             return None
         problem = states.connection.problem
@@ -93,7 +99,9 @@ class Store:
         for form in dict.fromkeys((rid, rid.lower())):
             record_id = layout.derived_record_id(self._tenant, self._uid, self._entity.name, form)
             record = self._hub.records.find(self._tenant, self._entity.name, record_id)
-            change = change or (self._change(record) if record is not None else None)
+            change = self._change(record) if record is not None else None
+            if change is not None:
+                break
         return Aged([change], None, as_of) if change is not None and as_of else None
 
     def page(self, cursor: Cursor | None, top: int) -> Aged | None:
@@ -107,8 +115,7 @@ class Store:
         return Aged(items, {PLACE: following} if following is not None else None, self._as_of())
 
     def _as_of(self) -> str:
-        states = self._hub.states.read(self._tenant, self._uid)
-        state = states.entities.get(self._entity.name) if states else None
+        state = self._states.entities.get(self._entity.name) if self._states else None
         return state.last_success if state else ""
 
     def _change(self, record: Record) -> Change | None:

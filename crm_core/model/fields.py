@@ -157,3 +157,8 @@ _PARSERS = {
     Type.CHOICE: _choice,
     Type.REF: _text,
 }
+
+
+def seconds_until(moment: str, now: datetime) -> float:
+    """From now to an RFC 3339 time, negative if it is over; 0 for ""."""
+    return (parse_instant(moment) - now).total_seconds() if moment else 0.0

@@ -32,7 +32,7 @@ from crm_core.errors import (
 )
 from crm_core.log import Log
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time, parse_instant
+from crm_core.model.fields import hub_time, seconds_until
 from crm_core.model.json_text import dump_json
 from crm_core.model.state import Problem, Run
 from crm_core.ports import Meter, RowChanged, measured
@@ -80,16 +80,12 @@ def batch(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
             failures.end_run(engine, job.tenant, closed(run), "NotFound", "The connection was deleted.")
             forget_items(engine, job.tenant, run)
         return
-    wait = _seconds_left(engine, states.connection.not_before)
+    wait = seconds_until(states.connection.not_before, engine.clock.now())
     if wait > 0:
         engine.send(layout.FRESH, job, wait)
         return
     with measured() as meter:
         _Batch(engine, job, lane, opened, states, run, meter, careful=deliveries >= CAREFUL_DELIVERY).work()
-
-
-def _seconds_left(engine: Engine, moment: str) -> float:
-    return (parse_instant(moment) - engine.clock.now()).total_seconds() if moment else 0.0
 
 
 class _Batch:
@@ -115,9 +111,7 @@ class _Batch:
         self.careful = careful
         self.progress = Progress.of(run)
         self.answered_before = self.progress.answered
-        tuning = engine.tuning
-        seconds = tuning.fresh_slice_seconds if lane == layout.FRESH else tuning.bulk_slice_seconds
-        self.slice_end = engine.clock.monotonic() + seconds
+        self.slice_end = engine.slice_end(lane)
 
     def work(self) -> None:
         self.items = items_of(self.engine, self.job.tenant, self.run)

@@ -9,6 +9,7 @@ from crm_core.errors import BadRequest
 from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
+from crm_core.storage import layout
 from crm_core.storage.journal import DeadLetters
 from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
@@ -84,6 +85,11 @@ class Engine:
     pool: Pool
     open: Callable[[Tenant, str], Opened | None]
     tuning: Tuning = field(default_factory=Tuning)
+
+    def slice_end(self, lane: str) -> float:
+        """When a slice that begins now has to stop, by the monotonic clock."""
+        seconds = self.tuning.fresh_slice_seconds if lane == layout.FRESH else self.tuning.bulk_slice_seconds
+        return self.clock.monotonic() + seconds
 
     def send(self, lane: str, job: Job, delay: float = 0.0) -> None:
         """A job that goes on, or comes again, keeps its trace; a new one gets that of the work in hand."""

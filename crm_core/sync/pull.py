@@ -16,7 +16,7 @@ from crm_core.connector import Cursor, Page
 from crm_core.errors import CursorExpired, HubError, StoreUnavailable, VendorError
 from crm_core.log import Log, bind, current_trace
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time, parse_instant
+from crm_core.model.fields import hub_time, seconds_until
 from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Future, Meter, RowChanged, RowExists, measured
 from crm_core.storage import layout
@@ -89,9 +89,7 @@ class _Pull:
         self.stored_run = run is not None
         self.meter = meter
         self.careful = careful
-        tuning = engine.tuning
-        seconds = tuning.fresh_slice_seconds if lane == layout.FRESH else tuning.bulk_slice_seconds
-        self.slice_end = engine.clock.monotonic() + seconds
+        self.slice_end = engine.slice_end(lane)
         self.run = run or self._scheduled_run()
         self.applier: Applier | None = None
         bind(run=self.run.id)
@@ -141,7 +139,7 @@ class _Pull:
 
     def _may_begin(self, now: datetime) -> bool:
         promised = self._promised
-        wait = _seconds_until(self.states.connection.not_before, now)
+        wait = seconds_until(self.states.connection.not_before, now)
         held = self.state.lease_run not in ("", self.run.id) and not lapsed(self.state, now)
         if wait > 0 or held:
             if promised:
@@ -343,7 +341,7 @@ class _Pull:
     def _keep_lease(self) -> None:
         """Renews the lease when a third of it is over, so that a long batch is not taken for a dead worker."""
         now = self.engine.clock.now()
-        left = _seconds_until(self.state.lease_until, now)
+        left = seconds_until(self.state.lease_until, now)
         if left < self.engine.tuning.lease_seconds * 2 / 3:
             self._save_state(lease_until=self._lease_end())
 
@@ -421,7 +419,3 @@ class _Pull:
             problem=None,
         )
         failures.recovered(self.engine, self.job, self.states.connection)
-
-
-def _seconds_until(moment: str, now: datetime) -> float:
-    return (parse_instant(moment) - now).total_seconds() if moment else 0.0
