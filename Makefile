@@ -1,5 +1,5 @@
 # make run    the whole system on this machine, until Ctrl-C (make run ARGS=--once ends after the summary)
-# make test   every test (make test ARGS="-k demo")          make lint   style, types, imports
+# make test   every test (make test ARGS="-k demo")          make lint   style, types, imports, infra/
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
@@ -31,6 +31,7 @@ lint: install
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+	@.ci/lint_infra
 
 # What it prints depends on the seed alone.
 simulate: install
