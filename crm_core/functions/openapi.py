@@ -18,7 +18,9 @@ _TYPES: dict[Type, dict[str, Any]] = {
     Type.DATE: {"type": "string", "format": "date"},
     Type.INSTANT: {"type": "string", "format": "date-time"},
     Type.CHOICE: {"type": "string"},
+    Type.CHOICES: {"type": "array", "items": {"type": "string"}},
     Type.REF: {"type": "string"},
+    Type.LINES: {"type": "array"},
 }
 _PROBLEM = {
     "type": "object",
@@ -130,6 +132,9 @@ def _field_schema(field: Field) -> dict[str, Any]:
     schema = dict(_TYPES[field.type])
     if field.choices:
         schema["examples"] = list(field.choices)
+    if field.fields:
+        properties = {each.name: _field_schema(each) for each in field.fields}
+        schema["items"] = {"type": "object", "properties": properties, "additionalProperties": False}
     if field.read_only:
         schema["readOnly"] = True
     return {**schema, "type": [schema["type"], "null"]}

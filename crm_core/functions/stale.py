@@ -14,7 +14,7 @@ from crm_core.errors import BadRequest, HubError, RateLimited, StoreUnavailable,
 from crm_core.functions.web import Call, Parameter
 from crm_core.hub import Hub
 from crm_core.model.entities import Entity
-from crm_core.model.fields import Type, parse_instant, seconds_until
+from crm_core.model.fields import parse_instant, seconds_until
 from crm_core.model.mapping import EntityMap
 from crm_core.model.record import Record
 from crm_core.storage import layout
@@ -126,14 +126,10 @@ class Store:
         link = record.links.get(self._uid)
         if record.dead or link is None or link.state != "live":
             return None
-        fields: dict[str, Any] = {}
-        for each in self._emap.fields:
-            value = link.held(each.field, record.fields.get(each.field))
-            known = self._entity.by_name[each.field]
-            if value is not None and known.type is Type.REF:
-                value = self._rid(known.target, value)
-            fields[each.field] = value
-        return Change(link.rid, fields, link.ver)
+        fields = {
+            each.field: link.held(each.field, record.fields.get(each.field)) for each in self._emap.fields
+        }
+        return Change(link.rid, self._entity.with_references(fields, self._rid), link.ver)
 
     def _rid(self, entity: str, record_id: str) -> Any:
         """The remote's id of a record that is referred to; UNKNOWN if the hub has not seen it."""

@@ -2,7 +2,8 @@
 
 Canonical values are JSON values: text, integer and boolean as they are; decimal and money as a string
 in plain notation; date "2026-11-24"; instant RFC 3339 in UTC ending in "Z"; choice and reference as
-text. Nothing, null and empty text are the same thing and are kept as None.
+text; choices as a list of texts; lines as a list of objects. Nothing, null, empty text and an empty list are the same
+thing and are kept as None.
 """
 
 import re
@@ -27,23 +28,31 @@ class Type(StrEnum):
     DATE = "date"
     INSTANT = "instant"
     CHOICE = "choice"
+    CHOICES = "choices"
     REF = "ref"
+    LINES = "lines"
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field of an entity. `target` is the entity a reference points at."""
+    """One field of an entity. `targets`: the entities that a reference can lead to; `fields`: what a line has."""
 
     name: str
     type: Type
     required: bool = False
     read_only: bool = False
     choices: tuple[str, ...] = ()
-    target: str = ""
+    targets: tuple[str, ...] = ()
+    fields: tuple["Field", ...] = ()
+
+    @property
+    def companion(self) -> str:
+        """The field that names the entity a reference leads to, where that can be several; else ""."""
+        return f"{self.name.removesuffix('_id')}_type" if len(self.targets) > 1 else ""
 
     def parse(self, value: Any) -> Any:
         """The canonical value of a JSON value; raises ValueError saying what is expected."""
-        if value is None or value == "":
+        if value is None or value in ("", []):
             return None
         return _PARSERS[self.type](self, value)
 
@@ -55,6 +64,12 @@ class Field:
             return False
         if self.type in (Type.DECIMAL, Type.MONEY):
             return Decimal(left) == Decimal(right)
+        if self.type is Type.LINES:
+            return len(left) == len(right) and all(
+                each.same(one.get(each.name), other.get(each.name))
+                for one, other in zip(left, right, strict=True)
+                for each in self.fields
+            )
         return False
 
 
@@ -146,6 +161,34 @@ def _choice(field: Field, value: Any) -> str:
     raise ValueError(f"expected one of {', '.join(field.choices)}")
 
 
+def _choices(_: Field, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+        raise ValueError("expected a list of texts")
+    return [_text(_, each) for each in value]
+
+
+def _lines(field: Field, value: Any) -> list[dict[str, Any]]:
+    """What a line leaves empty is left out of it."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise ValueError("expected a list of lines, each an object")
+    return [_line(field, number, each) for number, each in enumerate(value, 1)]
+
+
+def _line(field: Field, number: int, value: dict[str, Any]) -> dict[str, Any]:
+    known = {each.name: each for each in field.fields}
+    line = {}
+    for name, each in value.items():
+        if name not in known:
+            raise ValueError(f"line {number}: '{name}' is no field of a line; known are {', '.join(known)}")
+        try:
+            parsed = known[name].parse(each)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {name}: {error}") from None
+        if parsed is not None:
+            line[name] = parsed
+    return line
+
+
 _PARSERS = {
     Type.TEXT: _text,
     Type.INTEGER: _integer,
@@ -155,7 +198,9 @@ _PARSERS = {
     Type.DATE: _date,
     Type.INSTANT: _instant,
     Type.CHOICE: _choice,
+    Type.CHOICES: _choices,
     Type.REF: _text,
+    Type.LINES: _lines,
 }
 
 

@@ -13,7 +13,7 @@ from crm_core.errors import HubError
 from crm_core.log import Log
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
-from crm_core.model.fields import Type, hub_time
+from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
 from crm_core.ports import RowChanged
@@ -155,15 +155,14 @@ class Applier:
     def _with_record_ids(self, snapshot: Snapshot) -> Snapshot:
         """References as the hub keeps them: the derived id of what they point at, whether it is here yet or not."""
         change = snapshot.change
-        refs = {name: each.target for name, each in self.entity.by_name.items() if each.type is Type.REF}
-        if change.fields is None or not refs.keys() & change.fields.keys():
+        if change.fields is None:
             return snapshot
-        fields = {
-            name: layout.derived_record_id(self.tenant, self.uid, refs[name], value)
-            if name in refs
-            else value
-            for name, value in change.fields.items()
-        }
+        fields = self.entity.with_references(
+            change.fields,
+            lambda entity, rid: layout.derived_record_id(self.tenant, self.uid, entity, rid),
+        )
+        if fields is change.fields:
+            return snapshot
         return replace(snapshot, change=replace(change, fields=fields))
 
     def set_aside(self, change: Change, cause: str) -> None:

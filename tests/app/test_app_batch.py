@@ -11,6 +11,7 @@ import pytest
 from crm_core.connector import Write
 from crm_core.errors import BadRequest
 from crm_core.functions.batch import is_long
+from crm_core.model.entities import BY_PATH
 
 pytestmark = [pytest.mark.xdist_group("app-batch"), pytest.mark.usefixtures("demo")]
 
@@ -253,7 +254,7 @@ def test_deletes_have_to_be_confirmed_before_anything_is_done(
 
 def test_an_unknown_entity_or_connection_is_404(api, problem):
     answer = api("POST", "/api/crm/widgets/batch?connection=demo", {"operations": creates("x", 1)})
-    problem(answer, 404, "NotFound", "There is no entity 'widgets'; known are accounts, contacts.")
+    problem(answer, 404, "NotFound", f"There is no entity 'widgets'; known are {', '.join(BY_PATH)}.")
     answer = api("POST", "/api/crm/accounts/batch?connection=none", {"operations": creates("x", 1)})
     detail = "There is no connection 'none'; GET /api/integrations lists them."
     problem(answer, 404, "NotFound", detail)

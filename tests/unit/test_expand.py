@@ -263,7 +263,7 @@ def test_every_way_leads_to_a_mapped_entity_under_names_that_hide_nothing(entity
         assert way.target in Dynamics365.entities
         assert way.native not in emap.entity.by_name.keys() | RESERVED
         if way.field:
-            assert emap.entity.by_name[way.field].target == way.target
+            assert emap.entity.by_name[way.field].targets == (way.target,)
             assert emap.by_field[way.field].bind == way.native
     names = [name for way in emap.navigations for name in (way.native, way.field) if name]
     assert len(names) == len(set(names))
