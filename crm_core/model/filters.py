@@ -112,11 +112,12 @@ def parse_filter(text: str, parameter: str = "filter") -> Node:
         raise BadRequest.field(
             parameter, f"The filter is longer than {MAX_BYTES} bytes; ask for less at once."
         )
+    _check_functions(text, parameter)
     from odata_query.exceptions import ODataException
     from odata_query.grammar import ODataLexer, ODataParser
 
     try:
-        parsed = ODataParser().parse(ODataLexer().tokenize(_ONE_VALUE.sub(_with_comma, text)))
+        parsed = ODataParser().parse(ODataLexer().tokenize(_readable(text)))
     except RecursionError:  # the library walks a long path by recursion while it parses
         raise BadRequest.field(
             parameter, f"The filter is nested deeper than {MAX_DEPTH}; make it flatter."
@@ -129,12 +130,68 @@ def parse_filter(text: str, parameter: str = "filter") -> Node:
     return _Converter(parameter).node(parsed)
 
 
-# A text literal (left alone, whatever is in it), or a list of one value, which the library takes only with a comma.
-_ONE_VALUE = re.compile(r"'(?:[^']|'')*'|\bin\s*\(\s*('(?:[^']|'')*'|[^\s,()']+)\s*\)")
+_TEXT = r"'(?:[^']|'')*'"
+# A text literal (left alone, whatever is in it), a list of one value, which the library takes only with a comma, or
+# a `not` right before its parenthesis.
+_UNREADABLE = re.compile(rf"{_TEXT}|\bin\s*\(\s*({_TEXT}|[^\s,()']+)\s*\)|\b(not)\(", re.IGNORECASE)
 
 
-def _with_comma(match: re.Match[str]) -> str:
-    return match[0] if match[1] is None else f"in ({match[1]},)"
+def _readable(text: str) -> str:
+    """The filter as the library takes it."""
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return f"in ({match[1]},)"
+        return "not (" if match[2] is not None else match[0]
+
+    return _UNREADABLE.sub(replaced, text)
+
+
+_CALL = re.compile(rf"{_TEXT}|(?<![\w./])([a-z_][\w.]*)\s*\(", re.IGNORECASE)
+_WORDS = frozenset(Operator) | {
+    "in",
+    "and",
+    "or",
+    "not",
+    "any",
+    "all",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "mod",
+    "has",
+}
+
+
+def _check_functions(text: str, parameter: str) -> None:
+    """Refuses a function by its name, whatever its arguments look like: the library can't read those of a vendor's."""
+    for match in _CALL.finditer(text):
+        name = match[1]
+        if name is not None and name not in set(Function) and name.lower() not in _WORDS:
+            raise BadRequest.field(parameter, f"The filter uses the function '{name}'; {_instead_of(name)}.")
+
+
+KNOWN = "known are eq, ne, gt, ge, lt, le, in, and, or, not, contains, startswith, endswith"
+_BY_TIMES = "compare with dates or times, such as created_at ge 2026-11-01 and created_at lt 2026-12-01"
+# What to write instead of functions that callers know from elsewhere, by patterns of their names in lower case.
+_INSTEAD = (
+    (r"tolower|toupper", "leave it out, texts are compared without regard to letter case"),
+    (r"indexof|substring(of)?|(not)?like|beginswith", "use contains, startswith or endswith"),
+    (r"in", "use in, such as kind in ('customer','partner')"),
+    (r"notin", "use not, such as not (kind in ('customer','partner'))"),
+    (r"between|notbetween", "use ge and le"),
+    (r"year|month|day|hour|minute|(fractional)?seconds?|date|time|now|(min|max)datetime", _BY_TIMES),
+    (
+        r"(last|next|this|olderthan|in.*fiscal).*|(not)?on(orafter|orbefore)?|today|tomorrow|yesterday",
+        _BY_TIMES,
+    ),
+)
+
+
+def _instead_of(function: str) -> str:
+    name = function.rpartition(".")[2].lower()
+    return next((remedy for pattern, remedy in _INSTEAD if re.fullmatch(pattern, name)), KNOWN)
 
 
 def _where(error: Exception, text: str) -> str:
@@ -184,7 +241,7 @@ class _Converter:
     def refuse(self, what: str) -> BadRequest:
         return BadRequest.field(
             self.parameter,
-            f"The filter uses {what}; known are eq, ne, gt, ge, lt, le, in, and, or, not, contains, startswith, endswith.",
+            f"The filter uses {what}; {KNOWN}.",
         )
 
     def node(self, node: Any) -> Node:

@@ -3,16 +3,21 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import date, datetime
+from decimal import Decimal
 from urllib.parse import quote
 
 from crm_core.errors import BadRequest
-from crm_core.model.fields import NATIVE_PREFIX, Type, parse_instant
+from crm_core.model.fields import NATIVE_PREFIX, decimal_text, instant_text
 from crm_core.model.filters import AnyOf, Both, Compare, Either, Kind, Literal, Match, Node, Not, Operator
-
-GUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-
-GUID_TYPE = "guid"
+from crm_core.model.literals import (
+    GUID,
+    GUID_TYPE,
+    Value,
+    check_compare,
+    check_match,
+    unknown_name,
+)
 
 
 @dataclass(frozen=True)
@@ -54,110 +59,85 @@ def expand_text(items: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> str:
     )
 
 
-def filter_text(node: Node, column: Callable[[str], Column]) -> str:
-    """`$filter` text of a tree. `column` resolves names and raises BadRequest for unknown ones."""
-    if isinstance(node, Both):
-        return f"({filter_text(node.left, column)} and {filter_text(node.right, column)})"
-    if isinstance(node, Either):
-        return f"({filter_text(node.left, column)} or {filter_text(node.right, column)})"
+def filter_text(node: Node, column: Callable[[str], Column], *, negated: bool = False) -> str:
+    """`$filter` text of a tree. `column` resolves names and raises BadRequest for unknown ones.
+
+    Servers differ in what `not` and `ne` make of an empty field, so the text leaves them no choice (docs/adr/0006):
+    `not` is carried down to the conditions, and what is true of an empty field says so. `negated`: of the tree's
+    opposite.
+    """
     if isinstance(node, Not):
-        return f"not ({filter_text(node.node, column)})"
-    if isinstance(node, Compare):
-        return _compare(column(node.field), node.operator, node.value)
+        return filter_text(node.node, column, negated=not negated)
+    if isinstance(node, Both | Either):
+        word = "and" if isinstance(node, Both) is not negated else "or"
+        parts = [filter_text(each, column, negated=negated) for each in (node.left, node.right)]
+        return f"({parts[0]} {word} {parts[1]})"
     if isinstance(node, AnyOf):
-        # `in` is not everywhere; a chain of `or` is.
-        each = column(node.field)
-        return "(" + " or ".join(_compare(each, Operator.EQ, value) for value in node.values) + ")"
-    return _match(node, column(node.field))
+        return _any_of(node, column(node.field), negated=negated)
+    if isinstance(node, Compare):
+        return _compare(node, column(node.field), negated=negated)
+    return _match(node, column(node.field), negated=negated)
 
 
-def _match(node: Match, column: Column) -> str:
-    if column.type != Type.TEXT or column.values:
-        raise BadRequest.field(
-            "filter",
-            f"The filter uses {node.function} with {column.name}, which holds no free text; use eq or in.",
-        )
-    return f"{node.function}({column.native},{quoted(node.value.text)})"
+def _any_of(node: AnyOf, column: Column, *, negated: bool) -> str:
+    """`in` is not everywhere; a chain of `or` is, and the longest list that a filter may have fits a URL."""
+    each = [_compare(Compare(node.field, Operator.EQ, one), column, negated=negated) for one in node.values]
+    if not each:  # nothing is in an empty list: what can't be true, or its opposite
+        return f"({column.native} eq null {'or' if negated else 'and'} {column.native} ne null)"
+    return f"({(' and ' if negated else ' or ').join(each)})"
 
 
-def _compare(column: Column, operator: Operator, literal: Literal) -> str:
-    if literal.kind is Kind.NULL:
-        if operator not in (Operator.EQ, Operator.NE):
-            raise BadRequest.field(
-                "filter", f"The filter compares {column.name} {operator} null; use eq or ne."
-            )
-        return f"{column.native} {operator} null"
-    if column.values and operator not in (Operator.EQ, Operator.NE) and literal.kind is Kind.TEXT:
-        raise BadRequest.field(
-            "filter",
-            f"The filter compares {column.name} {operator} a name; names have no order, use eq, ne or in.",
-        )
-    return f"{column.native} {operator} {_literal(column, literal)}"
+def _match(node: Match, column: Column, *, negated: bool) -> str:
+    check_match(node, column.type, column.values)
+    text = f"{node.function}({column.native},{quoted(node.value.text)})"
+    return _or_empty(column, f"not {text}") if negated else text
 
 
-def _literal(column: Column, literal: Literal) -> str:
-    """The literal as the column's type is written; raises BadRequest saying what is expected."""
-    text = literal.text
-    if column.values and literal.kind is Kind.TEXT:
-        return _named(column, text)
-    if column.type == Type.TEXT and literal.kind is Kind.TEXT:
-        return quoted(text)
-    if column.type == GUID_TYPE and literal.kind in (Kind.GUID, Kind.TEXT) and GUID.fullmatch(text):
-        return text.lower()
-    if (
-        column.type == Type.INTEGER
-        and literal.kind in (Kind.INTEGER, Kind.TEXT)
-        and re.fullmatch(r"-?\d{1,19}", text)
-    ):
+_OPPOSITE: Mapping[Operator, Operator] = {
+    Operator.EQ: Operator.NE,
+    Operator.NE: Operator.EQ,
+    Operator.GT: Operator.LE,
+    Operator.LE: Operator.GT,
+    Operator.GE: Operator.LT,
+    Operator.LT: Operator.GE,
+}
+
+
+def _compare(node: Compare, column: Column, *, negated: bool) -> str:
+    value = check_compare(node, column.type, column.values)
+    operator = _OPPOSITE[node.operator] if negated else node.operator
+    text = f"{column.native} {operator} {_literal(column, node.value, value)}"
+    if value is None or operator is Operator.EQ:
         return text
-    if column.type in (Type.DECIMAL, Type.MONEY) and literal.kind in (Kind.INTEGER, Kind.DECIMAL):
-        return text
-    if column.type == Type.BOOLEAN and literal.kind is Kind.BOOLEAN:
-        return text
-    if column.type == Type.INSTANT and literal.kind in (Kind.INSTANT, Kind.DATE):
-        return _instant(column, literal)
-    if column.type == Type.DATE and literal.kind is Kind.DATE:
-        return text
-    raise BadRequest.field(
-        "filter", f"The filter compares {column.name} with {text!r}; expected {_EXPECTED[column.type]}."
-    )
+    is_order = operator is not Operator.NE
+    return text if is_order and not negated else _or_empty(column, text)
 
 
-def _instant(column: Column, literal: Literal) -> str:
-    """A date alone means its first moment in UTC."""
-    text = f"{literal.text}T00:00:00Z" if literal.kind is Kind.DATE else literal.text
-    try:
-        parse_instant(text)
-    except ValueError:
-        raise BadRequest.field(
-            "filter",
-            f"The filter compares {column.name} with {literal.text!r}; expected {_EXPECTED[Type.INSTANT]}.",
-        ) from None
-    return text
+def _or_empty(column: Column, text: str) -> str:
+    return f"({text} or {column.native} eq null)"
+
+
+def _literal(column: Column, literal: Literal, value: Value) -> str:
+    """A checked value as the column's type is written."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        if column.values and literal.kind is Kind.TEXT:
+            return _named(column, value)
+        return value if column.type == GUID_TYPE else quoted(value)
+    if isinstance(value, datetime):
+        return instant_text(value)
+    if isinstance(value, Decimal):
+        return decimal_text(value)
+    return value.isoformat() if isinstance(value, date) else str(value).lower()
 
 
 def _named(column: Column, text: str) -> str:
+    value: str | int | bool
     if text in column.values:
-        value: Any = column.values[text]
-    elif text.startswith(NATIVE_PREFIX) and re.fullmatch(r"-?\d{1,19}", text.removeprefix(NATIVE_PREFIX)):
+        value = column.values[text]
+    elif re.fullmatch(r"-?[0-9]{1,19}", text.removeprefix(NATIVE_PREFIX)):
         value = int(text.removeprefix(NATIVE_PREFIX))
     else:
-        raise BadRequest.field(
-            "filter",
-            f"The filter compares {column.name} with {text!r}; expected one of {', '.join(column.values)}.",
-        )
+        raise unknown_name(column.name, text, column.values)
     return quoted(value) if isinstance(value, str) else str(value).lower()
-
-
-_EXPECTED: Mapping[str, str] = {
-    Type.TEXT: "a text in quotes",
-    Type.CHOICE: "one of its names in quotes",
-    Type.INTEGER: "a whole number",
-    Type.DECIMAL: "a number",
-    Type.MONEY: "a number",
-    Type.BOOLEAN: "true or false",
-    Type.DATE: "a date, such as 2026-11-24",
-    Type.INSTANT: "a time with a zone, such as 2026-11-24T13:45:00Z",
-    Type.REF: "an id",
-    GUID_TYPE: "an id such as 629ca2a0-024a-ea11-a815-000d3a591218",
-}

@@ -250,10 +250,10 @@ def test_queries_in_the_log(query, shown):
 
 
 TYPES = {
-    "name": (Type.TEXT, Kind.TEXT, st.text(max_size=30)),
+    "name": (Type.TEXT, Kind.TEXT, st.text(min_size=1, max_size=30)),
     "employees": (Type.INTEGER, Kind.INTEGER, st.integers(-(10**18), 10**18).map(str)),
     "revenue": (
-        Type.MONEY, Kind.DECIMAL, st.decimals(allow_nan=False, allow_infinity=False).map("{:f}".format),
+        Type.MONEY, Kind.DECIMAL, st.decimals(-(10**20), 10**20, places=4).map("{:f}".format),
     ),
     "active": (Type.BOOLEAN, Kind.BOOLEAN, st.sampled_from(["true", "false"])),
     "key": (GUID_TYPE, Kind.GUID, st.uuids().map(str)),
@@ -262,6 +262,9 @@ TYPES = {
         Type.INSTANT, Kind.INSTANT, st.datetimes().map(lambda time: time.isoformat(timespec="milliseconds") + "Z"),
     ),
 }  # fmt: skip
+
+
+UNORDERED = {"active", "key"}
 
 
 def column(name):
@@ -278,7 +281,9 @@ LEAVES = st.one_of(
     *(
         st.builds(
             lambda name, operator, two: tuple(Compare(name, operator, each) for each in two),
-            st.just(name), st.sampled_from(Operator), literals(name),
+            st.just(name),
+            st.sampled_from([Operator.EQ, Operator.NE] if name in UNORDERED else list(Operator)),
+            literals(name),
         )
         for name in TYPES
     ),

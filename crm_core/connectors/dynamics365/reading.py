@@ -8,9 +8,10 @@ from crm_core.connectors.dynamics365.tables import NATIVE_TYPES, SYSTEM, select_
 from crm_core.errors import BadAnswer, BadRequest
 from crm_core.model.expand import Expansion, inside
 from crm_core.model.fields import Type
+from crm_core.model.literals import GUID_TYPE
 from crm_core.model.mapping import EntityMap, FieldMap, NativeField
 from crm_core.model.options import Order
-from crm_core.protocols.odata import GUID_TYPE, Column, expand_text, filter_text
+from crm_core.protocols.odata import Column, expand_text, filter_text
 
 Describe = Callable[[str], Mapping[str, NativeField]]
 """`Connector.describe`."""

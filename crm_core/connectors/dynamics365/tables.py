@@ -8,8 +8,8 @@ from typing import Any
 
 from crm_core.model.entities import ACCOUNT, CONTACT
 from crm_core.model.fields import Type
+from crm_core.model.literals import GUID, GUID_TYPE
 from crm_core.model.mapping import EntityMap, FieldMap, NativeField, Navigation, required_names
-from crm_core.protocols.odata import GUID, GUID_TYPE
 
 SYSTEM = "dynamics365"
 
