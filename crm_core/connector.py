@@ -197,7 +197,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Query:
-    """A question for records. Names may be canonical or the remote's own. `cursor`: goes on after a page."""
+    """A question for records. Names may be canonical or the remote's own. `cursor`: goes on after a page.
+
+    `count`: how many there are in all is wanted too, of a system that `counts`.
+    """
 
     filter: Node | None = None
     select: tuple[str, ...] = ()
@@ -205,14 +208,24 @@ class Query:
     top: int = 100
     cursor: Cursor | None = None
     expand: tuple[Expansion, ...] = ()
+    count: bool = False
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many records a query finds in all. `at_least`: the system stopped counting there, there may be more."""
+
+    total: int
+    at_least: bool
 
 
 @dataclass(frozen=True)
 class QueryPage:
-    """Records of a query; `cursor` None at the end."""
+    """Records of a query; `cursor` None at the end. `count`: if it was asked for."""
 
     items: Sequence[Change]
     cursor: Cursor | None
+    count: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +276,8 @@ class Connector(ABC):
     """Minutes between two pulls unless the connection says otherwise."""
     concurrency: ClassVar[int] = 8
     """Calls of one connection at a time, in each process of the hub."""
+    counts: ClassVar[bool] = False
+    """A query can tell how many records it finds in all."""
     batch_size: ClassVar[int] = 1
     """How many writes one remote call carries: many writes cost their number divided by this, rounded up."""
 

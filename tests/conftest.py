@@ -47,6 +47,31 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
     raise RuntimeError(f"nothing listens on port {port} after {seconds} s")
 
 
+@contextmanager
+def running_oracle(chain: Path, key: Path, records: int) -> Iterator[dict[str, str]]:
+    """The Dataverse oracle on loopback by HTTPS: the settings of a connection to it. Skips where there is none."""
+    program = os.environ.get("CRMHUB_DATAVERSE_ORACLE", "")
+    if not program:
+        pytest.skip("CRMHUB_DATAVERSE_ORACLE does not name the Dataverse oracle")
+    port, tls = free_ports(2)
+    command = [program, "--port", str(port), "--tls-port", str(tls), "--records", str(records)]
+    process = subprocess.Popen([*command, "--cert", str(chain), "--key", str(key)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, "the oracle did not start"
+        base = json.loads(line)["https"]
+        wait_for_port(tls, process)  # it tells its address before it listens
+        yield {"base_url": base, "authority": base, "tenant_id": "tenant-1", "client_id": "client-1"}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        process.stdout.close()
+
+
+ORACLE_SECRET = "oracle-secret"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What wants the machine for itself comes last, when the other test workers have little left to do."""
     items.sort(key=lambda item: item.get_closest_marker("soak") is not None)

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from crm_core.connector import Change, Connector, Query, QueryPage, Related, Step, Write
-from crm_core.errors import BadAnswer, BadRequest, NotFound, VersionMismatch
+from crm_core.errors import BadAnswer, BadRequest, NotFound, NotSupported, VersionMismatch
 from crm_core.functions import stale
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
 from crm_core.hub import Hub
 from crm_core.model.entities import BY_PATH, Entity
 from crm_core.model.expand import Expansion, parse_expand, refuse
-from crm_core.model.filters import parse_filter
+from crm_core.model.filters import Function, Operator, parse_filter
 from crm_core.model.options import parse_names, parse_orders
 from crm_core.sync.engine import Opened
 from crm_core.sync.results import mismatch
@@ -29,6 +29,13 @@ EXPAND = Parameter(
     "What records lead to, one level, such as"
     " 'primarycontactid($select=fullname),contact_customer_accounts($select=email;$top=5)'",
 )
+NO_SKIP = "pages have no numbers; follow nextLink until there is none"
+
+
+def filter_parameter(names: str) -> Parameter:
+    """`names`: which field names it takes."""
+    about = f"OData $filter with {names} names: {', '.join((*Operator, 'in', 'and', 'or', 'not', *Function))}"
+    return Parameter("filter", about, aliases=("filter_query",))
 
 
 def entity_of(path: str) -> Entity:
@@ -135,15 +142,20 @@ def _steps(
     role=Role.READER,
     parameters=[
         CONNECTION,
-        Parameter("filter", "OData $filter, with canonical or native names", aliases=("filter_query",)),
+        filter_parameter("canonical or native"),
         Parameter("select", "Fields, with commas between them"),
         Parameter("orderby", "Such as 'name asc, revenue desc'"),
         EXPAND,
         Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
+        Parameter(
+            "count",
+            "true: adds 'count', how many there are in all, and 'countIsLowerBound': the system stopped counting there",
+        ),
         Parameter("skiptoken", "From nextLink; goes on after a page"),
         RAW,
         stale.STALE,
     ],
+    refused={"skip": NO_SKIP},
 )
 def query(call: Call) -> Reply:
     """Items of the remote system, a page at a time."""
@@ -158,16 +170,31 @@ def query(call: Call) -> Reply:
     cursor = hub.open_token(token, *about) if token else None
     node = parse_filter(parameters["filter"]) if parameters.get("filter") else None
     expand = tuple(step.asked for step in steps)
-    asked = Query(node, select, orders, top=top, cursor=cursor, expand=expand)
+    count = _count(connector, parameters)
+    asked = Query(node, select, orders, top=top, cursor=cursor, expand=expand, count=count)
     raw = flag(parameters, "raw")
     page = _page(call, opened, entity, asked)
     body: dict[str, Any] = {
-        "value": [item_of(opened, entity, each, raw=raw, select=select, steps=steps) for each in page.items]
+        **_told(page),
+        "value": [item_of(opened, entity, each, raw=raw, select=select, steps=steps) for each in page.items],
     }
     if page.cursor is not None:
         following = {**parameters, "skiptoken": hub.seal_token(page.cursor, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
     return Reply(200, body, page.headers(hub) if isinstance(page, stale.Aged) else {})
+
+
+def _count(connector: Connector, parameters: Mapping[str, str]) -> bool:
+    """Whether to count; raises NotSupported where the system can't."""
+    wanted = flag(parameters, "count")
+    if wanted and not connector.counts:
+        raise NotSupported(f"{connector.label} can't count; leave count out and follow nextLink.")
+    return wanted
+
+
+def _told(page: QueryPage | stale.Aged) -> dict[str, Any]:
+    count = page.count if isinstance(page, QueryPage) else None
+    return {} if count is None else {"count": count.total, "countIsLowerBound": count.at_least}
 
 
 def _page(call: Call, opened: Opened, entity: Entity, asked: Query) -> QueryPage | stale.Aged:

@@ -73,7 +73,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 class Route:
     """One line of the table. `role` None: open to everybody. `body`: how its JSON is validated, if it has one.
 
-    `long`: it may also answer 202, with a run to follow.
+    `long`: it may also answer 202, with a run to follow. `refused`: parameters of other APIs, and what to do instead.
     """
 
     method: str
@@ -87,6 +87,7 @@ class Route:
     answer: int = 200
     tag: str = ""
     long: bool = False
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 ROUTES: list[Route] = []
@@ -102,6 +103,7 @@ def route(
     item_body: bool = False,
     answer: int = 200,
     long: bool = False,
+    refused: Mapping[str, str] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declares a handler. `path` in werkzeug's form below the root; `body` gives a pydantic model, imported late;
     `item_body`: the body is an item of the entity in the path.
@@ -111,8 +113,11 @@ def route(
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         tag = path.split("/")[2] if path.startswith("/api/") else "system"
         ROUTES.append(
-            Route(method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag, long)
-        )
+            Route(
+                method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag, long,
+                tuple((refused or {}).items()),
+            )
+        )  # fmt: skip
         return handler
 
     return declare
@@ -218,7 +223,7 @@ def _answer(hub: Hub, req: func.HttpRequest, trace: str) -> Reply:
     bind(tenant=principal.tenant.name, principal=principal.id)
     if found.role is not None:
         hub.prepare()
-    parameters = take_parameters(parse_query(raw_query), found.parameters)
+    parameters = take_parameters(parse_query(raw_query), found.parameters, dict(found.refused))
     body = _body(found, incoming)
     call = Call(hub, principal, incoming, parts, parameters, body)
     if found.method == "POST" and "idempotency-key" in incoming.headers:

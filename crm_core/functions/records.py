@@ -1,15 +1,19 @@
 """The stored records: what the hub holds, its links and its history."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
-from crm_core.errors import NotFound
-from crm_core.functions.crm import entity_of
+from crm_core.errors import BadRequest, NotFound
+from crm_core.functions.crm import NO_SKIP, entity_of, filter_parameter
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, not_modified, whole_number
 from crm_core.hub import Hub
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
+from crm_core.model.filters import parse_filter
+from crm_core.model.matching import check_name, matcher
+from crm_core.model.options import Order, parse_names, parse_orders
 from crm_core.model.record import HUB, Record
 
 MAX_TOP = 1000
@@ -21,7 +25,7 @@ def _names(hub: Hub, tenant: Tenant) -> dict[str, str]:
     return {each.uid: each.slug for each in hub.connections.every(tenant)}
 
 
-def _item(record: Record, names: dict[str, str]) -> dict[str, Any]:
+def _item(record: Record, names: dict[str, str], select: Collection[str] = ()) -> dict[str, Any]:
     links = [
         {
             "connection": names.get(uid, uid),
@@ -37,7 +41,7 @@ def _item(record: Record, names: dict[str, str]) -> dict[str, Any]:
         "entity": record.entity,
         "etag": f'"{record.version}"',
         "version": record.version,
-        **record.fields,
+        **{name: value for name, value in record.fields.items() if not select or name in select},
         "links": links,
     }
 
@@ -47,26 +51,51 @@ def _item(record: Record, names: dict[str, str]) -> dict[str, Any]:
     "/api/records/<entities>",
     role=Role.READER,
     parameters=[
+        filter_parameter("canonical"),
+        Parameter("select", "Fields, with commas between them"),
+        Parameter("orderby", "Only id, in which order they come anyway"),
         Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
         Parameter("skiptoken", "From nextLink; goes on after a page"),
     ],
+    refused={
+        "skip": NO_SKIP,
+        "count": "it would read every record; follow nextLink and count the items",
+        "expand": "ask for the records that one leads to by their ids",
+    },
 )
 def records(call: Call) -> Reply:
-    """Stored records in the order of their ids, a page at a time; a page can be short and still have a nextLink."""
+    """Stored records in the order of their ids, a page at a time.
+
+    A page can be short, or with a filter empty, and still have a nextLink: it examines at most 5,000 records.
+    """
     hub: Hub = call.hub
     entity = entity_of(call.parts["entities"])
-    top = whole_number(call.parameters, "top", DEFAULT_TOP, MAX_TOP)
-    about = (call.tenant.name, call.principal.id, "records", entity.name, str(top))
-    token = call.parameters.get("skiptoken", "")
+    parameters = dict(call.parameters)
+    token = parameters.pop("skiptoken", "")
+    top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
+    select = [
+        check_name(name, entity, "select") for name in parse_names(parameters.get("select", ""), "select")
+    ]
+    _check_order(parameters.get("orderby", ""))
+    pairs = (f"{name}={value}" for name, value in sorted(parameters.items()))
+    about = (call.tenant.name, call.principal.id, "records", entity.name, *pairs)
     place = hub.open_token(token, *about) if token else {}
-    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top)
+    test = matcher(parse_filter(parameters["filter"]), entity) if parameters.get("filter") else None
+    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top, test=test)
     names = _names(hub, call.tenant)
-    body: dict[str, Any] = {"value": [_item(record, names) for record in found]}
+    body: dict[str, Any] = {"value": [_item(record, names, select) for record in found]}
     if following_place is not None:
-        after = hub.seal_token(following_place, *about)
-        following = {"top": str(top), "skiptoken": after}
+        following = {**parameters, "skiptoken": hub.seal_token(following_place, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
     return Reply(200, body)
+
+
+def _check_order(text: str) -> None:
+    """Raises BadRequest for an order that would have to read everything first."""
+    if parse_orders(text, "orderby") not in ((), (Order("id"),)):
+        raise BadRequest.field(
+            "orderby", "orderby: stored records come in the order of id only; leave it out."
+        )
 
 
 def _find(call: Call, entity: Entity) -> Record:

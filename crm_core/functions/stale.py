@@ -24,7 +24,7 @@ from crm_core.sync.engine import Opened
 STALE = Parameter(
     "stale", "ok: while the system does not answer, answer from the store, with Warning and Age"
 )
-ONLY_REMOTE = ("filter", "orderby", "expand", "raw")
+ONLY_REMOTE = ("filter", "orderby", "expand", "count", "raw")
 UNKNOWN: Final = object()
 """A reference to a record that the hub can't name: null would say that there is none."""
 T = TypeVar("T")

@@ -131,11 +131,18 @@ class Parameter:
     required: bool = False
 
 
-def take_parameters(query: Mapping[str, str], declared: Sequence[Parameter]) -> dict[str, str]:
-    """The declared parameters by their first name; raises BadRequest naming an unknown one, or one given twice."""
+def take_parameters(
+    query: Mapping[str, str], declared: Sequence[Parameter], refused: Mapping[str, str]
+) -> dict[str, str]:
+    """The declared parameters by their first name; raises BadRequest naming an unknown one, or one given twice.
+
+    `refused`: what callers know from elsewhere and is not to be had here, with what to do instead.
+    """
     names = {alias: each.name for each in declared for alias in (each.name, *each.aliases)}
     taken: dict[str, str] = {}
     for name, value in query.items():
+        if name in refused:
+            raise BadRequest.field(name, f"{name}: is not supported here; {refused[name]}.")
         if name not in names:
             known = ", ".join(each.name for each in declared) or "none"
             raise BadRequest.field(name, f"{name}: is no parameter of this route; known are {known}.")

@@ -69,6 +69,11 @@ def bucket(record_id: str) -> str:
     return record_id[0]
 
 
+def after_id(record_id: str) -> str:
+    """The first row key after a record's own: no id has another character behind it."""
+    return f"{record_id}!"
+
+
 def records_pk(tenant: Tenant, entity: str, record_bucket: str) -> str:
     return f"{tenant.name}~{entity}~{record_bucket}"
 

@@ -5,7 +5,7 @@ A change of a record, of its open items and of its history is one transaction un
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ PLAIN_CHARACTERS = 30_000
 PART_BYTES = 60 * 1024
 SCAN_PAGE = 1000
 MAX_WALK_CALLS = 20
+MAX_EXAMINED = 5000
+"""Rows that one page of a filtered walk looks at: a filter that finds nothing must not read a whole table."""
 MAX_REDIRECTS = 3
 WIRE_FACTOR, WIRE_ROW_BYTES = 3, 1024
 """The most that a row grows on the wire: escapes and base64, part headers."""
@@ -136,12 +138,16 @@ class Records:
         return found | {row.rk: _stored(entity, row) for row in rows if row}
 
     def page(
-        self, tenant: Tenant, entity: str, record_bucket: str, *, top: int, token: str | None
+        self, tenant: Tenant, entity: str, record_bucket: str, *, top: int, token: str | None, after: str = ""
     ) -> tuple[list[Stored], str | None]:
-        """Rows of one bucket in the order of their ids: (at most `top`, how to go on or None)."""
+        """Rows of one bucket in the order of their ids: (at most `top`, how to go on or None).
+
+        `after`: only those after this id.
+        """
         page = self._table.query(
             layout.RECORDS,
             pk=layout.records_pk(tenant, entity, record_bucket),
+            rk=layout.after_id(after) if after else "",
             rk_to=layout.RECORD_ROWS_END,
             top=top,
             token=token,
@@ -149,23 +155,41 @@ class Records:
         return [_stored(entity, row) for row in page.rows], page.token
 
     def walk(
-        self, tenant: Tenant, entity: str, place: Mapping[str, Any], *, top: int
+        self,
+        tenant: Tenant,
+        entity: str,
+        place: Mapping[str, Any],
+        *,
+        top: int,
+        test: Callable[[Record], bool] | None = None,
     ) -> tuple[list[Record], Mapping[str, Any] | None]:
         """Records of all buckets in the order of their ids: (at most `top`, the place after them or None at the end).
 
-        `place`: {} for the beginning. Redirects and tombs are passed over, so a page can be short and not the last.
+        `place`: {} for the beginning. `test`: only those that pass it, of at most MAX_EXAMINED rows; redirects and
+        tombs are passed over. So a page can be short, or empty, and not the last.
         """
         bucket: int = place.get("bucket", 0)
-        going: str | None = place.get("token")
+        after: str = place.get("after", "")
+        going: str | None = place.get("token")  # of a place that an older version gave out
         found: list[Record] = []
-        calls = 0
-        while len(found) < top and bucket < len(layout.BUCKETS) and calls < MAX_WALK_CALLS:
+        calls = examined = 0
+        while len(found) < top and bucket < len(layout.BUCKETS):
+            size = top - len(found) if test is None else min(SCAN_PAGE, MAX_EXAMINED - examined)
+            if size == 0 or calls == MAX_WALK_CALLS:
+                break
             calls += 1
-            rows, going = self.page(tenant, entity, layout.BUCKETS[bucket], top=top - len(found), token=going)
-            found.extend(row.content for row in rows if isinstance(row.content, Record))
-            if going is None:
-                bucket += 1
-        return found, {"bucket": bucket, "token": going} if bucket < len(layout.BUCKETS) else None
+            rows, going = self.page(
+                tenant, entity, layout.BUCKETS[bucket], top=size, token=going, after=after
+            )
+            for row in rows:
+                examined, after = examined + 1, row.id
+                if isinstance(row.content, Record) and (test is None or test(row.content)):
+                    found.append(row.content)
+                    if len(found) == top:
+                        break
+            if going is None and (not rows or after == rows[-1].id):
+                bucket, after = bucket + 1, ""
+        return found, {"bucket": bucket, "after": after} if bucket < len(layout.BUCKETS) else None
 
     def find(self, tenant: Tenant, entity: str, record_id: str) -> Record | None:
         """By id, redirects followed."""

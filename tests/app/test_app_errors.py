@@ -23,7 +23,7 @@ IN_SECRETS = ", ".join(each.name for each in Dynamics365.settings if each.secret
 OPERATORS = "known are eq, ne, gt, ge, lt, le, in, and, or, not, contains, startswith, endswith."
 BAD_ID = "id: expected an id such as 629ca2a0-024a-ea11-a815-000d3a591218."
 CONFIRM = "confirm: a delete can't be taken back; say confirm=true."
-QUERY_PARAMETERS = "connection, filter, select, orderby, expand, top, skiptoken, raw, stale"
+QUERY_PARAMETERS = "connection, filter, select, orderby, expand, top, count, skiptoken, raw, stale"
 DECIMAL = 'expected a decimal number, as text ("1250.50") or as a number'
 INSTANT = "a time with a zone, such as 2026-11-24T13:45:00Z"
 

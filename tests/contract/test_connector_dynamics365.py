@@ -1,9 +1,6 @@
 """The Dynamics connector and a whole pull against two servers: our sandbox, and one on Microsoft's own OData code."""
 
 import json
-import os
-import signal
-import subprocess
 from contextlib import closing
 
 import pytest
@@ -24,9 +21,9 @@ from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.system import SystemClock
 from sandbox.dynamics365 import Dataverse
 from sandbox.testing import running
+from tests.conftest import ORACLE_SECRET, running_oracle
 
 KEY = "0123456789abcdef0123456789abcdef"
-ORACLE = os.environ.get("CRMHUB_DATAVERSE_ORACLE", "")
 
 
 @pytest.fixture(scope="module", params=["sandbox", pytest.param("oracle", marks=pytest.mark.oracle)])
@@ -39,28 +36,12 @@ def server(request, tmp_path_factory):
             settings = {"base_url": sandbox.https, "authority": sandbox.https, "tenant_id": facts["tenant"]}
             yield {**settings, "client_id": facts["client_id"]}, facts["client_secret"], folder / "ca.pem"
         return
-    if not ORACLE:
-        pytest.skip("CRMHUB_DATAVERSE_ORACLE does not name the Dataverse oracle")
     ca = trustme.CA()
     leaf = ca.issue_cert("127.0.0.1", "localhost")
     ca.cert_pem.write_to_path(folder / "ca.pem")
     leaf.private_key_and_cert_chain_pem.write_to_path(folder / "leaf.pem")
-    from tests.conftest import free_ports
-
-    port, tls = free_ports(2)
-    command = [ORACLE, "--port", str(port), "--tls-port", str(tls), "--records", "25"]
-    command += ["--cert", str(folder / "leaf.pem"), "--key", str(folder / "leaf.pem")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        line = process.stdout.readline()
-        assert line, "the oracle did not start"
-        base = json.loads(line)["https"]
-        settings = {"base_url": base, "authority": base, "tenant_id": "tenant-1", "client_id": "client-1"}
-        yield settings, "oracle-secret", folder / "ca.pem"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
-        process.stdout.close()
+    with running_oracle(folder / "leaf.pem", folder / "leaf.pem", records=25) as settings:
+        yield settings, ORACLE_SECRET, folder / "ca.pem"
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,15 @@ from crm_core.connector import (
     Tools,
     Write,
 )
-from crm_core.connectors.dynamics365.reading import FRESH, change_of, expand_of, options_of, rows_of
+from crm_core.connectors.dynamics365.reading import (
+    COUNT_ANNOTATIONS,
+    FRESH,
+    change_of,
+    count_of,
+    expand_of,
+    options_of,
+    rows_of,
+)
 from crm_core.connectors.dynamics365.tables import (
     ACCOUNTS,
     CONTACTS,
@@ -127,6 +135,7 @@ class Dynamics365(Connector):
     )
     entities: ClassVar = {"account": ACCOUNTS, "contact": CONTACTS}
     ordered_versions = True
+    counts = True
     default_minutes = 60
     # Service protection limits: 52 at a time for one user on one web server; so four instances fit.
     concurrency = 12
@@ -231,16 +240,27 @@ class Dynamics365(Connector):
             options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
         else:
             options = [*options_of(emap, query, self.describe), *expand_of(steps, self.describe)]
-        headers = self._read_headers(emap, steps, f"odata.maxpagesize={min(query.top, MAX_PAGE)}")
+            options += [("$count", "true")] if query.count else []
+        headers = self._read_headers(
+            emap,
+            steps,
+            f"odata.maxpagesize={min(query.top, MAX_PAGE)}",
+            annotations=COUNT_ANNOTATIONS if query.count else (),
+        )
         body = self._json("GET", emap.remote, query=options, headers=headers)
         following = self._following(body.get("@odata.nextLink"), emap)
         return QueryPage(
-            [change_of(emap, row, steps) for row in rows_of(body)], {"next": following} if following else None
+            [change_of(emap, row, steps) for row in rows_of(body)],
+            {"next": following} if following else None,
+            count_of(body) if query.count else None,
         )
 
     @staticmethod
-    def _read_headers(emap: EntityMap, steps: Sequence[Step], *preferences: str) -> dict[str, str]:
-        headers = prefer(emap, *preferences, also=[step.target for step in steps])
+    def _read_headers(
+        emap: EntityMap, steps: Sequence[Step], *preferences: str, annotations: Sequence[str] = ()
+    ) -> dict[str, str]:
+        also = [step.target for step in steps]
+        headers = prefer(emap, *preferences, also=also, annotations=annotations)
         return {**headers, **FRESH} if steps else headers
 
     def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:

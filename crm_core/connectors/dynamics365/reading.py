@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from crm_core.connector import Change, Query, Related, Step
+from crm_core.connector import Change, Count, Query, Related, Step
 from crm_core.connectors.dynamics365.tables import NATIVE_TYPES, SYSTEM, select_of
 from crm_core.errors import BadAnswer, BadRequest
 from crm_core.model.expand import Expansion, inside
@@ -90,6 +90,23 @@ def expand_of(steps: Sequence[Step], describe: Describe) -> list[tuple[str, str]
                 options = [_select(step.target, step.asked.select, columns)]
         items.append((step.navigation.native, options))
     return [("$expand", expand_text(items))] if items else []
+
+
+COUNT_LIMIT = 5000
+"""Where Dataverse stops counting ("Count number of rows")."""
+COUNT_ANNOTATIONS = (
+    "Microsoft.Dynamics.CRM.totalrecordcount",
+    "Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded",
+)
+
+
+def count_of(body: Mapping[str, Any]) -> Count:
+    """How many rows a question finds. Raises BadAnswer where the answer does not tell."""
+    total = body.get("@odata.count")
+    if not isinstance(total, int) or isinstance(total, bool):
+        raise BadAnswer("The answer lacks the count that was asked for.", system=SYSTEM)
+    # A server that does not say whether it stopped there may have.
+    return Count(total, bool(body.get(f"@{COUNT_ANNOTATIONS[1]}", total == COUNT_LIMIT)))
 
 
 def rows_of(body: Any) -> Sequence[Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 Source: Microsoft's Common Data Model (crmCommon), and the Web API's entity reference.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crm_core.model.entities import ACCOUNT, CONTACT
@@ -151,11 +151,14 @@ def native_field(row: Mapping[str, Any]) -> NativeField:
     return NativeField(name, NATIVE_TYPES.get(kind, kind), writable)
 
 
-def prefer(emap: EntityMap, *preferences: str, also: Iterable[EntityMap] = ()) -> dict[str, str]:
+def prefer(
+    emap: EntityMap, *preferences: str, also: Iterable[EntityMap] = (), annotations: Sequence[str] = ()
+) -> dict[str, str]:
     """The header Prefer; the kind of what a lookup points at is asked for only where it can be several."""
     several = any(each.kind for one in (emap, *also) for each in one.fields)
-    kinds = [f'odata.include-annotations="{_LOOKUP_KIND}"'] if several else []
-    wanted = ",".join([*preferences, *kinds])
+    terms = [*([_LOOKUP_KIND] if several else []), *annotations]
+    included = [f'odata.include-annotations="{",".join(terms)}"'] if terms else []
+    wanted = ",".join([*preferences, *included])
     return {"Prefer": wanted} if wanted else {}
 
 
