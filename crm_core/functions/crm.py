@@ -170,7 +170,7 @@ def query(call: Call) -> Reply:
     cursor = hub.open_token(token, *about) if token else None
     node = parse_filter(parameters["filter"]) if parameters.get("filter") else None
     expand = tuple(step.asked for step in steps)
-    count = _count(connector, parameters)
+    count = wants_count(connector, parameters)
     asked = Query(node, select, orders, top=top, cursor=cursor, expand=expand, count=count)
     raw = flag(parameters, "raw")
     page = _page(call, opened, entity, asked)
@@ -184,7 +184,7 @@ def query(call: Call) -> Reply:
     return Reply(200, body, page.headers(hub) if isinstance(page, stale.Aged) else {})
 
 
-def _count(connector: Connector, parameters: Mapping[str, str]) -> bool:
+def wants_count(connector: type[Connector] | Connector, parameters: Mapping[str, str]) -> bool:
     """Whether to count; raises NotSupported where the system can't."""
     wanted = flag(parameters, "count")
     if wanted and not connector.counts:

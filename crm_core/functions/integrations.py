@@ -117,6 +117,7 @@ def _connector(kind: type[Connector]) -> dict[str, Any]:
             for name, emap in kind.entities.items()
         ],
         "default_minutes": kind.default_minutes,
+        "counts": kind.counts,
     }
 
 

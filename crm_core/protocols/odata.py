@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from crm_core.errors import BadRequest
 from crm_core.model.fields import NATIVE_PREFIX, decimal_text, instant_text
-from crm_core.model.filters import AnyOf, Both, Compare, Either, Kind, Literal, Match, Node, Not, Operator
+from crm_core.model.filters import AnyOf, Both, Compare, Either, Kind, Literal, Node, Not, Operator
 from crm_core.model.literals import (
     GUID,
     GUID_TYPE,
@@ -59,24 +59,39 @@ def expand_text(items: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> str:
     )
 
 
-def filter_text(node: Node, column: Callable[[str], Column], *, negated: bool = False) -> str:
+def _plain(_: Column, text: str) -> str:
+    return text
+
+
+def filter_text(
+    node: Node,
+    column: Callable[[str], Column],
+    *,
+    negated: bool = False,
+    pattern: Callable[[Column, str], str] = _plain,
+) -> str:
     """`$filter` text of a tree. `column` resolves names and raises BadRequest for unknown ones.
 
     Servers differ in what `not` and `ne` make of an empty field, so the text leaves them no choice (docs/adr/0006):
     `not` is carried down to the conditions, and what is true of an empty field says so. `negated`: of the tree's
-    opposite.
+    opposite. `pattern`: how the text of a text function is written where some of its characters mean more.
     """
     if isinstance(node, Not):
-        return filter_text(node.node, column, negated=not negated)
+        return filter_text(node.node, column, negated=not negated, pattern=pattern)
     if isinstance(node, Both | Either):
         word = "and" if isinstance(node, Both) is not negated else "or"
-        parts = [filter_text(each, column, negated=negated) for each in (node.left, node.right)]
+        parts = [
+            filter_text(each, column, negated=negated, pattern=pattern) for each in (node.left, node.right)
+        ]
         return f"({parts[0]} {word} {parts[1]})"
     if isinstance(node, AnyOf):
         return _any_of(node, column(node.field), negated=negated)
     if isinstance(node, Compare):
         return _compare(node, column(node.field), negated=negated)
-    return _match(node, column(node.field), negated=negated)
+    found = column(node.field)
+    check_match(node, found.type, found.values)
+    text = f"{node.function}({found.native},{quoted(pattern(found, node.value.text))})"
+    return _or_empty(found, f"not {text}") if negated else text
 
 
 def _any_of(node: AnyOf, column: Column, *, negated: bool) -> str:
@@ -85,12 +100,6 @@ def _any_of(node: AnyOf, column: Column, *, negated: bool) -> str:
     if not each:  # nothing is in an empty list: what can't be true, or its opposite
         return f"({column.native} eq null {'or' if negated else 'and'} {column.native} ne null)"
     return f"({(' and ' if negated else ' or ').join(each)})"
-
-
-def _match(node: Match, column: Column, *, negated: bool) -> str:
-    check_match(node, column.type, column.values)
-    text = f"{node.function}({column.native},{quoted(node.value.text)})"
-    return _or_empty(column, f"not {text}") if negated else text
 
 
 _OPPOSITE: Mapping[Operator, Operator] = {

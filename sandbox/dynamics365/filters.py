@@ -5,9 +5,11 @@ Strings compare without regard to case, NULL is equal only to null, and ``ne`` a
 """
 
 import operator
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Protocol
 
 from sandbox.dynamics365.errors import bad_query
@@ -145,11 +147,33 @@ def _as_time(getter: Getter) -> Getter:
     return get
 
 
-TEXT: dict[str, Callable[[str, str], bool]] = {
-    "contains": lambda text, part: part in text,
-    "startswith": lambda text, part: text.startswith(part),
-    "endswith": lambda text, part: text.endswith(part),
-}
+# The functions as patterns of SQL's LIKE, around what the caller wrote.
+TEXT = {"contains": "%{}%", "startswith": "{}%", "endswith": "%{}"}
+_WILDCARDS = re.compile(r"(?P<any>%)|(?P<one>_)|\[(?P<none>\^)?(?P<set>[^\]]*)\]|(?P<open>\[)", re.DOTALL)
+
+
+@lru_cache(maxsize=256)
+def like(pattern: str) -> re.Pattern[str]:
+    """A pattern of LIKE as a regular expression: ``%``, ``_``, ``[set]``, ``[^set]``; a bracket makes one literal
+    (Use wildcard characters in conditions for string values). A set that is no set matches nothing.
+    """
+    out, at = [], 0
+    for match in _WILDCARDS.finditer(pattern):
+        out.append(re.escape(pattern[at : match.start()]))
+        at = match.end()
+        if match["any"]:
+            out.append(".*")
+        elif match["one"]:
+            out.append(".")
+        elif match["set"]:
+            inside = re.sub(r"[\\\[\]^&|~]", r"\\\g<0>", match["set"])
+            out.append(f"[{'^' if match['none'] else ''}{inside}]")
+        else:
+            out.append("(?!)")
+    try:
+        return re.compile("".join(out) + re.escape(pattern[at:]), re.DOTALL)
+    except re.error:  # a range whose end comes before its beginning
+        return re.compile("(?!)")
 
 
 def _call(node: Call, scope: Scope) -> Test:
@@ -164,11 +188,11 @@ def _call(node: Call, scope: Scope) -> Test:
             f"No function signature for the function with name '{node.name}' matches the specified arguments: {types}."
         )
     (text, _), (part, _) = operands
-    test = TEXT[node.name]
+    form = TEXT[node.name]
 
     def matches(values: Values) -> bool:
         a, b = text(values), part(values)
-        return a is not None and b is not None and test(a, b)
+        return a is not None and b is not None and like(form.format(b)).fullmatch(a) is not None
 
     return matches
 

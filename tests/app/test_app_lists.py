@@ -6,6 +6,9 @@ from urllib.parse import quote, unquote
 
 import pytest
 
+from crm_core.connectors.dynamics365 import Dynamics365
+from crm_core.errors import NotSupported
+from crm_core.functions.crm import wants_count
 from tests.app.conftest import SECRET, host, settings_of
 from tests.conftest import ACCOUNT, ACCOUNT_KEY, running_azurite
 
@@ -39,6 +42,15 @@ def where(city, more=""):
 
 
 # --- counting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_system_that_can_t_count_says_so():
+    class Silent(Dynamics365):
+        counts = False
+
+    with pytest.raises(NotSupported, match="can't count; leave count out and follow nextLink"):
+        wants_count(Silent, {"count": "true"})
+    assert not wants_count(Silent, {})
 
 
 @pytest.mark.parametrize("parameter", ["count", "$count", "%24count"])
@@ -75,6 +87,29 @@ def test_a_count_says_where_the_remote_stopped_counting(api, connect, crowd):
     others = quote(f"id ne {page['value'][0]['id']}")
     page = api.ok("GET", f"{LIVE}?connection=crowd&top=1&count=true&filter={others}")
     assert (page["count"], page["countIsLowerBound"]) == (5000, False)
+
+
+# --- texts that are patterns at the remote ----------------------------------------------------------------------
+
+
+def test_whether_the_remote_knows_wildcards_is_asked_once_and_only_where_it_matters(
+    api, connect, sandbox, account
+):
+    city = f"City {uuid.uuid4()}"
+    account(name="100% sure", address1_city=city)
+    account(name="100 and sure", address1_city=city)
+    connect("wild")
+
+    def ask(condition):
+        seen = sandbox.last_request()
+        found = api.ok("GET", f"{LIVE}?connection=wild&{where(city, f' and {condition}')}")["value"]
+        sent = [each for each in sandbox.requests_since(seen) if each["path"].endswith("/accounts")]
+        return [each["name"] for each in found], len(sent)
+
+    assert ask("startswith(name,'100 ')") == (["100 and sure"], 1)
+    assert ask("name eq '100% sure'") == (["100% sure"], 1)
+    assert ask("contains(name,'0% s')") == (["100% sure"], 2)
+    assert ask("startswith(name,'100%')") == (["100% sure"], 1)
 
 
 # --- refused by name ---------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from crm_core.connector import (
     Write,
 )
 from crm_core.connectors.dynamics365.reading import (
+    ANY_TEXT,
     COUNT_ANNOTATIONS,
     FRESH,
     change_of,
@@ -156,6 +157,7 @@ class Dynamics365(Connector):
         )  # fmt: skip
         self._tools = tools
         self._described: dict[str, Mapping[str, NativeField]] = {}
+        self._wildcards: dict[tuple[str, str], bool] = {}
 
     @classmethod
     def needed(cls, settings: Mapping[str, str]) -> frozenset[str]:
@@ -239,7 +241,10 @@ class Dynamics365(Connector):
         if query.cursor is not None:
             options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
         else:
-            options = [*options_of(emap, query, self.describe), *expand_of(steps, self.describe)]
+            options = [
+                *options_of(emap, query, self.describe, self._wild),
+                *expand_of(steps, self.describe, self._wild),
+            ]
             options += [("$count", "true")] if query.count else []
         headers = self._read_headers(
             emap,
@@ -255,6 +260,21 @@ class Dynamics365(Connector):
             count_of(body) if query.count else None,
         )
 
+    def _wild(self, emap: EntityMap, column: str) -> bool:
+        """Asked once per opened connection and column, and only for a filter that has such a character.
+
+        Dataverse documents patterns; what else speaks its language may not know them, and would take their escape
+        for text. Where no row has a value the answer does not matter.
+        """
+        asked = (emap.remote, column)
+        if asked not in self._wildcards:
+            options = [("$select", emap.key), ("$filter", ANY_TEXT.format(column=column))]
+            headers = {"Prefer": "odata.maxpagesize=1"}
+            self._wildcards[asked] = bool(
+                rows_of(self._json("GET", emap.remote, query=options, headers=headers))
+            )
+        return self._wildcards[asked]
+
     @staticmethod
     def _read_headers(
         emap: EntityMap, steps: Sequence[Step], *preferences: str, annotations: Sequence[str] = ()
@@ -267,7 +287,7 @@ class Dynamics365(Connector):
         emap = self.entity_map(entity)
         steps = self.steps(entity, expand)
         path = key_segment(emap.remote, check_guid(rid))
-        options = [("$select", ",".join(select_of(emap))), *expand_of(steps, self.describe)]
+        options = [("$select", ",".join(select_of(emap))), *expand_of(steps, self.describe, self._wild)]
         row = self._json("GET", path, query=options, headers=self._read_headers(emap, steps))
         return change_of(emap, row, steps)
 

@@ -1,5 +1,6 @@
 """Reading in Dataverse's words: names resolved, options of a question, and answered rows as changes."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from crm_core.protocols.odata import Column, expand_text, filter_text
 
 Describe = Callable[[str], Mapping[str, NativeField]]
 """`Connector.describe`."""
+Wild = Callable[[EntityMap, str], bool]
+"""Whether the text functions take some characters for patterns, in a column of that table."""
 FRESH: Mapping[str, str] = {"If-None-Match": "null"}
 """What expands a list may be answered from a cache without this header (Web API: "Join tables")."""
 
@@ -51,12 +54,26 @@ class Columns:
         return self._emap.entity.by_name[each.field].type
 
 
-def options_of(emap: EntityMap, asked: Query | Expansion, describe: Describe) -> list[tuple[str, str]]:
+_WILDCARD = re.compile(r"[%_[]")
+ANY_TEXT = "startswith({column},'[^\ue000]')"
+"""True of every value where patterns are known (it begins with anything but that character), else of none."""
+
+
+def options_of(
+    emap: EntityMap, asked: Query | Expansion, describe: Describe, wild: Wild
+) -> list[tuple[str, str]]:
     """The options of a question for many rows."""
     columns = Columns(emap, describe)
+
+    def pattern(column: Column, text: str) -> str:
+        # A wildcard in brackets is itself ("Use wildcard characters in conditions for string values").
+        if not _WILDCARD.search(text) or not wild(emap, column.native):
+            return text
+        return _WILDCARD.sub(r"[\g<0>]", text)
+
     options = [_select(emap, asked.select, columns)]
     if asked.filter is not None:
-        options.append(("$filter", filter_text(asked.filter, columns)))
+        options.append(("$filter", filter_text(asked.filter, columns, pattern=pattern)))
     # The key as the last term makes pages stable (Dataverse: "Page results").
     orders = [*asked.orderby, Order(emap.key)]
     terms = {
@@ -75,13 +92,13 @@ def _select(emap: EntityMap, names: Sequence[str], columns: Columns) -> tuple[st
     return "$select", ",".join(dict.fromkeys(wanted))
 
 
-def expand_of(steps: Sequence[Step], describe: Describe) -> list[tuple[str, str]]:
+def expand_of(steps: Sequence[Step], describe: Describe, wild: Wild) -> list[tuple[str, str]]:
     """The option `$expand`, or nothing."""
     items = []
     for step in steps:
         with inside(step.asked.name):
             if step.navigation.many:
-                options = options_of(step.target, step.asked, describe)
+                options = options_of(step.target, step.asked, describe, wild)
                 # One more than wanted tells whether there are more: the list's own nextLink does not, it is always
                 # there and leads to the whole list again ("Single $expand on collection-valued navigation properties").
                 options.append(("$top", str(step.asked.size + 1)))
