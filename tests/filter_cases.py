@@ -230,6 +230,7 @@ NUMBER_CASES = _values(
     Case("annual_revenue eq '1250.5'", Refused("The filter compares annual_revenue with '1250.5'; expected a number.")),
     Case("employees eq 1.5", Refused("The filter compares employees with '1.5'; expected a whole number.")),
     Case("employees eq \u0663", Refused("The filter compares employees with '\u0663'; expected a whole number.")),
+    Case("annual_revenue eq \u0663.5", Refused("The filter compares annual_revenue with '\u0663.5'; expected a number.")),
     Case("employees eq 'many'", Refused("The filter compares employees with 'many'; expected a whole number.")),
     Case("employees gt null", Refused("The filter compares employees gt null; use eq or ne.")),
     Case("contains(employees,'1')", Refused(f"The filter uses contains with employees, {NO_TEXT}")),

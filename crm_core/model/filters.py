@@ -117,7 +117,7 @@ def parse_filter(text: str, parameter: str = "filter") -> Node:
     from odata_query.grammar import ODataLexer, ODataParser
 
     try:
-        parsed = ODataParser().parse(ODataLexer().tokenize(_readable(text)))
+        parsed = ODataParser().parse(ODataLexer().tokenize(_UNREADABLE.sub(_readable, text)))
     except RecursionError:  # the library walks a long path by recursion while it parses
         raise BadRequest.field(
             parameter, f"The filter is nested deeper than {MAX_DEPTH}; make it flatter."
@@ -136,15 +136,20 @@ _TEXT = r"'(?:[^']|'')*'"
 _UNREADABLE = re.compile(rf"{_TEXT}|\bin\s*\(\s*({_TEXT}|[^\s,()']+)\s*\)|\b(not)\(", re.IGNORECASE)
 
 
-def _readable(text: str) -> str:
-    """The filter as the library takes it."""
+def _readable(match: re.Match[str]) -> str:
+    if match[1] is not None:
+        return f"in ({match[1]},)"
+    return "not (" if match[2] is not None else match[0]
 
-    def replaced(match: re.Match[str]) -> str:
-        if match[1] is not None:
-            return f"in ({match[1]},)"
-        return "not (" if match[2] is not None else match[0]
 
-    return _UNREADABLE.sub(replaced, text)
+def _place(index: int, text: str) -> int:
+    """Where in the caller's text a place of the readable text is."""
+    for match in _UNREADABLE.finditer(text):
+        added = len(_readable(match)) - len(match[0])
+        if match.end() + added > index:
+            break
+        index -= added
+    return index
 
 
 _CALL = re.compile(rf"{_TEXT}|(?<![\w./])([a-z_][\w.]*)\s*\(", re.IGNORECASE)
@@ -200,6 +205,7 @@ def _where(error: Exception, text: str) -> str:
     index = getattr(token, "index", None)
     if getattr(error, "eof", False) or index is None:
         return "it ends too early." if getattr(error, "eof", False) else f"{error}"
+    index = _place(index, text)
     return f"unexpected {text[index : index + 20]!r} at position {index + 1}."
 
 

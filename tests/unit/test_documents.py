@@ -7,8 +7,10 @@ import pytest
 
 from crm_core.functions.app import build
 from crm_core.functions.endpoint import ROUTES
+from crm_core.model.filters import MAX_BYTES, MAX_DEPTH, MAX_NODES, Function, Operator
 from crm_core.settings import NAMES
 from crm_core.storage import layout
+from crm_core.storage.records import MAX_EXAMINED
 
 ROOT = Path(__file__).resolve().parents[2]
 README, SPANISH = ((ROOT / name).read_text() for name in ("README.md", "README.es.md"))
@@ -33,6 +35,14 @@ def test_the_layout_page_names_every_table_and_queue():
     page = layout.__doc__ or ""
     for name in (*layout.TABLES, *layout.QUEUES):
         assert name in page
+
+
+def test_the_page_of_filters_says_what_there_is():
+    page = (ROOT / "docs" / "filters.md").read_text()
+    for word in (*Operator, *Function, "in", "and", "or", "not"):
+        assert f"`{word}`" in page
+    for limit in (MAX_BYTES, MAX_NODES, MAX_DEPTH, MAX_EXAMINED):
+        assert f"{limit:,} " in page
 
 
 def test_every_dependency_has_its_line():

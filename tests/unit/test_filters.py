@@ -233,6 +233,7 @@ def test_a_filter_finds_the_same_in_our_records_as_a_server_by_the_text_that_goe
         ("kind eq 'native:11'", {"kind": "native:11"}, True),
         ("kind eq 'native:AB'", {"kind": "native:ab"}, False),
         ("id eq 00000000-0000-4000-8000-000000000000", {}, True),
+        (f"parent_id eq {ids(10)}", {"parent_id": ids(10).upper()}, True),
         ("parent_id eq 0000000A-0000-4000-8000-000000000000", {"parent_id": ids(10)}, True),
     ],
 )
