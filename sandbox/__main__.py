@@ -8,6 +8,8 @@ from pathlib import Path
 from sandbox.app import App
 from sandbox.server import Listen, PortTaken, names_of, ready_line, run
 
+FEW = 20  # sample rows of a table that is no main table
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m sandbox", description="A fake remote system on loopback.")
@@ -19,7 +21,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--key", type=Path, help="private key of --cert")
     p.add_argument("--ca", type=Path, help="file to write the CA of a certificate made here to")
     p.add_argument(
-        "--records", type=int, default=0, help="sample rows to add to each main table that is empty"
+        "--records",
+        type=int,
+        default=0,
+        help="sample rows to add to each main table that is empty; the others get 20 at most",
     )
     p.add_argument("--seed", type=int, default=1, help="seed of sample rows and ids")
     p.add_argument("--control-key", default="", help="header x-sandbox-key that control calls must carry")
@@ -52,9 +57,11 @@ def main() -> int:
     system = importlib.import_module(f"sandbox.{arguments.system}.system").make(arguments)
     try:
         app = App(system, arguments.control_key, arguments.data)
-        for table in system.main_tables:
-            if arguments.records and not system.frame.store.table(table).rows:
-                system.fill(table, arguments.records, arguments.seed)
+        few = min(arguments.records, FEW)
+        for tables, count in ((system.main_tables, arguments.records), (system.side_tables, few)):
+            for table in tables:
+                if count and not system.frame.store.table(table).rows:
+                    system.fill(table, count, arguments.seed)
         listen = Listen(
             arguments.host, arguments.port, arguments.tls_port, arguments.cert, arguments.key, arguments.ca
         )

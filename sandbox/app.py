@@ -20,7 +20,8 @@ class System(Protocol):
 
     name: str
     frame: Frame
-    main_tables: tuple[str, ...]
+    main_tables: tuple[str, ...]  # filled by --records
+    side_tables: tuple[str, ...]  # filled with a few rows
 
     def origins(self, names: set[str]) -> None: ...
 

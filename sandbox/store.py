@@ -80,6 +80,27 @@ class Table:
             tuple[int, str]
         ] = []  # (version, id), ascending; an entry counts if the row still has it
         self._ids: list[str] | None = None
+        self._indexes: dict[str, dict[Any, dict[str, None]]] = {}  # column -> value -> ids of rows
+
+    def where(self, column: str, value: Any) -> list[Row]:
+        """The rows with that value, in the order in which they came to have it; from an index, made when first asked."""
+        if column not in self._indexes:
+            index: dict[Any, dict[str, None]] = {}
+            for row in self.rows.values():
+                index.setdefault(row.values.get(column), {})[row.id] = None
+            self._indexes[column] = index
+        return [self.rows[key] for key in self._indexes[column].get(value, ())]
+
+    def _index(self, key: str, old: Row | None, new: Row | None) -> None:
+        for column, index in self._indexes.items():
+            before = None if old is None else (old.values.get(column),)
+            after = None if new is None else (new.values.get(column),)
+            if before == after:
+                continue
+            if before is not None:
+                index[before[0]].pop(key)
+            if after is not None:
+                index.setdefault(after[0], {})[key] = None
 
     def ids(self) -> list[str]:
         """All ids, sorted; kept until a row comes or goes."""
@@ -88,21 +109,25 @@ class Table:
         return self._ids
 
     def put(self, row: Row) -> None:
-        if row.id not in self.rows:
+        old = self.rows.get(row.id)
+        if old is None:
             self._ids = None
         self.rows[row.id] = row
+        self._index(row.id, old, row)
         self.dead.pop(row.id, None)
         self._append(row.version, row.id)
 
     def remove(self, dead: Dead) -> None:
-        if self.rows.pop(dead.id, None) is not None:
+        old = self.rows.pop(dead.id, None)
+        if old is not None:
             self._ids = None
+            self._index(dead.id, old, None)
         self.dead[dead.id] = dead
         self._append(dead.version, dead.id)
 
     def restore(self, key: str, row: Row | None, dead: Dead | None) -> None:
         """Put one id back to what it was before a transaction that failed."""
-        self.rows.pop(key, None)
+        self._index(key, self.rows.pop(key, None), row)
         self.dead.pop(key, None)
         if row is not None:
             self.rows[key] = row
@@ -154,9 +179,15 @@ class Store:
     """
 
     def __init__(
-        self, clock: Clock, stamp: Callable[[str, Row], None] | None = None, first: int = 999_900
+        self,
+        clock: Clock,
+        stamp: Callable[[str, Row], None] | None = None,
+        first: int = 999_900,
+        views: dict[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.clock = clock
+        self._views = views or {}
+        self._seen: dict[str, tuple[int, Table]] = {}  # views as of a version
         # Starts just below a power of ten, so that whoever compares versions as text is found out soon.
         self.version = self._first = first
         self.tables: dict[str, Table] = {}
@@ -169,7 +200,19 @@ class Store:
         """The table as everybody sees it now: commits first what is due."""
         while self._pending and self._pending[0][0] <= self.clock.seconds():
             heapq.heappop(self._pending)[2]()
+        if name in self._views:
+            return self._view(name)
         return self.tables.setdefault(name, Table())
+
+    def _view(self, name: str) -> Table:
+        """The rows of several tables as one, to read only; made anew when something has been written."""
+        version, view = self._seen.get(name, (-1, Table()))
+        if version != self.version:
+            view = Table()
+            for table in self._views[name]:
+                view.rows |= self.tables.setdefault(table, Table()).rows
+            self._seen[name] = self.version, view
+        return view
 
     def get(self, table: str, key: str) -> Row | None:
         return self.table(table).rows.get(key)
@@ -187,14 +230,14 @@ class Store:
         """Create or change a row; gives it as committed, or None while it is still on its way."""
         begun = at or self.clock.now()
         if lag > 0:
-            self._later(lag, lambda: self._commit(table, key, patch, begun, created))
+            self.later(lag, lambda: self._commit(table, key, patch, begun, created))
             return None
         return self._commit(table, key, patch, begun, created)
 
     def delete(self, table: str, key: str, *, lag: float = 0.0) -> None:
         begun = self.clock.now()
         if lag > 0:
-            self._later(lag, lambda: self._remove(table, key, begun))
+            self.later(lag, lambda: self._remove(table, key, begun))
         else:
             self._remove(table, key, begun)
 
@@ -219,8 +262,10 @@ class Store:
     def clear(self) -> None:
         self.tables.clear()
         self._pending.clear()
+        self._seen.clear()
 
-    def _later(self, lag: float, apply: Apply) -> None:
+    def later(self, lag: float, apply: Apply) -> None:
+        """Do something when a write with this lag commits, after it."""
         heapq.heappush(self._pending, (self.clock.seconds() + lag, next(self._order), apply))
 
     def _remember(self, table: str, key: str) -> None:

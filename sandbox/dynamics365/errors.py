@@ -18,6 +18,10 @@ QUERY = "0x80060888"  # anything wrong in the URL
 PAYLOAD = "0x80048d19"  # anything wrong in the body
 EXPIRED = "0x80044352"
 DETECTED = "0x80040333"
+INVALID = "0x80040203"  # an argument is missing or wrong
+CLOSED = "0x80040220"  # with status 400: the row is read-only in its state
+NOT_OPEN = "0x80040211"
+UNSUPPORTED = "0x80040800"  # the table has no such message
 
 
 @dataclass

@@ -55,7 +55,7 @@ def entity_facts(org: Org, entity: Entity) -> Values:
         "ObjectTypeCode": entity.type_code,
         "ChangeTrackingEnabled": org.tracked(entity),
         "IsOptimisticConcurrencyEnabled": True,
-        "IsActivity": False,
+        "IsActivity": entity.activity,
         "IsCustomEntity": False,
         "IsIntersect": False,
         "DisplayName": _label(entity.schema_name),
@@ -97,7 +97,7 @@ def attribute_facts(entity: Entity, column: Column) -> Values:
         "Owner"
         if column.name == "ownerid"
         else "Customer"
-        if column.name == "parentcustomerid"
+        if column.name in ("parentcustomerid", "customerid")
         else ATTRIBUTE[column.kind]
     )
     return {
@@ -129,12 +129,17 @@ def typed_facts(column: Column) -> Values:
         }
     if column.kind in ("money", "decimal"):
         return {
-            "Precision": 2 if column.kind == "money" else 10,
+            "Precision": 2 if column.kind == "money" else column.scale,
             "MinValue": -922337203685477,
             "MaxValue": 922337203685477,
         }
     if column.kind == "int":
-        return {"MinValue": -2147483648, "MaxValue": 2147483647, "Format": "None"}
+        low, high = column.low, column.high
+        return {
+            "MinValue": -2147483648 if low is None else low,
+            "MaxValue": 2147483647 if high is None else high,
+            "Format": "None",
+        }
     if column.kind in ("datetime", "date"):
         date = column.kind == "date"
         return {
@@ -267,7 +272,7 @@ def relationships(entity: Entity) -> list[Values]:
             "ReferencingEntity": entity.name,
             "ReferencingAttribute": column.name,
             "ReferencedEntity": target,
-            "ReferencedAttribute": f"{target}id",
+            "ReferencedAttribute": TABLES[target].key,
             "ReferencingEntityNavigationPropertyName": nav,
             "ReferencedEntityNavigationPropertyName": column.reverse.get(
                 target, f"{target}_{entity.name}_{column.name}"

@@ -5,25 +5,26 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
+from sandbox.dynamics365.documents import stamp_document, stamp_line
 from sandbox.dynamics365.errors import Refused, no_property
-from sandbox.dynamics365.schema import TABLES, Entity
+from sandbox.dynamics365.schema import LINES, TABLES, Entity
 from sandbox.frame import Frame
 from sandbox.store import Row, Values
 
 NAMESPACE = uuid.UUID("6b1f9d3e-52c7-4d6f-9a55-0d365a0b0001")
 USER = "systemuser"
-CENT = Decimal("0.01")
-WIRE_MONEY = Decimal("0.0001")  # money is stored, and sent, with four decimals
+RATE = Decimal("1.0000000000")
 
 # What can be switched by ``POST /_sandbox/options`` or on the command line.
 OPTIONS: Values = {
     "page_cap": 5000,  # rows per page at most
     "token_seconds": 3599,  # life of an access token
     "lag": 0.0,  # seconds until writes by people at the vendor become visible
-    "tracking": {"account": True, "contact": True},  # ChangeTrackingEnabled per table
+    "tracking": {e.name: True for e in TABLES.values() if e.tracked},  # ChangeTrackingEnabled per table
+    "multiple": {},  # tables set to false have no CreateMultiple, UpdateMultiple, UpsertMultiple
     "tracking_days": 7.0,  # organization.ExpireChangeTrackingInDays
     "deny": [],  # privileges that the app user lacks, e.g. "prvWriteAccount"
     "app_user": "ok",  # or "missing", "disabled"
@@ -63,6 +64,9 @@ class Org:
         self.person = self.fixed("person")
         self.business_unit = self.fixed("business unit")
         self.currency = self.fixed("currency")
+        self.unit = self.fixed("unit")
+        self.unit_group = self.fixed("unit group")
+        self.prices = self.fixed("price list")
         self.first_version = 0  # delta tokens below it are from before a reset
         self.results: dict[Any, list[Row]] = {}
 
@@ -98,26 +102,44 @@ class Org:
             f"context.Caller={self.app_user}",
         )
 
+    def own_currency(self) -> Values:
+        """The organisation's currency as a lookup's values."""
+        return {
+            "_transactioncurrencyid_value": self.currency,
+            "_transactioncurrencyid_type": "transactioncurrency",
+        }
+
     def seed_rows(self) -> None:
-        """The rows that every environment has: users, business unit, currency."""
-        if self.store.table(USER).rows:
-            return
+        """The rows that every environment has: users, business unit, currency, a unit and a price list."""
         base = {"statecode": 0, "statuscode": 1}
-        self.store.write("businessunit", self.business_unit, {"name": "sandbox"})
-        self.store.write("transactioncurrency", self.currency, {
-            "currencyname": "US Dollar", "isocurrencycode": "USD", "currencysymbol": "$", "currencyprecision": 2,
-            "exchangerate": Decimal("1.0000000000"), **base,
-        })  # fmt: skip
         unit = {"_businessunitid_value": self.business_unit, "_businessunitid_type": "businessunit"}
-        self.store.write(USER, self.app_user, {
-            "fullname": "# CRM Hub Sandbox", "firstname": "#", "lastname": "CRM Hub Sandbox", "isdisabled": False,
-            "accessmode": 4, "applicationid": self.identity.client_id,
-            "azureactivedirectoryobjectid": self.fixed("service principal"), **unit,
-        })  # fmt: skip
-        self.store.write(USER, self.person, {
-            "fullname": "Sandbox Person", "firstname": "Sandbox", "lastname": "Person", "isdisabled": False,
-            "accessmode": 0, "internalemailaddress": "person@sandbox.example", **unit,
-        })  # fmt: skip
+        rows: list[tuple[str, str, Values]] = [
+            ("businessunit", self.business_unit, {"name": "sandbox"}),
+            ("transactioncurrency", self.currency, {
+                "currencyname": "US Dollar", "isocurrencycode": "USD", "currencysymbol": "$", "currencyprecision": 2,
+                "exchangerate": RATE, **base,
+            }),
+            (USER, self.app_user, {
+                "fullname": "# CRM Hub Sandbox", "firstname": "#", "lastname": "CRM Hub Sandbox", "isdisabled": False,
+                "accessmode": 4, "applicationid": self.identity.client_id,
+                "azureactivedirectoryobjectid": self.fixed("service principal"), **unit,
+            }),
+            (USER, self.person, {
+                "fullname": "Sandbox Person", "firstname": "Sandbox", "lastname": "Person", "isdisabled": False,
+                "accessmode": 0, "internalemailaddress": "person@sandbox.example", **unit,
+            }),
+            ("uomschedule", self.unit_group, {"name": "Default Unit", "baseuomname": "Primary Unit", **base}),
+            ("uom", self.unit, {
+                "name": "Primary Unit", "quantity": RATE, "isschedulebaseuom": True,
+                "_uomscheduleid_value": self.unit_group, "_uomscheduleid_type": "uomschedule",
+            }),
+            ("pricelevel", self.prices, {
+                "name": "Standard", **self.own_currency(), "statecode": 0, "statuscode": 100001,
+            }),
+        ]  # fmt: skip
+        for table, key, values in rows:
+            if self.store.get(table, key) is None:
+                self.store.write(table, key, values)
 
 
 def stamp(table: str, row: Row) -> None:
@@ -128,16 +150,17 @@ def stamp(table: str, row: Row) -> None:
     values["versionnumber"] = row.version
     values["createdon"] = wire_time(row.created)
     values["modifiedon"] = wire_time(row.modified)
-    if table == "contact":
-        values["fullname"] = (
-            " ".join(
-                v for v in (values.get("firstname"), values.get("middlename"), values.get("lastname")) if v
-            )
-            or None
-        )
-    if "address1_composite" in entity.columns:
-        for n in ("1", "2"):
-            values[f"address{n}_composite"] = _composite(values, f"address{n}_")
+    if entity.activity:
+        values["activitytypecode"] = table
+    if "fullname" in entity.columns:
+        names = (values.get("firstname"), values.get("middlename"), values.get("lastname"))
+        values["fullname"] = " ".join(v for v in names if v) or None
+    for prefix in entity.composites:
+        values[f"{prefix}composite"] = _composite(values, prefix)
+    if entity.lines:
+        stamp_line(entity, values)
+    if table in LINES:
+        stamp_document(entity, values)
     if "exchangerate" in entity.columns and "transactioncurrencyid" in entity.columns:
         _base_amounts(entity, values)
 
@@ -155,21 +178,14 @@ def _composite(values: Values, prefix: str) -> str | None:
 def _base_amounts(entity: Entity, values: Values) -> None:
     """Money columns come with their amount in the base currency; here there is one currency, rate 1."""
     used = False
-    for name in entity.columns:
-        if name.endswith("_base"):
-            amount = values.get(name.removesuffix("_base"))
-            values[name] = amount
-            used = used or amount is not None
+    for base, name in entity.base_amounts:
+        amount = values[base] = values.get(name)
+        used = used or amount is not None
     if used and not values.get("_transactioncurrencyid_value"):
         values["_transactioncurrencyid_value"] = str(uuid.uuid5(NAMESPACE, "currency"))
         values["_transactioncurrencyid_type"] = "transactioncurrency"
     if values.get("_transactioncurrencyid_value"):
-        values["exchangerate"] = Decimal("1.0000000000")
-
-
-def money(value: Decimal) -> Decimal:
-    """An amount as stored: rounded to the currency's two decimals, kept with four."""
-    return value.quantize(CENT, ROUND_HALF_UP).quantize(WIRE_MONEY)
+        values["exchangerate"] = RATE
 
 
 class RowScope:

@@ -264,7 +264,7 @@ def _children(
     limit = min(positive(query.get("$top") or str(MAX_PAGE), "$top"), MAX_PAGE)
     by_parent: dict[str, list[Row]] = {}
     for row in rows:
-        if row.values.get(back.type_key) == entity.name:
+        if row.values.get(back.type_key) in entity.names:
             by_parent.setdefault(row.values[back.wire], []).append(row)
     shown = "&".join(f"{key}={value}" for key, value in options.items())
 

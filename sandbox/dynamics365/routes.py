@@ -3,13 +3,13 @@
 import re
 from typing import Any
 
-from sandbox.dynamics365 import errors, feed, metadata, reading
-from sandbox.dynamics365.bulk import bound
+from sandbox.dynamics365 import actions, errors, feed, metadata, reading
+from sandbox.dynamics365.bulk import PREFIX, bound
 from sandbox.dynamics365.errors import Refused, bad_payload, no_property, no_row, no_segment
 from sandbox.dynamics365.keys import Key, Segment, find, missing, segments
 from sandbox.dynamics365.options import MAX_URL, Preferences, Query, positive, read_preferences, read_query
 from sandbox.dynamics365.org import Org
-from sandbox.dynamics365.schema import SETS, TABLES, Entity, collections
+from sandbox.dynamics365.schema import CLOSINGS, SETS, TABLES, Entity, collections
 from sandbox.dynamics365.wire import answer, etag, renderer, selected
 from sandbox.dynamics365.writing import Caller, Writer, read_body
 from sandbox.frame import Request, Response
@@ -72,9 +72,11 @@ class Api:
         operation = {"WhoAmI": self._who, "RetrieveTotalRecordCount": self._totals, "Merge": self._merge}.get(
             first.name
         )
+        if first.name in CLOSINGS:
+            operation = lambda c: actions.close(self, c, CLOSINGS[first.name])  # noqa: E731
         if operation is None:
             raise no_segment(first.name)
-        wanted = "POST" if first.name == "Merge" else "GET"
+        wanted = "POST" if first.name == "Merge" or first.name in CLOSINGS else "GET"
         if request.method != wanted:
             raise Refused(
                 405,
@@ -140,6 +142,7 @@ class Api:
     def _rows(self, call: Call, entity: Entity) -> Response:
         """Everything below a table's set."""
         path, method = call.path, call.request.method
+        self._supported(entity, method, one=path[0].key is not None)
         if path[0].key is None:
             if len(path) == 1:
                 return self._set(call, entity)
@@ -153,6 +156,18 @@ class Api:
         if len(path) == 1:
             return self._one(call, entity, path[0].key)
         return self._below(call, entity, path[0].key)
+
+    def _supported(self, entity: Entity, method: str, *, one: bool) -> None:
+        """Refuse what the table has no message for (option ``only`` of a table)."""
+        verb = {"GET": "get" if one else "list", "POST": "create", "DELETE": "delete"}.get(method, "update")
+        if verb not in entity.operations:
+            message = {"list": "RetrieveMultiple", "get": "Retrieve"}.get(verb, verb.capitalize())
+            raise Refused(
+                405,
+                errors.UNSUPPORTED,
+                f"The '{message}' method does not support entities of type '{entity.name}'.",
+                {"Allow": "GET"},
+            )
 
     def _set(self, call: Call, entity: Entity) -> Response:
         if call.request.method == "GET":
@@ -252,6 +267,8 @@ class Api:
         if row is None:
             raise missing(entity, key)
         step, tail = call.path[1], [s.name for s in call.path[2:]]
+        if step.name == f"{PREFIX}QualifyLead" and entity.name == "lead" and call.request.method == "POST":
+            return actions.qualify_lead(self, call, entity, row)
         if step.name in entity.navigation:
             return self._lookup(call, entity, row, tail)
         if step.name in collections(entity) and call.request.method == "GET":
@@ -320,7 +337,7 @@ class Api:
         mine = [
             r
             for r in rows
-            if r.values.get(back.wire) == row.id and r.values.get(back.type_key) == entity.name
+            if r.values.get(back.wire) == row.id and r.values.get(back.type_key) in entity.names
         ]
         if (top := call.query.get("$top")) is not None:
             mine = mine[: positive(top, "$top")]

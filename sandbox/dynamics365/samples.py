@@ -1,4 +1,4 @@
-"""Sample rows for accounts and contacts, written straight into the store."""
+"""Sample rows, written straight into the store. The rows of sales, service and marketing are in ``business.py``."""
 
 import random
 from collections.abc import Iterator
@@ -6,39 +6,62 @@ from datetime import timedelta
 from decimal import Decimal
 
 from sandbox import samples
-from sandbox.dynamics365.org import Org, money
+from sandbox.dynamics365 import business, documents, parties
+from sandbox.dynamics365.documents import money
+from sandbox.dynamics365.errors import UNSUPPORTED, Refused
+from sandbox.dynamics365.org import Org
 from sandbox.dynamics365.schema import TABLES, Entity
 from sandbox.store import Values
 
 
 def fill(org: Org, table: str, count: int, seed: int) -> int:
     """Add so many sample rows; gives how many there are now. The same seed adds the same rows, with the same ids."""
+    if table not in MAKERS:
+        raise Refused(
+            400, UNSUPPORTED, f"There are no samples of '{table}'; there are of {', '.join(MAKERS)}."
+        )
+    org.seed_rows()
+    for needed in business.NEEDS.get(table, ()):
+        if not org.store.table(needed).rows:
+            fill(org, needed, min(count, business.FEW), seed)
     entity = TABLES[table]
     rng = random.Random(f"{table} {seed}")
-    rows = _accounts(org, count, seed, rng) if table == "account" else _contacts(org, count, seed, rng)
-    for n, values in enumerate(rows):
+    for n, values in enumerate(MAKERS[table](org, count, seed, rng)):
         key = org.fixed(f"{table} {seed} {n}")
         if org.store.get(table, key) is None:
             age = timedelta(seconds=rng.randint(0, 400 * 86_400))
             # Changed some time after they were created; several rows share a second, as after an import.
             created = org.now() - age
             modified = created + age * (rng.randint(0, 20) / 20)
-            org.store.write(table, key, {**_base(org, entity), **values}, at=modified, created=created)
+            inside: list[tuple[str, Values]] = values.pop("inside", [])
+            row = {**_base(org, entity), **values}
+            documents.numbered(org, entity, key, row)
+            org.store.write(table, key, row, at=modified, created=created)
+            for i, (child, more) in enumerate(inside):
+                made = {**_base(org, TABLES[child]), **more}
+                org.store.write(child, org.fixed(f"{key} {i}"), made, at=modified, created=created)
+            if entity.activity:
+                parties.keep(org, entity, row, key, 0.0)
     return len(org.store.table(table).rows)
 
 
 def _base(org: Org, entity: Entity) -> Values:
     user = {"_value": org.person, "_type": "systemuser"}
-    names = ("ownerid", "owninguser", "createdby", "modifiedby")
-    return {
-        **{c.name: False for c in entity.columns.values() if c.kind == "bool"},
+    names = [n for n in ("ownerid", "owninguser", "createdby", "modifiedby") if n in entity.columns]
+    values: Values = {
+        **{c.name: c.default for c in entity.columns.values() if c.default is not None},
         **{f"_{n}{part}": v for n in names for part, v in user.items()},
-        "_owningbusinessunit_value": org.business_unit,
-        "_owningbusinessunit_type": "businessunit",
-        "statecode": 0,
-        "statuscode": 1,
-        "preferredcontactmethodcode": 1,
     }
+    if "owningbusinessunit" in entity.columns:
+        values |= {"_owningbusinessunit_value": org.business_unit, "_owningbusinessunit_type": "businessunit"}
+    if "statecode" in entity.columns:
+        values["statecode"], values["statuscode"] = entity.states.first
+    if (
+        "transactioncurrencyid" in entity.columns
+        and entity.columns["transactioncurrencyid"].required != "None"
+    ):
+        values |= org.own_currency()
+    return values
 
 
 def _accounts(org: Org, count: int, seed: int, rng: random.Random) -> Iterator[Values]:
@@ -76,3 +99,6 @@ def _contacts(org: Org, count: int, seed: int, rng: random.Random) -> Iterator[V
         if rng.random() < 0.05:
             values |= {"statecode": 1, "statuscode": 2}
         yield values
+
+
+MAKERS: dict[str, business.Maker] = {"account": _accounts, "contact": _contacts, **business.MAKERS}

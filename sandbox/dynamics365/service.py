@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
-from sandbox.dynamics365 import batch, samples
+from sandbox.dynamics365 import batch, business, samples
 from sandbox.dynamics365.auth import Auth
 from sandbox.dynamics365.errors import Refused, no_segment
 from sandbox.dynamics365.org import OPTIONS, Identity, Org, stamp
@@ -35,6 +35,7 @@ class Dataverse:
 
     name = "dynamics365"
     main_tables = ("account", "contact")
+    side_tables = (*business.MAKERS,)
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Dataverse:
         self._start_options = {**OPTIONS, **(options or {})}
         self.frame = Frame(
             clock,
-            Store(clock, stamp),
+            Store(clock, stamp, views={e.name: e.view for e in TABLES.values() if e.view}),
             Faults(),
             Throttle(clock),
             RequestLog(clock, ("client_secret", "client_assertion")),

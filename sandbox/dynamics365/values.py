@@ -3,19 +3,21 @@
 import json
 import re
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NoReturn
 
 from sandbox.dynamics365 import errors
+from sandbox.dynamics365.documents import money
 from sandbox.dynamics365.errors import Refused, bad_payload
 from sandbox.dynamics365.keys import GUID
-from sandbox.dynamics365.org import Org, money
+from sandbox.dynamics365.org import Org
 from sandbox.dynamics365.schema import Column, Entity
 
 EARLIEST = datetime(1753, 1, 1, tzinfo=UTC)
 INT_MAX = 2**31 - 1
 DOUBLE_MAX = Decimal(100_000_000_000)  # the platform's bound of a floating point column
 MONEY_MAX = Decimal(922337203685477)
+TEN = Decimal("0.0000000001")
 
 
 def store_value(org: Org, entity: Entity, column: Column, value: Any) -> Any:
@@ -90,7 +92,17 @@ def _integer(entity: Entity, column: Column, value: Any) -> int:
         )
     if column.kind == "int" and not -INT_MAX - 1 <= value <= INT_MAX:
         _wrong(value, column)
+    if (column.low is not None and value < column.low) or (column.high is not None and value > column.high):
+        raise _outside(column)
     return value
+
+
+def _outside(column: Column) -> Refused:
+    return Refused(
+        400,
+        errors.TOO_LONG,
+        f"A validation error occurred. The value of '{column.name}' is outside the valid range.",
+    )
 
 
 def _number(column: Column, value: Any) -> Any:
@@ -100,11 +112,9 @@ def _number(column: Column, value: Any) -> Any:
     if column.kind == "double" and abs(number) < DOUBLE_MAX:
         return float(number)
     if column.kind == "double" or not number.is_finite() or abs(number) > MONEY_MAX:
-        raise Refused(
-            400,
-            errors.TOO_LONG,
-            f"A validation error occurred. The value of '{column.name}' is outside the valid range.",
-        )
+        raise _outside(column)
+    if column.kind == "decimal":  # sent with ten decimals, whatever its own scale
+        return number.quantize(Decimal(1).scaleb(-column.scale), ROUND_HALF_UP).quantize(TEN)
     return money(number)
 
 

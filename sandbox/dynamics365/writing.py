@@ -1,17 +1,18 @@
 """Create, update, upsert and delete (Web API: create, update and delete rows; conditional operations; keys)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sandbox.dynamics365 import errors
+from sandbox.dynamics365 import documents, errors, lifecycle, parties
 from sandbox.dynamics365.errors import Refused, bad_payload, no_row
 from sandbox.dynamics365.filters import fold
 from sandbox.dynamics365.keys import GUID, find, parse_reference
 from sandbox.dynamics365.org import Org
-from sandbox.dynamics365.schema import SETS, TABLES, Column, Entity
+from sandbox.dynamics365.schema import SETS, TABLES, Column, Entity, collections, references
 from sandbox.dynamics365.values import store_value
 from sandbox.store import Row, Values
 
@@ -66,18 +67,34 @@ class Writer:
         if self.org.store.get(entity.name, row_id) is not None:
             raise Refused(412, errors.DUPLICATE, "A record with matching key values already exists.")
         with self.org.store.transaction():  # rows inside the row are not left behind when the row is refused
-            return self._insert(entity, row_id, body, caller, fixed or {})
+            return self._create(entity, row_id, body, caller, fixed or {})
 
-    def _insert(self, entity: Entity, row_id: str, body: Values, caller: Caller, fixed: Values) -> str:
+    def _create(self, entity: Entity, row_id: str, body: Values, caller: Caller, fixed: Values) -> str:
+        body = dict(body)
+        inside = self._inside(entity, body)
         nested = self._deep(entity, body, caller)
-        patch = {
-            **self._defaults(entity, caller),
-            **(fixed or {}),
-            **self._patch(entity, body, None, caller),
-            **nested,
-        }
+        patch = {**fixed, **self.patch(entity, body, None, caller), **nested}
+        self._required(entity, patch)
+        if entity.name == parties.PARTY:
+            parties.check(self.org, patch)
         self._unique(entity, row_id, patch)
         self._detect(entity, row_id, patch, caller)
+        documents.check_line(self.org, entity, patch, None)
+        self.insert(entity, row_id, patch, caller, inside)
+        return row_id
+
+    def insert(
+        self,
+        entity: Entity,
+        row_id: str | None,
+        patch: Values,
+        caller: Caller,
+        inside: Sequence[tuple[Entity, Column, list[Values]]] = (),
+    ) -> str:
+        """Write a new row of checked values, with what the server adds, and the rows inside it."""
+        row_id = row_id or self.org.new_id()
+        patch = {**self._defaults(entity, caller), **patch}
+        documents.numbered(self.org, entity, row_id, patch)
         created = patch.get("overriddencreatedon")
         at = caller.at or self.org.now()
         self.org.store.write(
@@ -88,7 +105,54 @@ class Writer:
             created=datetime.fromisoformat(created) if created else at,
             lag=caller.lag,
         )
+        self._fill(entity, row_id, inside, caller)
+        self._after(entity, row_id, patch, caller)
         return row_id
+
+    def store(self, entity: Entity, key: str, patch: Values, caller: Caller) -> None:
+        """Write checked values into a row that is there."""
+        self.org.store.write(entity.name, key, {**patch, **self._by(caller)}, at=caller.at, lag=caller.lag)
+
+    def _inside(self, entity: Entity, body: Values) -> list[tuple[Entity, Column, list[Values]]]:
+        """Takes lists of related rows (deep insert) out of a body: their table, their lookup, their bodies."""
+        found = []
+        for name, (child, lookup) in collections(entity).items():
+            rows = body.get(name)
+            if rows is None:
+                continue
+            if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+                raise bad_payload(f"The property '{name}' must be a collection of rows.")
+            found.append((child, lookup, body.pop(name)))
+        return found
+
+    def _fill(
+        self,
+        entity: Entity,
+        key: str,
+        inside: Sequence[tuple[Entity, Column, list[Values]]],
+        caller: Caller,
+    ) -> None:
+        """Create the rows inside a row."""
+        for child, lookup, bodies in inside:
+            self._allow("Create", child, caller)
+            for body in bodies:
+                given = body.get(child.key)
+                self._create(
+                    child,
+                    str(given).lower() if given else self.org.new_id(),
+                    body,
+                    caller,
+                    {lookup.wire: key, lookup.type_key: entity.name},
+                )
+
+    def _after(self, entity: Entity, key: str, values: Values, caller: Caller) -> None:
+        """What the server does when a row has been written: totals of documents, parties of activities."""
+        if entity.lines:
+            documents.add_up(self.org, entity, values, self._by(caller), caller.at, caller.lag)
+        if entity.activity:
+            parties.keep(self.org, entity, values, key, caller.lag)
+            if entity.name == "email" and not caller.lag and (told := parties.addresses(self.org, key)):
+                self.store(entity, key, told, caller)
 
     def update(self, entity: Entity, row: Row, body: Values, caller: Caller) -> None:
         """Change the given columns of a row."""
@@ -96,51 +160,64 @@ class Writer:
         given = body.get(entity.key)
         if given is not None and str(given).lower() != row.id:
             raise bad_payload(f"The property '{entity.key}' cannot be changed.")
-        patch = self._patch(entity, body, row, caller)
+        body = dict(body)
+        inside = self._inside(entity, body)
+        if any(child.name != parties.PARTY for child, _, _ in inside):
+            raise bad_payload(
+                "Deep update of related rows is not supported: only the parties of an activity are."
+            )
+        patch = self.patch(entity, body, row, caller)
         self._unique(entity, row.id, patch)
         self._detect(entity, row.id, patch, caller)
-        self.org.store.write(entity.name, row.id, {**patch, **self._by(caller)}, at=caller.at, lag=caller.lag)
+        documents.check_line(self.org, entity, patch, row)
+        with self.org.store.transaction():
+            if inside:
+                parties.clear(self.org, row.id)
+            self.store(entity, row.id, patch, caller)
+            self._fill(entity, row.id, inside, caller)
+            self._after(entity, row.id, {**row.values, **patch}, caller)
 
     def delete(self, entity: Entity, row: Row, caller: Caller) -> None:
         """Delete a row; lookups to it are cleared, or their rows deleted where that is configured."""
         self._allow("Delete", entity, caller)
+        with self.org.store.transaction():
+            self._remove(entity, row, caller)
+
+    def _remove(self, entity: Entity, row: Row, caller: Caller) -> None:
         self.org.store.delete(entity.name, row.id, lag=caller.lag)
         if caller.lag:
             return
-        for other in TABLES.values():
-            for column in other.columns.values():
-                if entity.name in column.targets:
-                    self._release(other, column, entity, row.id, caller)
+        for other, column in references(entity.name):
+            self._release(other, column, entity, row.id, caller)
+        if entity.lines:
+            documents.add_up(self.org, entity, row.values, self._by(caller), caller.at, 0.0)
 
     def _release(self, other: Entity, column: Column, entity: Entity, key: str, caller: Caller) -> None:
-        rows = self.org.store.table(other.name).rows
-        children = [
-            r
-            for r in rows.values()
-            if r.values.get(column.wire) == key and r.values.get(column.type_key) == entity.name
-        ]
+        rows = self.org.store.table(other.name).where(column.wire, key)
+        children = [r for r in rows if r.values.get(column.type_key) == entity.name]
         for child in children:
-            if column.cascade and self.org.options["cascade"]:
-                self.delete(other, child, caller)
+            if column.parental or (column.cascade and self.org.options["cascade"]):
+                self._remove(other, child, caller)
             else:
-                self.org.store.write(
-                    other.name, child.id, {column.wire: None, column.type_key: None, **self._by(caller)}
-                )
+                self.store(other, child.id, {column.wire: None, column.type_key: None}, caller)
 
     def merge(self, entity: Entity, target: Row, subordinate: Row, content: Values, caller: Caller) -> None:
         """The subordinate stays as an inactive row that names its master (action Merge)."""
         if target.id == subordinate.id:
             raise Refused(400, errors.UNEXPECTED, "Cannot merge a record with itself.")
+        if entity.states.merged is None:
+            raise Refused(400, errors.UNSUPPORTED, f"Rows of '{entity.name}' cannot be merged.")
         if content:
             self.update(entity, target, content, caller)
         else:
             self.org.store.write(entity.name, target.id, self._by(caller), at=caller.at)
+        state, reason = entity.states.merged
         self.org.store.write(
             entity.name,
             subordinate.id,
             {
                 "merged": True, "_masterid_value": target.id, "_masterid_type": entity.name,
-                "statecode": 1, "statuscode": 2, **self._by(caller),
+                "statecode": state, "statuscode": reason, **self._by(caller),
             },
             at=caller.at,
         )  # fmt: skip
@@ -151,7 +228,9 @@ class Writer:
         if not column.update:
             raise bad_payload(f"Property {column.name} is read-only")
         patch = {column.wire: None, column.type_key: None} if column.kind == "lookup" else {column.name: None}
-        self.org.store.write(entity.name, row.id, {**patch, **self._by(caller)}, at=caller.at)
+        lifecycle.settle(entity, dict(patch), row, by_person=not caller.checked)
+        self.store(entity, row.id, patch, caller)
+        self._after(entity, row.id, {**row.values, **patch}, caller)
 
     def _allow(self, verb: str, entity: Entity, caller: Caller) -> None:
         if caller.checked:
@@ -162,7 +241,7 @@ class Writer:
 
     def _defaults(self, entity: Entity, caller: Caller) -> Values:
         """What a new row has without being told."""
-        values: Values = {c.name: False for c in entity.columns.values() if c.kind == "bool"}
+        values: Values = {c.name: c.default for c in entity.columns.values() if c.default is not None}
         if "ownerid" in entity.columns:
             values |= {
                 "_ownerid_value": caller.user, "_ownerid_type": "systemuser",
@@ -170,10 +249,24 @@ class Writer:
                 "_owningbusinessunit_value": self.org.business_unit, "_owningbusinessunit_type": "businessunit",
             }  # fmt: skip
         if "statecode" in entity.columns:
-            values |= {"statecode": 0, "statuscode": 1}
-        if "preferredcontactmethodcode" in entity.columns:
-            values["preferredcontactmethodcode"] = 1
+            values["statecode"], values["statuscode"] = entity.states.first
+        if (
+            "transactioncurrencyid" in entity.columns
+            and entity.columns["transactioncurrencyid"].required != "None"
+        ):
+            values |= self.org.own_currency()
         return values
+
+    def _required(self, entity: Entity, patch: Values) -> None:
+        """The lookups that the platform itself requires; other requirements are enforced by forms only."""
+        for column in entity.columns.values():
+            if column.kind == "lookup" and column.required == "SystemRequired" and column.name != "ownerid":
+                if patch.get(column.wire) is not None:
+                    continue
+                text = f"The required lookup '{column.name}' of '{entity.name}' is missing."
+                if column.name == "customerid":
+                    text = "You should specify a parent contact or account."
+                raise Refused(400, errors.INVALID, text)
 
     def _deep(self, entity: Entity, body: Values, caller: Caller) -> Values:
         """Related rows inside a create (deep insert) over single-valued navigation."""
@@ -186,7 +279,7 @@ class Writer:
             values |= {lookup.wire: new, lookup.type_key: target}
         return values
 
-    def _patch(self, entity: Entity, body: Values, row: Row | None, caller: Caller) -> Values:
+    def patch(self, entity: Entity, body: Values, row: Row | None, caller: Caller) -> Values:
         """A body as stored values; raises the first thing that is wrong with it."""
         patch: Values = {}
         for name, value in body.items():
@@ -208,8 +301,7 @@ class Writer:
                 if readonly:
                     raise bad_payload(f"Property {name} is read-only")
                 patch[name] = store_value(self.org, entity, column, value)
-        if "statecode" in entity.columns:
-            self._states(entity, patch, row)
+        lifecycle.settle(entity, patch, row, by_person=not caller.checked)
         return patch
 
     @staticmethod
@@ -277,26 +369,6 @@ class Writer:
                 "_owningteam_value": None if user else key, "_owningteam_type": None if user else table,
             }  # fmt: skip
         return patch
-
-    def _states(self, entity: Entity, patch: Values, row: Row | None) -> None:
-        """State and status reason go in pairs: a state alone takes its first reason, a reason must fit the state."""
-        pairs = entity.columns["statuscode"].states
-        if patch.get("statuscode", 0) is None:
-            del patch["statuscode"]
-        current = row.values.get("statecode", 0) if row is not None else 0
-        state = int(patch.get("statecode") or 0) if "statecode" in patch else current
-        if "statuscode" not in patch:
-            if state != current:
-                patch["statuscode"] = next(reason for reason, s in pairs.items() if s == state)
-            return
-        if pairs[patch["statuscode"]] != state:
-            label = entity.columns["statecode"].options[state]
-            raise Refused(
-                400,
-                errors.BAD_STATUS,
-                f"{patch['statuscode']} is not a valid status code for state code {entity.schema_name}State.{label} on "
-                f"{entity.name} with Id {row.id if row is not None else '00000000-0000-0000-0000-000000000000'}.",
-            )
 
     def _unique(self, entity: Entity, key: str, patch: Values) -> None:
         for name in entity.alternate_keys:

@@ -325,13 +325,15 @@ def test_stats_options_health_and_reset(client):
     assert stats["counts"] == {"GET 200": 1, "GET 404": 1}
     assert set(stats) == {"counts", "rows", "deleted", "version", "now"}
     assert control(client, "GET", "health") == {"ok": True, "system": "dynamics365"}
+    before = control(client, "GET", "options")["tracking"]
+    assert before["account"] is before["contact"] is True
     assert control(client, "POST", "options", {"tracking": {"contact": False}})["tracking"] == {
-        "account": True,
+        **before,
         "contact": False,
     }
     assert client.call("POST", "/_sandbox/options", {"nonsense": 1}).status == 400
     control(client, "POST", "reset")
-    assert control(client, "GET", "options")["tracking"] == {"account": True, "contact": True}
+    assert control(client, "GET", "options")["tracking"] == before
     assert client.call("GET", "/_sandbox/nonsense").status == 404
     assert client.call("POST", "/_sandbox/fill", b"{").status == 400
     assert client.call("POST", "/_sandbox/fill", b"[]").status == 400
