@@ -62,14 +62,13 @@ def _parameters(action: Action, body: Values) -> Values:
             raise bad_payload(
                 f"The parameter '{name}' in the request payload is not a valid parameter for the operation '{action.name}'."
             )
-    for name in (action.part, "Status"):
-        if body.get(name) is None:
-            raise bad_payload(
-                f"One or more parameters of the operation '{action.name}' are missing from the request payload. "
-                f"The missing parameters are: {name}."
-            )
-    if not isinstance(body[action.part], dict):
-        raise bad_payload(f"The parameter '{action.part}' must be a row of '{action.closing}'.")
+    if body.get("Status") is None:
+        raise bad_payload(
+            f"One or more parameters of the operation '{action.name}' are missing from the request payload. "
+            "The missing parameters are: Status."
+        )
+    if not isinstance(body.get(action.part), dict):
+        raise Refused(400, errors.INVALID, f"Required field '{action.part}' is missing.")
     return dict(body[action.part])
 
 

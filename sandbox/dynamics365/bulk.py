@@ -20,7 +20,8 @@ def bound(api: "Api", call: "Call", entity: Entity, name: str) -> Response:
     """An action bound to a table's set; without the namespace there is no such thing."""
     verbs = {"CreateMultiple": _create, "UpdateMultiple": _update, "UpsertMultiple": _upsert}
     verb = verbs.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
-    if verb is None or not api.org.options["multiple"].get(entity.name, True):
+    offered = "create" in entity.operations and api.org.options["multiple"].get(entity.name, True)
+    if verb is None or not offered:
         raise no_segment(name)
     if call.request.method != "POST":
         raise Refused(

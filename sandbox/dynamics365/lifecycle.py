@@ -29,6 +29,13 @@ def settle(entity: Entity, patch: Values, row: Row | None, *, by_person: bool) -
     pair(entity, patch, state, current, row.id if row is not None else NOWHERE)
 
 
+def end(entity: Entity, patch: Values, row: Row | None, now: str) -> None:
+    """An activity that is completed or canceled ends now, if no other end is told (description of ``actualend``)."""
+    known = {**(row.values if row is not None else {}), **patch}
+    if entity.activity and patch.get("statecode") in entity.states.closed and known.get("actualend") is None:
+        patch["actualend"] = now
+
+
 def pair(entity: Entity, patch: Values, state: int, current: int, key: str) -> None:
     """The reason that goes with a state."""
     pairs = entity.columns["statuscode"].states

@@ -8,10 +8,10 @@ from email.utils import format_datetime
 
 from sandbox.dynamics365 import batch, business, samples
 from sandbox.dynamics365.auth import Auth
-from sandbox.dynamics365.errors import Refused, no_segment
+from sandbox.dynamics365.errors import UNSUPPORTED, Refused, no_segment
 from sandbox.dynamics365.org import OPTIONS, Identity, Org, stamp
 from sandbox.dynamics365.routes import Api
-from sandbox.dynamics365.schema import TABLES
+from sandbox.dynamics365.schema import TABLES, Entity
 from sandbox.dynamics365.writing import Caller, Writer
 from sandbox.frame import Fault, Faults, Frame, Refusal, Request, RequestLog, Response, Throttle
 from sandbox.store import Clock, Store, Values
@@ -145,19 +145,28 @@ class Dataverse:
             self.org.person, checked=False, lag=self.org.options["lag"] if lag is None else lag, at=at
         )
 
-    def person_create(self, table: str, values: Values, lag: float | None, at: datetime | None) -> Values:
+    def _changeable(self, table: str) -> Entity:
+        """A table whose rows people change themselves."""
         entity = TABLES[table]
+        if "create" not in entity.operations:
+            raise Refused(400, UNSUPPORTED, f"Rows of '{table}' are not written by themselves.")
+        return entity
+
+    def person_create(self, table: str, values: Values, lag: float | None, at: datetime | None) -> Values:
+        entity = self._changeable(table)
         key = self.writer.create(entity, dict(values), self._person(lag, at))
         return self.show(table, key) or {"id": key, "pending": True}
 
     def person_update(
         self, table: str, key: str, values: Values, lag: float | None, at: datetime | None
     ) -> Values:
+        self._changeable(table)
         entity, row = self.api.row(table, key)
         self.writer.update(entity, row, dict(values), self._person(lag, at))
         return self.show(table, key) or {}
 
     def person_delete(self, table: str, key: str, lag: float | None) -> None:
+        self._changeable(table)
         entity, row = self.api.row(table, key)
         self.writer.delete(entity, row, self._person(lag, None))
 

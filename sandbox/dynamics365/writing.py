@@ -7,11 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sandbox.dynamics365 import documents, errors, lifecycle, parties
+from sandbox.dynamics365 import documents, duplicates, errors, lifecycle, parties
 from sandbox.dynamics365.errors import Refused, bad_payload, no_row
-from sandbox.dynamics365.filters import fold
 from sandbox.dynamics365.keys import GUID, find, parse_reference
-from sandbox.dynamics365.org import Org
+from sandbox.dynamics365.org import Org, wire_time
 from sandbox.dynamics365.schema import SETS, TABLES, Column, Entity, collections, references
 from sandbox.dynamics365.values import store_value
 from sandbox.store import Row, Values
@@ -67,21 +66,18 @@ class Writer:
         if self.org.store.get(entity.name, row_id) is not None:
             raise Refused(412, errors.DUPLICATE, "A record with matching key values already exists.")
         with self.org.store.transaction():  # rows inside the row are not left behind when the row is refused
-            return self._create(entity, row_id, body, caller, fixed or {})
+            return self._create(entity, row_id, dict(body), caller, fixed or {})
 
     def _create(self, entity: Entity, row_id: str, body: Values, caller: Caller, fixed: Values) -> str:
-        body = dict(body)
         inside = self._inside(entity, body)
         nested = self._deep(entity, body, caller)
         patch = {**fixed, **self.patch(entity, body, None, caller), **nested}
         self._required(entity, patch)
         if entity.name == parties.PARTY:
             parties.check(self.org, patch)
-        self._unique(entity, row_id, patch)
-        self._detect(entity, row_id, patch, caller)
+        self._once(entity, row_id, patch, caller)
         documents.check_line(self.org, entity, patch, None)
-        self.insert(entity, row_id, patch, caller, inside)
-        return row_id
+        return self.insert(entity, row_id, patch, caller, inside)
 
     def insert(
         self,
@@ -113,6 +109,11 @@ class Writer:
         """Write checked values into a row that is there."""
         self.org.store.write(entity.name, key, {**patch, **self._by(caller)}, at=caller.at, lag=caller.lag)
 
+    def _once(self, entity: Entity, key: str, patch: Values, caller: Caller) -> None:
+        duplicates.unique(self.org, entity, key, patch)
+        if caller.detect_duplicates:
+            duplicates.detect(self.org, entity, key, patch)
+
     def _inside(self, entity: Entity, body: Values) -> list[tuple[Entity, Column, list[Values]]]:
         """Takes lists of related rows (deep insert) out of a body: their table, their lookup, their bodies."""
         found = []
@@ -134,16 +135,8 @@ class Writer:
     ) -> None:
         """Create the rows inside a row."""
         for child, lookup, bodies in inside:
-            self._allow("Create", child, caller)
             for body in bodies:
-                given = body.get(child.key)
-                self._create(
-                    child,
-                    str(given).lower() if given else self.org.new_id(),
-                    body,
-                    caller,
-                    {lookup.wire: key, lookup.type_key: entity.name},
-                )
+                self.create(child, body, caller, None, {lookup.wire: key, lookup.type_key: entity.name})
 
     def _after(self, entity: Entity, key: str, values: Values, caller: Caller) -> None:
         """What the server does when a row has been written: totals of documents, parties of activities."""
@@ -151,8 +144,10 @@ class Writer:
             documents.add_up(self.org, entity, values, self._by(caller), caller.at, caller.lag)
         if entity.activity:
             parties.keep(self.org, entity, values, key, caller.lag)
-            if entity.name == "email" and not caller.lag and (told := parties.addresses(self.org, key)):
-                self.store(entity, key, told, caller)
+            if entity.name == "email" and not caller.lag:
+                told = parties.addresses(self.org, key)
+                if told.items() - values.items():
+                    self.store(entity, key, told, caller)
 
     def update(self, entity: Entity, row: Row, body: Values, caller: Caller) -> None:
         """Change the given columns of a row."""
@@ -167,8 +162,7 @@ class Writer:
                 "Deep update of related rows is not supported: only the parties of an activity are."
             )
         patch = self.patch(entity, body, row, caller)
-        self._unique(entity, row.id, patch)
-        self._detect(entity, row.id, patch, caller)
+        self._once(entity, row.id, patch, caller)
         documents.check_line(self.org, entity, patch, row)
         with self.org.store.transaction():
             if inside:
@@ -302,6 +296,7 @@ class Writer:
                     raise bad_payload(f"Property {name} is read-only")
                 patch[name] = store_value(self.org, entity, column, value)
         lifecycle.settle(entity, patch, row, by_person=not caller.checked)
+        lifecycle.end(entity, patch, row, wire_time(self.org.now()))
         return patch
 
     @staticmethod
@@ -369,35 +364,3 @@ class Writer:
                 "_owningteam_value": None if user else key, "_owningteam_type": None if user else table,
             }  # fmt: skip
         return patch
-
-    def _unique(self, entity: Entity, key: str, patch: Values) -> None:
-        for name in entity.alternate_keys:
-            value = patch.get(name)
-            if value is not None and any(r.id != key for r in self._same(entity, name, value)):
-                raise Refused(
-                    412,
-                    errors.KEY_DUPLICATE,
-                    f"A record that has the attribute values {entity.columns[name].schema_name} already exists. The entity key "
-                    f"{entity.columns[name].schema_name} requires that this set of attributes contains unique values. Select unique "
-                    "values and try again.",
-                )
-
-    def _detect(self, entity: Entity, key: str, patch: Values, caller: Caller) -> None:
-        """Duplicate detection, only when the caller turns it on."""
-        value = patch.get(entity.duplicate_rule) if entity.duplicate_rule else None
-        if not (caller.detect_duplicates and self.org.options["duplicate_rules"] and value is not None):
-            return
-        if any(
-            r.id != key and r.values.get("statecode") == 0
-            for r in self._same(entity, entity.duplicate_rule, value)
-        ):
-            raise Refused(
-                412,
-                errors.DETECTED,
-                "A record was not created or updated because a duplicate of the current record already exists.",
-            )
-
-    def _same(self, entity: Entity, name: str, value: Any) -> list[Row]:
-        wanted = fold(value)
-        rows = self.org.store.table(entity.name).rows.values()
-        return [r for r in rows if (other := r.values.get(name)) is not None and fold(other) == wanted]
