@@ -1,6 +1,7 @@
 """EntityDefinitions: what clients ask about tables and columns (Web API: query table definitions)."""
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from sandbox.dynamics365.filters import Getter, compile_filter
 from sandbox.dynamics365.keys import Segment
 from sandbox.dynamics365.options import Query, positive
 from sandbox.dynamics365.org import NAMESPACE, Org
-from sandbox.dynamics365.schema import ATTRIBUTE, TABLES, Column, Entity
+from sandbox.dynamics365.schema import ATTRIBUTE, TABLES, Column, Entity, references
 from sandbox.dynamics365.wire import answer
 from sandbox.frame import Response
 from sandbox.store import Values
@@ -237,18 +238,10 @@ def handle(org: Org, base: str, path: list[Segment], query: Query) -> Response:
         return answer(200, {"@odata.context": f"{where}/$entity", **_select(found, query, "EntityMetadata")})
     if path[1].name == "Attributes":
         return _attributes(entity, f"{where}('{entity.name}')/Attributes", path[1:], query)
-    if path[1].name == "ManyToOneRelationships":
-        return answer(
-            200,
-            {
-                "value": _choose(
-                    relationships(entity),
-                    query,
-                    "OneToManyRelationshipMetadata",
-                    relationships(TABLES["account"])[0],
-                )
-            },
-        )
+    if path[1].name in RELATIONS:
+        found_rows = RELATIONS[path[1].name](entity)
+        sample = relationships(TABLES["account"])[0]
+        return answer(200, {"value": _choose(found_rows, query, "OneToManyRelationshipMetadata", sample)})
     if path[1].name == "Keys":
         return answer(200, {"value": [_key(entity, n) for n in entity.alternate_keys]})
     raise Refused(404, "0x80060888", f"Resource not found for the segment '{path[1].name}'.")
@@ -265,24 +258,36 @@ def _key(entity: Entity, name: str) -> Values:
     }
 
 
+def _relationship(entity: Entity, column: Column, target: str) -> Values:
+    """One lookup to one table, with the navigation names that writes need, which are case-sensitive."""
+    name = column.reverse.get(target, f"{target}_{entity.name}_{column.name}")
+    return {
+        "ReferencingEntity": entity.name,
+        "ReferencingAttribute": column.name,
+        "ReferencedEntity": target,
+        "ReferencedAttribute": TABLES[target].key,
+        "ReferencingEntityNavigationPropertyName": column.targets[target],
+        "ReferencedEntityNavigationPropertyName": name,
+        "SchemaName": f"{target}_{entity.name}_{column.name}",
+        "MetadataId": _id(entity.name, column.name, target),
+    }
+
+
 def relationships(entity: Entity) -> list[Values]:
-    """Lookups with the navigation names that writes need, which are case-sensitive."""
-    return [
-        {
-            "ReferencingEntity": entity.name,
-            "ReferencingAttribute": column.name,
-            "ReferencedEntity": target,
-            "ReferencedAttribute": TABLES[target].key,
-            "ReferencingEntityNavigationPropertyName": nav,
-            "ReferencedEntityNavigationPropertyName": column.reverse.get(
-                target, f"{target}_{entity.name}_{column.name}"
-            ),
-            "SchemaName": f"{target}_{entity.name}_{column.name}",
-            "MetadataId": _id(entity.name, column.name, target),
-        }
-        for column in entity.columns.values()
-        for target, nav in column.targets.items()
-    ]
+    """The lookups of a table."""
+    return [_relationship(entity, c, target) for c in entity.columns.values() for target in c.targets]
+
+
+def _referring(entity: Entity) -> list[Values]:
+    """The lookups to a table."""
+    return [_relationship(other, column, entity.name) for other, column in references(entity.name)]
+
+
+RELATIONS: dict[str, Callable[[Entity], list[Values]]] = {
+    "ManyToOneRelationships": relationships,
+    "OneToManyRelationships": _referring,
+    "ManyToManyRelationships": lambda _entity: [],
+}
 
 
 def _attributes(entity: Entity, where: str, path: list[Segment], query: Query) -> Response:
