@@ -154,7 +154,7 @@ ENTITIES: list[Facts] = [
         "primary_name": "opportunityproductname", "code": 1083, "lines": "opportunityid", "tracked": True,
         "columns": f"""
             OpportunityProductId key req=sys
-            OpportunityProductName string 500 ro
+            OpportunityProductName string 100 ro
             OpportunityId lookup to=opportunity:opportunityid req=sys back=opportunity:product_opportunities parental
             OpportunityStateCode int ro
             ProductId lookup to=product:productid back=product:product_opportunities_product
