@@ -61,8 +61,17 @@ OPTIONS: dict[str, Choices] = {
     "timeframe": numbered(0, "Immediate|This Quarter|Next Quarter|This Year|Unknown"),
     "pricingerrorcode": numbered(
         0,
-        "None|Detail Error|Missing Price Level|Inactive Price Level|Missing Quantity|Missing Unit Price|Missing Product|"
-        "Invalid Product|Missing Pricing Code|Invalid Pricing Code|Missing UOM|Product Not In Price Level",
+        "None|Detail Error|Missing Price Level|Inactive Price Level|Missing Quantity|"
+        "Missing Unit Price|Missing Product|Invalid Product|Missing Pricing Code|Invalid Pricing Code|"
+        "Missing UOM|Product Not In Price Level|Missing Price Level Amount|"
+        "Missing Price Level Percentage|Missing Price|Missing Current Cost|Missing Standard Cost|"
+        "Invalid Price Level Amount|Invalid Price Level Percentage|Invalid Price|Invalid Current Cost|"
+        "Invalid Standard Cost|Invalid Rounding Policy|Invalid Rounding Option|"
+        "Invalid Rounding Amount|Price Calculation Error|Invalid Discount Type|"
+        "Discount Type Invalid State|Invalid Discount|Invalid Quantity|Invalid Pricing Precision|"
+        "Missing Product Default UOM|Missing Product UOM Schedule|Inactive Discount Type|"
+        "Invalid Price Level Currency|Price Attribute Out Of Range|Base Currency Attribute Overflow|"
+        "Base Currency Attribute Underflow",
     ),
 }
 
