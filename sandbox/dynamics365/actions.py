@@ -144,3 +144,37 @@ def _from_lead(api: "Api", lead: Row, table: str, made: dict[str, str], caller: 
         for name in ("_campaignid_value", "_campaignid_type"):
             links[name] = lead.values.get(name)
     return api.writer.insert(TABLES[table], None, {**values, **links}, caller)
+
+
+def bulk_delete(api: "Api", call: "Call") -> Response:
+    """``BulkDelete``: the rows that its queries find. The vendor does it later; here it is done before the answer."""
+    body = read_body(call.request.body)
+    queries = body.get("QuerySet")
+    if not isinstance(queries, list) or not all(isinstance(q, dict) for q in queries):
+        raise bad_payload("The parameter 'QuerySet' must be a collection of queries.")
+    with api.org.store.transaction():
+        for query in queries:
+            entity = TABLES.get(str(query.get("EntityName")))
+            if entity is None or "delete" not in entity.operations:
+                raise bad_payload(
+                    f"The entity with a name = '{query.get('EntityName')}' cannot be deleted in bulk."
+                )
+            for key in _wanted(entity, query):
+                row = api.org.store.get(entity.name, key)
+                if row is not None:
+                    api.writer.delete(entity, row, api.caller(call))
+    context = f"{call.base}/$metadata#Microsoft.Dynamics.CRM.BulkDeleteResponse"
+    return answer(200, {"@odata.context": context, "JobId": api.org.new_id()})
+
+
+def _wanted(entity: Entity, query: Values) -> list[str]:
+    """The ids that a query names; other conditions are a part of Dataverse that this sandbox does not have."""
+    conditions = (query.get("Criteria") or {}).get("Conditions") or []
+    if len(conditions) != 1 or (conditions[0].get("AttributeName"), conditions[0].get("Operator")) != (
+        entity.key,
+        "In",
+    ):
+        raise Refused(
+            501, "", f"BulkDelete by anything but a list of '{entity.key}' is not a part of this sandbox."
+        )
+    return [str(v.get("Value")).lower() for v in conditions[0].get("Values") or []]

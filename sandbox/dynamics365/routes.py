@@ -1,6 +1,7 @@
 """The Web API's routes below ``/api/data/v9.x/``: from a request to the rule that answers it."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from sandbox.dynamics365 import actions, errors, feed, metadata, reading
@@ -40,6 +41,12 @@ class Api:
     def __init__(self, org: Org, writer: Writer) -> None:
         self.org = org
         self.writer = writer
+        self._operations: dict[str, tuple[str, Callable[[Call], Response]]] = {
+            "WhoAmI": ("GET", self._who),
+            "RetrieveTotalRecordCount": ("GET", self._totals),
+            "Merge": ("POST", self._merge),
+            "BulkDelete": ("POST", lambda c: actions.bulk_delete(self, c)),
+        }
 
     def row(self, table: str, key: str) -> tuple[Entity, Row]:
         """A row that must be there."""
@@ -69,14 +76,12 @@ class Api:
             return metadata.handle(self.org, base, path, call.query)
         if first.name in SETS:
             return self._rows(call, SETS[first.name])
-        operation = {"WhoAmI": self._who, "RetrieveTotalRecordCount": self._totals, "Merge": self._merge}.get(
-            first.name
-        )
         if first.name in CLOSINGS:
-            operation = lambda c: actions.close(self, c, CLOSINGS[first.name])  # noqa: E731
-        if operation is None:
+            wanted, operation = "POST", lambda c: actions.close(self, c, CLOSINGS[first.name])
+        elif first.name in self._operations:
+            wanted, operation = self._operations[first.name]
+        else:
             raise no_segment(first.name)
-        wanted = "POST" if first.name == "Merge" or first.name in CLOSINGS else "GET"
         if request.method != wanted:
             raise Refused(
                 405,

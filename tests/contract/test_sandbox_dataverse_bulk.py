@@ -262,3 +262,20 @@ def test_actions_need_their_namespace_and_their_targets(client):
     assert (
         many(client, "CreateMultiple", [{"name": "x"}], kind="Microsoft.Dynamics.CRM.contact").status == 400
     )
+
+
+def test_bulk_delete_deletes_the_rows_that_it_lists(client):
+    ids = many(client, "CreateMultiple", [{"name": "a"}, {"name": "b"}, {"name": "c"}]).json()["Ids"]
+
+    def query(**changes):
+        values = [{"Value": i, "Type": "System.Guid"} for i in (*ids[:2], str(uuid.uuid4()))]
+        condition = {"AttributeName": "accountid", "Operator": "In", "Values": values}
+        return {"QuerySet": [{"EntityName": "account", "Criteria": {"Conditions": [condition]}, **changes}]}
+
+    done = client.call("POST", f"{API}/BulkDelete", query())
+    assert done.status == 200
+    assert uuid.UUID(done.json()["JobId"])
+    assert [client.call("GET", f"{API}/accounts({i})").status for i in ids] == [404, 404, 200]
+    assert client.call("POST", f"{API}/BulkDelete", query(EntityName="activitypointer")).status == 400
+    assert client.call("POST", f"{API}/BulkDelete", query(Criteria={"Conditions": []})).status == 501
+    assert client.call("POST", f"{API}/BulkDelete", {}).status == 400
