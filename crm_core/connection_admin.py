@@ -299,7 +299,7 @@ class ConnectionAdmin:
 
 
 def _all_pulled(kind: type[Connector]) -> dict[str, Direction]:
-    return dict.fromkeys(kind.entities, "pull")
+    return dict.fromkeys(kind.pulled or kind.entities, "pull")
 
 
 def _setting_errors(

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 from crm_core.errors import BadAnswer, HubError, NotBegun, NotFound, NotSupported, Recovery
 from crm_core.model.entities import ENTITIES
@@ -24,6 +24,9 @@ MANY_WIDTH = 4
 
 Cursor = Mapping[str, Any]
 """The place in a feed: JSON that only the connector reads."""
+
+UNKNOWN: Final = object()
+"""The value of a field that an answer does not tell: null would say that there is none."""
 
 Verb = Literal["create", "update", "delete"]
 
@@ -270,6 +273,8 @@ class Connector(ABC):
     origins: ClassVar[tuple[str, ...]]
     """Host suffixes that credentials may go to, such as ".dynamics.com"."""
     entities: ClassVar[Mapping[str, EntityMap]]
+    pulled: ClassVar[tuple[str, ...]] = ()
+    """The entities that a connection pulls unless it says otherwise; all if this names none."""
     ordered_versions: ClassVar[bool]
     """Versions are whole numbers that only grow."""
     default_minutes: ClassVar[int] = 360
@@ -280,6 +285,12 @@ class Connector(ABC):
     """A query can tell how many records it finds in all."""
     batch_size: ClassVar[int] = 1
     """How many writes one remote call carries: many writes cost their number divided by this, rounded up."""
+    own_ids: ClassVar[bool] = False
+    """A create bears the `key` of its write as id: the same create once more makes no second record."""
+    if_match: ClassVar[bool] = False
+    """An update or delete with an etag is refused if the record moved on."""
+    tells_deletes: ClassVar[bool] = False
+    """The feed of changes tells what was deleted, of what the remote tracks; else only a full run finds out."""
 
     @abstractmethod
     def __init__(self, account: Account, tools: Tools) -> None: ...
@@ -343,21 +354,11 @@ class Connector(ABC):
         more: its outcome is NotBegun, and surely nothing was sent. The first write is begun whatever `go_on` says.
         A system that takes many writes in one call overrides this, and declares `batch_size`.
         """
-        met: list[HubError] = []
+        units = [self._unit(entity, index, write) for index, write in enumerate(writes)]
+        return carried_out(units, {}, len(writes), pool, min(self.concurrency, MANY_WIDTH), go_on)
 
-        def one(index: int) -> Outcome:
-            if met:
-                return Outcome(error=not_begun(met[0]))
-            if index and not go_on():
-                return Outcome(
-                    error=NotBegun("Was not begun. The time for this batch is over; send it in another one.")
-                )
-            outcome = self.write_one(entity, writes[index])
-            if outcome.error is not None and outcome.error.recovery in STOPPING:
-                met.append(outcome.error)
-            return outcome
-
-        return pool.map(one, range(len(writes)), min(self.concurrency, MANY_WIDTH))
+    def _unit(self, entity: str, index: int, write: Write) -> "Unit":
+        return lambda: {index: self.write_one(entity, write)}
 
     def write_one(self, entity: str, write: Write) -> Outcome:
         """A write by the verb that it names; what the verb raises is the outcome."""
@@ -374,6 +375,12 @@ class Connector(ABC):
     @abstractmethod
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
         """Changes after the cursor, or every record without one, at most about `size` (a wish). CursorExpired."""
+
+    def begin(self, entity: str, *, since: str, where: Node | None) -> Cursor:  # noqa: ARG002  # for subclasses
+        """Where `changes` begins for a run that reads only what was modified since a time (RFC 3339, "": ever) and
+        passes a filter. Raises BadRequest for what can't be asked, NotSupported where the system can't do it.
+        """
+        raise NotSupported(f"{self.label} can't read a part of '{entity}'; leave since and filter out.")
 
     @abstractmethod
     def explain(self, answer: Answer) -> HubError:
@@ -413,6 +420,46 @@ class Connector(ABC):
                 )
             steps[found.native] = Step(each, found, cls.entity_map(found.target))
         return tuple(steps.values())
+
+
+Unit = Callable[[], Mapping[int, Outcome]]
+"""Carries out some of many writes; what became of each by its index. It raises nothing that is a write's outcome."""
+
+
+def carried_out(
+    units: Sequence[Unit],
+    settled: Mapping[int, Outcome],
+    total: int,
+    pool: Pool,
+    width: int,
+    go_on: Callable[[], bool],
+) -> list[Outcome]:
+    """One outcome for each of `total` writes, in their order: `settled` before anything is sent, or of a unit.
+
+    How a unit comes to be not begun: `Connector.write`.
+    """
+    met: list[HubError] = []
+
+    def one(index: int) -> Mapping[int, Outcome]:
+        if met or (index and not go_on()):
+            return {}
+        found = units[index]()
+        met.extend(
+            each.error
+            for each in found.values()
+            if each.error is not None and each.error.recovery in STOPPING
+        )
+        return found
+
+    outcomes = dict(settled)
+    for found in pool.map(one, range(len(units)), width):
+        outcomes.update(found)
+    left = (
+        not_begun(met[0])
+        if met
+        else NotBegun("Was not begun. The time for this batch is over; send it in another one.")
+    )
+    return [outcomes.get(index) or Outcome(error=left) for index in range(total)]
 
 
 def not_begun(cause: HubError) -> NotBegun:

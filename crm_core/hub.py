@@ -18,6 +18,7 @@ from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFo
 from crm_core.log import Log, bind, current_trace
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
+from crm_core.model.filters import parse_filter
 from crm_core.model.state import Mode, Run
 from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowChanged, StoreError, Table, count
 from crm_core.protocols.guard import Guard
@@ -271,12 +272,24 @@ class Hub:
 
     # --- sync ----------------------------------------------------------------------------------------------------
 
-    def start_run(self, tenant: Tenant, name: str, entities: Sequence[str], mode: Mode, origin: str) -> Run:
+    def start_run(
+        self,
+        tenant: Tenant,
+        name: str,
+        entities: Sequence[str],
+        mode: Mode,
+        origin: str,
+        *,
+        since: str = "",
+        where: str = "",
+    ) -> Run:
         """Puts a run on its way: one per entity, and a parent if they are several. Gives what the caller follows.
 
-        Raises NotFound, BadRequest, and Conflict that names the run of the same mode which is at work.
+        `since`, `where`: read only what was modified since (RFC 3339) and passes the filter.
+        Raises NotFound, BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
         """
-        connection = self.connect(tenant, name).connection
+        opened = self.connect(tenant, name)
+        connection = opened.connection
         wanted = list(dict.fromkeys(entities or connection.entities))
         for entity in wanted:
             if entity not in connection.entities:
@@ -288,13 +301,18 @@ class Hub:
             raise Conflict(
                 f"The connection {connection.slug} is paused; resume it by POST /api/integrations/{connection.slug}/resume."
             )
-        self._refuse_second(tenant, connection, wanted, mode)
-        runs = [self._new_run(connection, entity, mode, origin) for entity in wanted]
+        if since or where:
+            node = parse_filter(where) if where else None
+            for entity in wanted:
+                opened.connector.begin(entity, since=since, where=node)
+        self._refuse_second(tenant, connection, wanted, (mode, since, where))
+        runs = [self._new_run(connection, entity, mode, origin, since, where) for entity in wanted]
         runs = [self.runs.insert(tenant, run) for run in runs]
         followed = runs[0]
         if len(runs) > 1:
             followed = replace(
-                self._new_run(connection, "", mode, origin), children=tuple(run.id for run in runs)
+                self._new_run(connection, "", mode, origin, since, where),
+                children=tuple(run.id for run in runs),
             )
             self.runs.insert(tenant, followed)
         bind(run=followed.id)
@@ -342,14 +360,16 @@ class Hub:
         return True
 
     def _refuse_second(
-        self, tenant: Tenant, connection: Connection, entities: Sequence[str], mode: Mode
+        self, tenant: Tenant, connection: Connection, entities: Sequence[str], does: tuple[str, str, str]
     ) -> None:
-        """Of the newest runs: one of the same mode that somebody waits for and that has not ended is enough."""
+        """Of the newest runs: one that does the same, that somebody waits for and that has not ended is enough."""
         recent, _ = self.runs.page(tenant, top=RECENT_RUNS, token=None)
         now = self.clock.now()
         oldest, late = hub_time(now - timedelta(hours=RECENT_HOURS)), hub_time(now - STILL_QUEUED)
         for run in recent:
-            if run.connection != connection.uid or run.entity not in entities or run.mode != mode:
+            if run.connection != connection.uid or run.entity not in entities:
+                continue
+            if (run.mode, run.since, run.filter) != does:
                 continue
             if not run.ended and run.origin != "schedule" and run.created_at >= oldest:
                 if run.status == "queued" and run.created_at < late:
@@ -358,7 +378,9 @@ class Hub:
                     f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
                 )
 
-    def _new_run(self, connection: Connection, entity: str, mode: Mode, origin: str) -> Run:
+    def _new_run(
+        self, connection: Connection, entity: str, mode: Mode, origin: str, since: str = "", where: str = ""
+    ) -> Run:
         now = self.clock.now()
         run_id = layout.newest_first(int(now.timestamp() * 1000), self.ids.uuid())
         return Run(
@@ -369,6 +391,8 @@ class Hub:
             origin=origin,
             created_at=hub_time(now),
             trace=current_trace(),
+            since=since,
+            filter=where,
         )
 
     def tick(self) -> int:

@@ -96,14 +96,14 @@ def load(environ: Mapping[str, str]) -> Settings:
         vault_url=vault_url,
         vault_client_id=reader.text("AZURE_CLIENT_ID") or reader.text(f"{STORAGE}__clientId"),
         public_url=reader.public_url(),
-        instance=reader.text("WEBSITE_INSTANCE_ID") or "local",
+        instance=reader.instance() or "local",
         allow_loopback=allow_loopback,
         allow_private_hosts=reader.flag("ALLOW_PRIVATE_HOSTS"),
         ca_bundle=reader.text("CA_BUNDLE"),
         dynamics=reader.dynamics(),
         tuning=reader.tuning(),
     )
-    if settings.allow_loopback and reader.text("WEBSITE_INSTANCE_ID"):
+    if settings.allow_loopback and reader.instance():
         reader.wrong("ALLOW_LOOPBACK", "is for a local hub only; remove it from the app's settings in Azure")
     if reader.errors:
         raise Misconfigured(reader.errors[0].message, errors=reader.errors)
@@ -117,6 +117,10 @@ class _Reader:
 
     def wrong(self, name: str, what: str) -> None:
         self.errors.append(FieldError(name, f"{name} {what}."))
+
+    def instance(self) -> str:
+        """The instance's name in Azure, "" elsewhere. Flex Consumption sets no WEBSITE_INSTANCE_ID but a pod's name."""
+        return self.text("WEBSITE_INSTANCE_ID") or self.text("WEBSITE_POD_NAME")
 
     def text(self, name: str) -> str:
         value = self._environ.get(name, "").strip()

@@ -47,11 +47,17 @@ class ConnectionPatch(_Body):
 
 
 class RunBody(_Body):
-    """A run: `incremental` reads what is new, `full` reads everything and finds deletes by comparing ids."""
+    """A run: `incremental` reads what is new, `full` reads everything and finds deletes by comparing ids.
+
+    `since` (RFC 3339) and `filter` (OData, by our names or the remote's own) make an incremental run read a part: what
+    was modified since, and passes. It leaves the place alone from which the schedule goes on.
+    """
 
     connection: Annotated[StrictStr, Field(max_length=100)] = ""
     mode: Literal["incremental", "full"] = "incremental"
     entities: list[Annotated[StrictStr, Field(max_length=40)]] = []
+    since: Annotated[StrictStr, Field(max_length=40)] = ""
+    filter: Annotated[StrictStr, Field(max_length=4096)] = ""
 
 
 class OperationBody(_Body):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from crm_core.connector import Change, Connector, Query, QueryPage, Related, Step, Write
+from crm_core.connector import UNKNOWN, Change, Connector, Query, QueryPage, Related, Step, Write
 from crm_core.errors import BadAnswer, BadRequest, NotFound, NotSupported, VersionMismatch
 from crm_core.functions import stale
 from crm_core.functions.endpoint import route
@@ -108,10 +108,11 @@ def _fill(
         raise BadAnswer(change.problem, system=connector.name)
     emap = connector.entity_map(entity.name)
     fields = change.fields or {}
-    for each in emap.fields:
-        value = fields.get(each.field)
-        if value is not stale.UNKNOWN and (not select or each.field in select or each.native in select):
-            item[each.field] = value
+    wanted = {each.field if (each := emap.find(name)) else name for name in select}
+    for name in emap.read_names:
+        value = fields.get(name)
+        if value is not UNKNOWN and (not wanted or name in wanted):
+            item[name] = value
     for name in select:
         if emap.find(name) is None and name in change.raw and name not in item:
             item[name] = change.raw[name]

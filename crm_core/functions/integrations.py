@@ -104,6 +104,7 @@ def _connector(kind: type[Connector]) -> dict[str, Any]:
             {
                 "entity": name,
                 "path": emap.entity.path,
+                "pulled": name in (kind.pulled or kind.entities),
                 "fields": [
                     {
                         "name": each.field,

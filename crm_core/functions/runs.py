@@ -5,11 +5,11 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from crm_core.errors import NotFound
+from crm_core.errors import BadRequest, NotFound
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
 from crm_core.hub import Hub
-from crm_core.model.fields import parse_instant
+from crm_core.model.fields import instant_text, parse_instant
 from crm_core.model.state import COUNTS, Run
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
         "calls": {name: run.calls.get(name, 0) for name in ("remote", "storage")},
         "problem": vars(run.problem) if run.problem else None,
         "trace": run.trace or None,
+        "since": run.since or None,
+        "filter": run.filter or None,
     }
     return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
 
@@ -91,9 +93,28 @@ def start(call: Call) -> Reply:
     """Starts a run now; follow it at Operation-Location."""
     hub: Hub = call.hub
     body = cast("RunBody", call.body)
-    return accepted(
-        call, hub.start_run(call.tenant, body.connection, body.entities, body.mode, call.principal.id)
+    for name in ("since", "filter"):
+        if getattr(body, name) and body.mode != "incremental":
+            raise BadRequest.field(name, f"{name}: a {body.mode} run reads everything; leave it out.")
+    run = hub.start_run(
+        call.tenant,
+        body.connection,
+        body.entities,
+        body.mode,
+        call.principal.id,
+        since=_since(body.since),
+        where=body.filter,
     )
+    return accepted(call, run)
+
+
+def _since(text: str) -> str:
+    try:
+        return instant_text(parse_instant(text)) if text else ""
+    except ValueError:
+        raise BadRequest.field(
+            "since", "since: expected a time with a zone, such as 2026-11-24T13:45:00Z."
+        ) from None
 
 
 def accepted(call: Call, run: Run) -> Reply:

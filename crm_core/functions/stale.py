@@ -7,9 +7,9 @@ answer) is refused beforehand, whether it is down or not: the same request alway
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from crm_core.connector import Change, Cursor
+from crm_core.connector import UNKNOWN, Change, Cursor
 from crm_core.errors import BadRequest, HubError, RateLimited, StoreUnavailable, Unavailable
 from crm_core.functions.web import Call, Parameter
 from crm_core.hub import Hub
@@ -25,8 +25,6 @@ STALE = Parameter(
     "stale", "ok: while the system does not answer, answer from the store, with Warning and Age"
 )
 ONLY_REMOTE = ("filter", "orderby", "expand", "count", "raw")
-UNKNOWN: Final = object()
-"""A reference to a record that the hub can't name: null would say that there is none."""
 T = TypeVar("T")
 DOWN = (Unavailable, RateLimited)
 PLACE = "stored"
@@ -129,10 +127,16 @@ class Store:
         fields = {
             each.field: link.held(each.field, record.fields.get(each.field)) for each in self._emap.fields
         }
-        return Change(link.rid, self._entity.with_references(fields, self._rid), link.ver)
+        fields = dict(self._entity.with_references(fields, self._rid))
+        if fields.get("lines"):
+            fields["lines"] = [
+                {name: value for name, value in line.items() if value is not UNKNOWN}
+                for line in fields["lines"]
+            ]
+        return Change(link.rid, fields, link.ver)
 
     def _rid(self, entity: str, record_id: str) -> Any:
-        """The remote's id of a record that is referred to; UNKNOWN if the hub has not seen it."""
+        """The remote's id of a record that is referred to; UNKNOWN if the hub can't name it."""
         if (entity, record_id) not in self._rids:
             record = self._hub.records.find(self._tenant, entity, record_id)
             link = record.links.get(self._uid) if record is not None else None

@@ -4,41 +4,80 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
 from typing import Any
 
 from crm_core.errors import BadRequest, FieldError
 from crm_core.model.entities import RESERVED, Entity
-from crm_core.model.fields import NATIVE_PREFIX, Field, Type
+from crm_core.model.fields import (
+    MAX_DECIMAL_EXPONENT,
+    NATIVE_PREFIX,
+    Field,
+    Type,
+    decimal_text,
+    instant_text,
+    parse_instant,
+)
+
+_DIGITS = Context(prec=2 * MAX_DECIMAL_EXPONENT + 2)
+"""Room for every digit that an amount can have."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a reference may lead. `native`: what the remote calls that entity. `write`: the property that writes the
+    reference, and `value` what it is then set to, with {id} for the id; `clear`: the property that is set to null.
+    """
+
+    entity: str
+    native: str
+    write: str
+    value: str
+    clear: str
 
 
 @dataclass(frozen=True)
 class FieldMap:
     """One canonical field at a remote system.
 
-    `native`: the property as it is read and filtered. `names`: native value -> canonical name, one to one.
-    `length`: the longest text the remote stores. `bind`: the navigation property by which a reference is
-    written, and `bind_path` the collection that it points into. `kind`: the entity that a reference to several kinds
-    has to be for this field, told by the property `kind_native` beside it; a row without that property is of this kind.
-    `form`: the pattern of a reference's id.
+    `native`: the property as it is read and filtered. `names`: native value -> canonical name; of several values with
+    one name the first is written. `readable`: False for what the remote takes and never tells. `midnight`: the remote
+    keeps the date as its first moment in UTC.
+    What the remote stores of a value (`canon`): `length`: the longest text, in UTF-16 code units; a longer one is
+    refused, never cut. `scale`: digits after the point of an amount, which it rounds half up. `whole_seconds`: it cuts
+    the fraction of a time.
+    A reference has `targets`, and where it can lead to several entities at the remote `kind_native`, the property that
+    tells which; a row without that property is of the first. `form`: the pattern of its ids.
     """
 
     field: str
     native: str
     names: Mapping[Any, str] = dataclasses.field(default_factory=dict)
     length: int | None = None
+    scale: int | None = None
+    whole_seconds: bool = False
     writable: bool = True
-    bind: str = ""
-    bind_path: str = ""
-    kind: str = ""
+    readable: bool = True
+    midnight: bool = False
+    targets: tuple[Target, ...] = ()
     kind_native: str = ""
     form: str = ""
 
     @cached_property
-    def values(self) -> Mapping[str, Any]:
-        """Canonical name -> native value."""
-        return {name: value for value, name in self.names.items()}
+    def values(self) -> Mapping[str, tuple[Any, ...]]:
+        """Canonical name -> its native values, the one that is written first."""
+        values: dict[str, tuple[Any, ...]] = {}
+        for value, name in self.names.items():
+            values[name] = (*values.get(name, ()), value)
+        return values
+
+    def target(self, row: Mapping[str, Any]) -> Target | None:
+        """Where the reference of a remote row leads; None for an entity that is not among its targets."""
+        kind = row.get(self.kind_native) if self.kind_native else None
+        if kind is None:
+            return self.targets[0]
+        return next((each for each in self.targets if each.native == kind), None)
 
     def inward(self, kind: Field, value: Any) -> Any:
         """The canonical value of what the remote holds; raises ValueError where it can't be one."""
@@ -46,6 +85,8 @@ class FieldMap:
             return None
         if self.names:
             return self.names.get(value, f"{NATIVE_PREFIX}{value}")
+        if self.midnight:
+            return kind.parse(str(value)[:10])
         if kind.type in (Type.TEXT, Type.CHOICE) and not isinstance(value, str):
             return str(value).lower() if isinstance(value, bool) else str(value)
         return kind.parse(value)
@@ -58,36 +99,48 @@ class FieldMap:
             return self._native_of_name(value)
         if self.form and not re.fullmatch(self.form, value):
             raise ValueError("expected the id of a record at the system")
-        if self.length is not None and len(value) > self.length:
+        if self.length is not None and _units(value) > self.length:
             raise ValueError(f"longer than the {self.length} characters that the system stores")
         if kind.type in (Type.DECIMAL, Type.MONEY):
             return Decimal(value)
+        if self.midnight:
+            return f"{value}T00:00:00Z"
+        return value
+
+    def canon(self, kind: Field, value: Any) -> Any:
+        """The canonical value that the remote holds once it has stored this one (sync-semantics.md, section 1)."""
+        if value is None:
+            return None
+        if self.scale is not None and kind.type in (Type.DECIMAL, Type.MONEY):
+            step = Decimal(1).scaleb(-self.scale)
+            return decimal_text(Decimal(value).quantize(step, ROUND_HALF_UP, _DIGITS))
+        if self.whole_seconds and kind.type is Type.INSTANT:
+            return instant_text(parse_instant(value).replace(microsecond=0))
         return value
 
     def _native_of_name(self, value: str) -> Any:
         if value in self.values:
-            return self.values[value]
+            return self.values[value][0]
         text = value.removeprefix(NATIVE_PREFIX)
         if text != value and text:
-            if not self._numbered:
+            if self._kind is str:
                 return text
-            if re.fullmatch(r"-?[0-9]{1,10}", text):
+            if self._kind is int and re.fullmatch(r"-?[0-9]{1,10}", text):
                 return int(text)
         raise ValueError(
             f"expected one of {', '.join(self.values)}, or {NATIVE_PREFIX} and the system's own value"
         )
 
     @cached_property
-    def _numbered(self) -> bool:
-        """Whether the native values are numbers."""
-        return all(isinstance(known, int) for known in self.names)
+    def _kind(self) -> type:
+        """The type of the native values."""
+        return type(next(iter(self.names)))
 
     def named(self, value: Any) -> str | None:
         """The canonical name of a native value that a caller gave; raises ValueError saying what is expected."""
         if value is None or value == "":
             return None
-        kind: type = int if self._numbered else str
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if type(value) is not self._kind:
             known = ", ".join(str(each) for each in self.names)
             raise ValueError(f"expected one of {known}")
         return self.names.get(value, f"{NATIVE_PREFIX}{value}")
@@ -118,7 +171,11 @@ class Navigation:
 
 @dataclass(frozen=True)
 class EntityMap:
-    """An entity at a remote system. `remote`: its collection or model there; `key`: the property of the id."""
+    """An entity at a remote system. `remote`: its collection or model there; `key`: the property of the id.
+
+    `required`: fields that this system needs on create beside those that the entity does. `lines`: the map of a
+    document's lines. `final`: statuses that no update leads out of.
+    """
 
     entity: Entity
     remote: str
@@ -127,6 +184,13 @@ class EntityMap:
     version: str
     fields: tuple[FieldMap, ...]
     navigations: tuple[Navigation, ...] = ()
+    required: frozenset[str] = frozenset()
+    lines: "EntityMap | None" = None
+    final: frozenset[str] = frozenset()
+
+    def of(self, fields: Mapping[str, Any]) -> "EntityMap":  # noqa: ARG002  # for subclasses
+        """The map of a record with these fields: of an entity that the remote keeps in several places, one of them."""
+        return self
 
     @cached_property
     def by_field(self) -> Mapping[str, FieldMap]:
@@ -134,10 +198,38 @@ class EntityMap:
 
     @cached_property
     def by_native(self) -> Mapping[str, FieldMap]:
-        return {each.native: each for each in self.fields}
+        """Where two fields share a property, it is the first one's."""
+        return {each.native: each for each in reversed(self.fields)}
+
+    @cached_property
+    def companions(self) -> Mapping[str, FieldMap]:
+        """The references that can lead to several entities, by the field that names which."""
+        known = self.entity.by_name
+        return {name: each for each in self.fields if (name := known[each.field].companion)}
+
+    @cached_property
+    def specific(self) -> Mapping[str, tuple[FieldMap, str]]:
+        """Names that say reference and entity at once, such as customer_account_id."""
+        return {
+            f"{each.field.removesuffix('_id')}_{target}_id": (each, target)
+            for each in self.companions.values()
+            for target in self.entity.by_name[each.field].targets
+        }
+
+    @cached_property
+    def read_names(self) -> tuple[str, ...]:
+        """The canonical fields that an answer of this system tells, in the order of their declaration."""
+        names: list[str] = []
+        for each in self.fields:
+            companion = self.entity.by_name[each.field].companion
+            if each.readable:
+                names += [each.field, companion] if companion else [each.field]
+        return tuple(names)
 
     def find(self, name: str) -> FieldMap | None:
         """The map of a canonical or native name."""
+        if name in self.specific:
+            return self.specific[name][0]
         return self.by_field.get(name) or self.by_native.get(name)
 
     def navigation(self, name: str) -> Navigation | None:
@@ -149,35 +241,64 @@ class EntityMap:
         known = self.entity.by_name
         fields: dict[str, Any] = {}
         for each in self.fields:
-            if each.kind and row.get(each.kind_native, each.kind) != each.kind:
-                continue  # a reference to something else
+            native = row.get(each.native)
+            if native is None or native == "":
+                continue
+            kind = known[each.field]
+            if each.targets:
+                target = each.target(row)
+                if target is None:
+                    continue  # a reference to something else
+                if kind.companion:
+                    fields[kind.companion] = target.entity
             try:
-                value = each.inward(known[each.field], row.get(each.native))
+                fields[each.field] = each.inward(kind, native)
             except ValueError as error:
                 raise ValueError(f"{each.native}: {error}") from None
-            if value is not None:
-                fields[each.field] = value
         return fields
 
     def outward(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Native properties for canonical fields, references as they are bound; raises BadRequest naming fields."""
-        known = self.entity.by_name
+        """Native properties for canonical fields, references as they are written; raises BadRequest naming fields."""
         row: dict[str, Any] = {}
         errors = []
         for name, value in fields.items():
-            each = self.by_field[name]
             try:
-                native = each.outward(known[name], value)
+                row.update(self._written(name, value, fields))
             except ValueError as error:
                 errors.append(FieldError(name, f"{name}: {error}."))
-                continue
-            if each.bind and native is not None:
-                row[f"{each.bind}@odata.bind"] = f"/{each.bind_path}({native})"
-            else:
-                row[each.bind or each.native] = native
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
         return row
+
+    def _written(self, name: str, value: Any, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name in self.companions:
+            beside = self.companions[name].field
+            if fields.get(beside) is None and value is not None:
+                raise ValueError(f"goes with {beside}; give both")
+            return {}
+        each = self.by_field[name]
+        native = each.outward(self.entity.by_name[name], value)
+        if not each.targets:
+            return {each.native: native}
+        target = self._target(each, fields)
+        if native is None:
+            return {target.clear: None}
+        return {target.write: target.value.format(id=native)}
+
+    def _target(self, each: FieldMap, fields: Mapping[str, Any]) -> Target:
+        kind = self.entity.by_name[each.field]
+        wanted = fields.get(kind.companion) if kind.companion else None
+        if wanted is None:
+            if kind.companion and fields[each.field] is not None:
+                raise ValueError(
+                    f"can be of several kinds; give {kind.companion} too: {', '.join(kind.targets)}"
+                )
+            return each.targets[0]
+        found = next((target for target in each.targets if target.entity == wanted), None)
+        if found is None:
+            known = ", ".join(target.entity for target in each.targets)
+            raise ValueError(f"leads to no {wanted} at this system; expected one of {known}")
+        return found
 
     def accept(
         self, body: Mapping[str, Any], described: Mapping[str, NativeField], *, create: bool
@@ -198,13 +319,15 @@ class EntityMap:
             errors.extend(
                 FieldError(each.name, f"{each.name}: required to create {self.entity.name}.")
                 for each in self.entity.fields
-                if each.required and each.name in self.by_field and fields.get(each.name) is None
+                if each.required or each.name in self.required
+                if each.name in self.by_field and fields.get(each.name) is None
                 if not any(self._is(error.field, each.name) for error in errors)
             )
         if not errors and not fields and not native:
             errors.append(FieldError("body", "The body names no field to write."))
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
+        self.outward(fields)  # what only the fields together can tell
         return fields, native
 
     def _is(self, name: str, field_name: str) -> bool:
@@ -230,6 +353,14 @@ class EntityMap:
             accepted = each.named(value) if is_native_value else kind.parse(value)
             each.outward(kind, accepted)
             fields[each.field] = accepted
+            if name in self.specific and accepted is not None:
+                self._accept_one(kind.companion, self.specific[name][1], described, fields, native)
+            return
+        if name in self.companions:
+            accepted = self.entity.by_name[name].parse(value)
+            if fields.get(name, accepted) != accepted:
+                raise ValueError(f"says {accepted}, but another name says {fields[name]}; leave one out")
+            fields[name] = accepted
             return
         if name == self.key:
             raise ValueError("is the record's id, which the hub chooses; leave it out")
@@ -243,6 +374,11 @@ class EntityMap:
         if isinstance(value, (dict, list)):
             raise ValueError("expected a single value")
         native[name] = value
+
+
+def _units(text: str) -> int:
+    """How long a text is in UTF-16 code units: a character beyond the first 65,536 takes two."""
+    return len(text) + sum(character > "\uffff" for character in text)
 
 
 def required_names(maps: Iterable[FieldMap], key: str, *more: str) -> list[str]:

@@ -86,6 +86,7 @@ class Run(_Stored):
     `calls`: remote and storage. `fresh_start`: the hub has no record of this connection yet. `read`: records read so
     far; of a batch, operations with an outcome. `seen`: blobs with the ids that a full run read, `parts`: whose they
     are: the number from which on they bear a worker's mark; of a batch, the marks of its outcomes.
+    `since`, `filter`: reads only what was modified since (RFC 3339) and passes (OData text); such a run is `partial`.
     `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when
     its message was last found to be poison.
     """
@@ -112,6 +113,13 @@ class Run(_Stored):
     children: tuple[str, ...] = ()
     problem: Problem | None = None
     trace: str = ""
+    since: str = ""
+    filter: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """Whether it reads a part: it keeps its place itself and leaves the entity's alone."""
+        return bool(self.since or self.filter)
 
     @property
     def ended(self) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from crm_core.errors import BadRequest
 from crm_core.model.fields import NATIVE_PREFIX, decimal_text, instant_text
-from crm_core.model.filters import AnyOf, Both, Compare, Either, Kind, Literal, Node, Not, Operator
+from crm_core.model.filters import AnyOf, Both, Compare, Either, Kind, Node, Not, Operator
 from crm_core.model.literals import (
     GUID,
     GUID_TYPE,
@@ -24,13 +24,13 @@ from crm_core.model.literals import (
 class Column:
     """A property that can be asked for. `type`: how its literals are written, a `Type` or "guid".
 
-    `values`: canonical name -> native value, where the names are ours.
+    `values`: canonical name -> native values, where the names are ours.
     """
 
     name: str
     native: str
     type: str
-    values: Mapping[str, str | int | bool]
+    values: Mapping[str, Sequence[str | int | bool]]
 
 
 def quoted(text: str) -> str:
@@ -115,7 +115,10 @@ _OPPOSITE: Mapping[Operator, Operator] = {
 def _compare(node: Compare, column: Column, *, negated: bool) -> str:
     value = check_compare(node, column.type, column.values)
     operator = _OPPOSITE[node.operator] if negated else node.operator
-    text = f"{column.native} {operator} {_literal(column, node.value, value)}"
+    if column.values and isinstance(value, str) and node.value.kind is Kind.TEXT:
+        text = _named(column, operator, value)
+    else:
+        text = f"{column.native} {operator} {_literal(column, value)}"
     if value is None or operator is Operator.EQ:
         return text
     is_order = operator is not Operator.NE
@@ -126,13 +129,11 @@ def _or_empty(column: Column, text: str) -> str:
     return f"({text} or {column.native} eq null)"
 
 
-def _literal(column: Column, literal: Literal, value: Value) -> str:
+def _literal(column: Column, value: Value) -> str:
     """A checked value as the column's type is written."""
     if value is None:
         return "null"
     if isinstance(value, str):
-        if column.values and literal.kind is Kind.TEXT:
-            return _named(column, value)
         return value if column.type == GUID_TYPE else quoted(value)
     if isinstance(value, datetime):
         return instant_text(value)
@@ -141,12 +142,19 @@ def _literal(column: Column, literal: Literal, value: Value) -> str:
     return value.isoformat() if isinstance(value, date) else str(value).lower()
 
 
-def _named(column: Column, text: str) -> str:
-    value: str | int | bool
-    if text in column.values:
-        value = column.values[text]
-    elif re.fullmatch(r"-?[0-9]{1,19}", text.removeprefix(NATIVE_PREFIX)):
-        value = int(text.removeprefix(NATIVE_PREFIX))
-    else:
-        raise unknown_name(column.name, text, column.values)
-    return quoted(value) if isinstance(value, str) else str(value).lower()
+def _named(column: Column, operator: Operator, name: str) -> str:
+    """A condition on the native values that a canonical name stands for."""
+    kind = type(next(iter(column.values.values()))[0])
+    native = name.removeprefix(NATIVE_PREFIX)
+    values: Sequence[str | int | bool] = column.values.get(name, ())
+    if native != name and kind is str:
+        values = (native,)
+    elif native != name and kind is int and re.fullmatch(r"-?[0-9]{1,19}", native):
+        values = (int(native),)
+    if not values:
+        raise unknown_name(column.name, name, column.values)
+    each = [
+        f"{column.native} {operator} {quoted(value) if isinstance(value, str) else str(value).lower()}"
+        for value in values
+    ]
+    return each[0] if len(each) == 1 else f"({(' or ' if operator is Operator.EQ else ' and ').join(each)})"

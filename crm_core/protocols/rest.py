@@ -78,6 +78,7 @@ class _Call:
     deadline: float
     seen: list[str] = field(repr=False)
     """Values of credential headers so far: they never reach a message."""
+    timeout: float = REQUEST_SECONDS
 
 
 class Rest:
@@ -123,16 +124,17 @@ class Rest:
         body: bytes | None = None,
         repeatable: bool | None = None,
         expect: Collection[int] = (),
+        timeout: float = REQUEST_SECONDS,
     ) -> Answer:
         """The answer, if its status is 2xx or in `expect`.
 
         `path`: below the base, values in it percent-encoded by the caller. `query`: pairs, or text that is
         encoded already (of a link). `body`: instead of `json`. `repeatable`: sending it twice does no harm
-        (default: by method). Repeats only with waits of at most 2 s and within `Tools.call_deadline`.
+        (default: by method). `timeout`: seconds for one try. Repeats only with waits of at most 2 s and within `Tools.call_deadline`.
         Raises what `explain` makes of any other status, AuthFailed after one forced token refresh,
         Unavailable, BadAnswer, Misconfigured (credentials may not go there), BadRequest (path, body, guard).
         """
-        url = self._url(path, query)
+        url = self.url(path, query)
         self._origins.check(url)
         sent_headers = {"Accept": "application/json", **(headers or {})}
         if json is not None:
@@ -141,7 +143,8 @@ class Rest:
                 sent_headers["Content-Type"] = "application/json"
         once_more = method.upper() in REPEATABLE_METHODS if repeatable is None else repeatable
         deadline = self._tools.clock.monotonic() + self._tools.call_deadline
-        return self._repeat(_Call(method.upper(), url, sent_headers, body, once_more, expect, deadline, []))
+        call = _Call(method.upper(), url, sent_headers, body, once_more, expect, deadline, [], timeout)
+        return self._repeat(call)
 
     def follow(self, link: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """GET of a link from an answer; only its path and query are taken. Raises BadAnswer, and as `call`."""
@@ -163,7 +166,12 @@ class Rest:
             raise self._explained(call, answer)
         return answer
 
-    def _url(self, path: str, query: Sequence[tuple[str, str]] | str) -> str:
+    def part_error(self, answer: Answer) -> HubError:
+        """The error that a refusing part of a batch's answer means."""
+        return self._explained(_Call("POST", self.base_url, {}, None, False, (), 0.0, []), answer)
+
+    def url(self, path: str, query: Sequence[tuple[str, str]] | str = ()) -> str:
+        """The address of a path below the base, encoded; raises BadRequest for one that leads out of it."""
         relative = path.removeprefix("/")
         if path.startswith("//") or re.search(r"[?#]|^[A-Za-z][\w+.-]*:/", path) or not stays_below(relative):
             raise BadRequest("The path leads out of the connection's base address.")
@@ -250,7 +258,7 @@ class Rest:
             call.url,
             {**call.headers, **credentials},
             call.body,
-            timeout=min(REQUEST_SECONDS, left),
+            timeout=min(call.timeout, left),
             repeatable=call.repeatable,
         )
         with self._limits.call():

@@ -264,8 +264,8 @@ class Applier:
     def _merged(self, record: Record, snapshot: Snapshot) -> Record:
         if snapshot.change.fields is None:
             return merge.gone(record, self.uid, snapshot.hi)
-        mapped = self.opened.connector.entities[self.entity.name].by_field
-        return merge.merge(record, self.entity, mapped, self.uid, snapshot)
+        emap = self.opened.connector.entities[self.entity.name]
+        return merge.merge(record, self.entity, emap.read_names, self.uid, snapshot)
 
     def _look(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Point reads of these remote records, batched by id; what is not there is gone."""

@@ -17,6 +17,7 @@ from crm_core.errors import CursorExpired, HubError, StoreUnavailable, VendorErr
 from crm_core.log import Log, bind, current_trace
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, seconds_until
+from crm_core.model.filters import parse_filter
 from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Future, Meter, RowChanged, RowExists, measured
 from crm_core.storage import layout
@@ -116,7 +117,7 @@ class _Pull:
         if not self.run.started_at:
             fresh = self.state.cursor is None and self.state.known == 0
             self.run = replace(self.run, status="running", started_at=hub_time(now), fresh_start=fresh)
-        if self.run.mode == "incremental" and self.state.cursor is None and self.state.begun:
+        if self._from_the_cursor and self.state.cursor is None and self.state.begun:
             # A first load left records and no cursor; what was deleted since then only a comparison shows.
             self.run = replace(self.run, mode="full")
         try:
@@ -231,20 +232,34 @@ class _Pull:
         """A caller was told of this run."""
         return self.stored_run and self.run.origin != "schedule"
 
+    @property
+    def _from_the_cursor(self) -> bool:
+        """It goes on from the entity's place in the feed, and moves it."""
+        return self.run.mode == "incremental" and not self.run.partial
+
     def _is_idle(self, page: Page) -> bool:
         """Nothing has changed since the cursor: no lease is needed, one conditional write says so."""
-        return self.run.mode == "incremental" and not self.run.slices and not page.changes and not page.more
+        return self._from_the_cursor and not self.run.slices and not page.changes and not page.more
 
     def _comparing(self) -> bool:
         return bool(self.run.cursor and "compare" in self.run.cursor)
 
     def _cursor(self) -> Cursor | None:
-        return self.state.cursor if self.run.mode == "incremental" else self.run.cursor
+        if self._from_the_cursor:
+            return self.state.cursor
+        return self._beginning() if self.run.partial and self.run.cursor is None else self.run.cursor
+
+    def _beginning(self) -> Cursor:
+        where = parse_filter(self.run.filter) if self.run.filter else None
+        return self.opened.connector.begin(self.job.entity, since=self.run.since, where=where)
 
     def _first_page(self) -> Fetched:
         try:
             return self._fetch(self._cursor())
         except CursorExpired:
+            if self.run.partial:
+                self.run = replace(self.run, cursor=None, read=0)
+                return self._fetch(self._beginning())
             # The place in the feed is lost: this run reads everything, and compares ids for deletes.
             self.run = replace(self.run, mode="full", cursor=None, read=0, seen=0)
             return self._fetch(None)
@@ -357,7 +372,7 @@ class _Pull:
         tally = applier.tally
         known = max(0, self.state.known + tally.known)
         counts = {name: self.run.counts.get(name, 0) + getattr(tally, name) for name in COUNTS}
-        if self.run.mode == "incremental":
+        if self._from_the_cursor:
             self._save_state(cursor=cursor, known=known, lease_until=self._lease_end())
             self.run = replace(self.run, counts=counts)
         else:
@@ -408,14 +423,14 @@ class _Pull:
 
     def _close(self, cursor: Cursor) -> None:
         now = self.engine.clock.now()
-        self._save_state(
-            cursor=cursor,
-            lease_run="",
-            lease_until="",
-            due=next_due(self.opened.connection.schedule, now),
-            last_success=self.run.ended_at or hub_time(now),
-            last_run=self.run.id if self.stored_run else self.state.last_run,
-            waits=False,
-            problem=None,
-        )
+        ended: dict[str, Any] = {"lease_run": "", "lease_until": "", "waits": False, "problem": None}
+        if not self.run.partial:  # one that read a part says nothing of the rest
+            ended |= {
+                "cursor": cursor,
+                "due": next_due(self.opened.connection.schedule, now),
+                "last_success": self.run.ended_at or hub_time(now),
+            }
+        if self.stored_run:
+            ended["last_run"] = self.run.id
+        self._save_state(**ended)
         failures.recovered(self.engine, self.job, self.states.connection)

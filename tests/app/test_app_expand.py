@@ -248,8 +248,8 @@ def test_openapi_shows_the_parameter(api):
 # --- refused ------------------------------------------------------------------------------------------------------
 
 WAYS = (
-    "primarycontactid (primary_contact_id), parentaccountid (parent_id), "
-    "contact_customer_accounts, account_parent_account"
+    "parentaccountid (parent_id), primarycontactid (primary_contact_id), "
+    "contact_customer_accounts, account_parent_account, opportunity_customer_accounts, incident_customer_accounts"
 )
 OPTIONS = "known are $select, $filter, $orderby, $top, with ';' between them."
 ONE_LEVEL = "another expand inside is not supported, only one level; ask for it by a second call."

@@ -128,9 +128,9 @@ class Bench:
         assert self.queue.delete(lane, messages[0])
         return True
 
-    def pull(self, mode: Any = "incremental") -> Run:
-        """A run that somebody waits for, to its end."""
-        run = self.hub.start_run(DEFAULT_TENANT, self.connection.uid, [], mode, "key:test")
+    def pull(self, mode: Any = "incremental", **part: str) -> Run:
+        """A run that somebody waits for, to its end. `part`: `since` and `where` of one that reads a part."""
+        run = self.hub.start_run(DEFAULT_TENANT, self.connection.uid, [], mode, "key:test", **part)
         self.work()
         return self.run(run.id)
 

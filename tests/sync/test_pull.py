@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from crm_core.errors import Conflict
+from crm_core.errors import BadRequest, Conflict
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.ports import measured
@@ -225,6 +225,76 @@ def test_a_delete_of_a_row_never_seen_leaves_a_tomb_that_an_old_page_does_not_wa
     record_id = layout.derived_record_id(DEFAULT_TENANT, bench.connection.uid, "account", rid)
     stored = bench.hub.records.get(DEFAULT_TENANT, "account", record_id)
     assert stored is None or isinstance(stored.content, Tomb)
+
+
+class TestPart:
+    """A run that reads only what was modified since a time, or passes a filter."""
+
+    def test_it_reads_what_passes_and_leaves_the_place_in_the_feed_alone(self, bench):
+        for name in ("Andes one", "Andes two", "Other"):
+            bench.remote.create(name)
+        bench.connect()
+        run = bench.pull(where="startswith(name,'Andes')")
+        assert (run.status, run.counts["created"], run.read) == ("succeeded", 2, 2)
+        assert sorted(each.fields["name"] for each in bench.stored().values()) == ["Andes one", "Andes two"]
+        state = bench.state()
+        assert (state.cursor, state.last_success, state.last_run) == (None, "", run.id)
+        assert state.lease_run == ""
+        # The first load still reads everything.
+        assert bench.pull().read == 3
+        assert len(bench.stored()) == 3
+
+    def test_the_schedule_goes_on_where_it_was(self, bench):
+        rid = bench.remote.create("Row")
+        bench.connect()
+        bench.pull()
+        before = bench.state()
+        bench.remote.update(rid, name="Changed")
+        assert bench.pull(where="name eq 'Changed'").counts["updated"] == 1
+        after = bench.state()
+        assert (after.cursor, after.due, after.last_success) == (
+            before.cursor,
+            before.due,
+            before.last_success,
+        )
+        assert bench.pull().counts["unchanged"] == 1  # the feed tells of it once more
+
+    def test_since_reads_the_newer_ones(self, bench):
+        old = bench.remote.create("Old")
+        bench.remote.update(old, at="2020-01-01T00:00:00Z", name="Old")
+        bench.remote.create("New")
+        bench.connect()
+        run = bench.pull(since="2024-01-01T00:00:00Z")
+        assert [each.fields["name"] for each in bench.stored().values()] == ["New"]
+        assert (run.since, run.filter, run.partial) == ("2024-01-01T00:00:00Z", "", True)
+
+    def test_a_place_that_is_lost_in_the_middle_begins_this_run_anew(self, bench):
+        for number in range(25):
+            bench.remote.create(f"Row {number:02}")
+        bench.connect()
+        bench.remote.fault("status", status=400, path="*skiptoken*", count=1)
+        run = bench.pull(where="contains(name,'Row')")
+        assert (run.status, run.mode, len(bench.stored())) == ("succeeded", "incremental", 25)
+        assert bench.state().cursor is None
+
+    def test_a_field_that_is_none_is_refused_before_anything_is_done(self, bench):
+        bench.connect()
+        with pytest.raises(BadRequest, match="'colour' is no field of account"):
+            bench.pull(where="colour eq 'red'")
+        assert bench.queue.size(layout.FRESH) == 0
+
+    def test_another_part_may_be_read_beside_it(self, bench):
+        bench.connect()
+        first = bench.hub.start_run(
+            DEFAULT_TENANT, "demo", [], "incremental", "key:test", where="name eq 'a'"
+        )
+        other = bench.hub.start_run(
+            DEFAULT_TENANT, "demo", [], "incremental", "key:test", where="name eq 'b'"
+        )
+        with pytest.raises(Conflict, match=first.id):
+            bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test", where="name eq 'a'")
+        bench.work()
+        assert {bench.run(each.id).status for each in (first, other)} == {"succeeded"}
 
 
 class TestLease:

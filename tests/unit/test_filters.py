@@ -46,7 +46,7 @@ TYPES = {
     "time": Type.INSTANT,
     "ref": GUID_TYPE,
 }
-KINDS = {"customer": 3, "partner": 5}
+KINDS = {"customer": (3,), "partner": (5,)}
 
 
 def column(name):
@@ -207,7 +207,7 @@ def test_a_filter_finds_the_same_in_our_records_as_a_server_by_the_text_that_goe
 
     def resolve(name):
         each = emap.by_field[name]
-        kind = Type.INTEGER if each.names else GUID_TYPE if each.bind else entity.by_name[name].type
+        kind = Type.INTEGER if each.names else GUID_TYPE if each.targets else entity.by_name[name].type
         return Column(name, each.native, kind, each.values)
 
     row = {}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_core.connectors.dynamics365 import ACCOUNTS, normal_version
+from crm_core.connectors.dynamics365 import normal_version
+from crm_core.connectors.dynamics365.tables import ACCOUNTS, TABLES
 from crm_core.errors import BadRequest
-from crm_core.model.entities import ACCOUNT, ENTITIES, RESERVED
+from crm_core.model.entities import ENTITIES, RESERVED
 from crm_core.model.fields import Field, Type
 from crm_core.model.filters import (
     MAX_BYTES,
@@ -268,7 +269,16 @@ class TestRecord:
         assert open_items(self.record(links={"c": Link("new")})) == {("push", "c")}
 
 
-def test_every_mapped_field_is_canonical_and_no_native_name_is_used_twice():
-    assert {each.field for each in ACCOUNTS.fields} <= ACCOUNT.by_name.keys()
-    natives = [each.native for each in ACCOUNTS.fields]
-    assert len(natives) == len(set(natives))
+@pytest.mark.parametrize("entity", TABLES)
+def test_every_mapped_field_is_canonical_and_no_native_name_is_used_twice(entity):
+    table = TABLES[entity]
+    known = table.entity.by_name
+    assert {each.field for each in table.fields} <= known.keys()
+    assert len(table.by_field) == len(table.fields)
+    for name, each in table.by_field.items():
+        assert set(each.values) <= set(known[name].choices or each.values)
+        assert {target.entity for target in each.targets} <= set(known[name].targets)
+        assert bool(each.targets) == bool(known[name].targets)
+    # Two fields may share a property only where they say different things of it.
+    shared = {each.native for each in table.fields if table.by_native[each.native] is not each}
+    assert shared <= {"statuscode", "scheduledend"}

@@ -68,6 +68,7 @@ def test_the_interval_is_in_milliseconds(more, minutes):
         ),
         ({"ALLOW_LOOPBACK": "perhaps"}, "ALLOW_LOOPBACK"),
         ({"ALLOW_LOOPBACK": "true", "WEBSITE_INSTANCE_ID": "i"}, "ALLOW_LOOPBACK"),
+        ({"ALLOW_LOOPBACK": "true", "WEBSITE_POD_NAME": "p"}, "ALLOW_LOOPBACK"),
         ({"LEASE_SECONDS": "-1"}, "LEASE_SECONDS"),
         ({"BATCH_RECORDS": "many"}, "BATCH_RECORDS"),
         ({"PUBLIC_URL": "hub.example.com"}, "PUBLIC_URL"),

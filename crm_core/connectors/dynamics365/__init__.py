@@ -5,77 +5,59 @@ external systems"; table and column facts from the Common Data Model.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import urlsplit
 
 from crm_core.connector import (
+    MANY_WIDTH,
     Account,
     Answer,
     Change,
     Connector,
     Cursor,
+    Outcome,
     Page,
     Query,
     QueryPage,
     Setting,
-    Step,
     TokenFacts,
     Tools,
     Write,
+    carried_out,
 )
-from crm_core.connectors.dynamics365.reading import (
-    ANY_TEXT,
-    COUNT_ANNOTATIONS,
-    FRESH,
-    change_of,
-    count_of,
-    expand_of,
-    options_of,
-    rows_of,
-)
-from crm_core.connectors.dynamics365.tables import (
-    ACCOUNTS,
-    CONTACTS,
-    SYSTEM,
-    native_field,
-    prefer,
-    select_of,
-)
+from crm_core.connectors.dynamics365.client import Client, explain, json_of
+from crm_core.connectors.dynamics365.feed import Feed
+from crm_core.connectors.dynamics365.lookups import Lookups
+from crm_core.connectors.dynamics365.many import ROWS_PER_CALL, Many
+from crm_core.connectors.dynamics365.metadata import Metadata
+from crm_core.connectors.dynamics365.reading import LINES, Reader
+from crm_core.connectors.dynamics365.tables import TABLES
+from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
+from crm_core.connectors.dynamics365.writing import STATUS, Writer, kind_of
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
-    CursorExpired,
     FieldError,
     HubError,
     Misconfigured,
-    NotSupported,
     RecordGone,
     Rejected,
-    Unavailable,
     VendorError,
     VersionMismatch,
 )
 from crm_core.model.expand import Expansion
-from crm_core.model.fields import instant_text, parse_instant
-from crm_core.model.mapping import EntityMap, NativeField
+from crm_core.model.filters import Node
+from crm_core.model.mapping import NativeField
+from crm_core.ports import Pool
 from crm_core.protocols.auth import Auth, Certificate, ClientCredentials, ManagedIdentity
 from crm_core.protocols.guard import Origins
 from crm_core.protocols.odata import check_guid, key_segment
-from crm_core.protocols.rest import Rest, explain_status
+from crm_core.protocols.odata_batch import ChangeSet, Part
+from crm_core.protocols.rest import Rest
 
 DEFAULT_VERSION = "v9.2"
-MAX_PAGE = 5000
-"""Rows of a page at most (Page results: odata.maxpagesize)."""
-IDS_PER_READ = 50
-"""Ids of one point read: keeps the URL far below the limit of 32,768 characters."""
-OVERLAP = timedelta(minutes=5)
-"""How far the feed by modifiedon reads back: rows committed late bear an earlier time."""
-MAX_SEEN = 300
-"""Rows of the overlap that the cursor remembers; what it forgets is read again and found unchanged."""
 
 
 # The ways to sign in, and what each needs.
@@ -134,12 +116,18 @@ class Dynamics365(Connector):
         "login.microsoftonline.us",
         "login.partner.microsoftonline.cn",
     )
-    entities: ClassVar = {"account": ACCOUNTS, "contact": CONTACTS}
+    entities: ClassVar = TABLES
+    # The tables that every environment has, with the Sales and Service apps or not.
+    pulled = ("account", "contact")
     ordered_versions = True
     counts = True
+    own_ids = True
+    if_match = True
+    tells_deletes = True
     default_minutes = 60
     # Service protection limits: 52 at a time for one user on one web server; so four instances fit.
     concurrency = 12
+    batch_size = ROWS_PER_CALL
 
     def __init__(self, account: Account, tools: Tools) -> None:
         settings = account.settings
@@ -150,14 +138,18 @@ class Dynamics365(Connector):
         self._tokens = auth = self._auth(account, tools, base)
         with _setting("api_version"):
             version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
-        self._path = f"/api/data/{version}/"
         self._rest = Rest(
-            account, tools, system=self.name, base_url=f"{base}{self._path}", auth=auth, origins=origins,
+            account, tools, system=self.name, base_url=f"{base}/api/data/{version}/", auth=auth, origins=origins,
             explain=self.explain, concurrency=self.concurrency,
         )  # fmt: skip
-        self._tools = tools
-        self._described: dict[str, Mapping[str, NativeField]] = {}
-        self._wildcards: dict[tuple[str, str], bool] = {}
+        self._ids = tools.ids
+        self._client = Client(self._rest, tools.ids)
+        self._metadata = Metadata(self._client)
+        lookups = Lookups(self._client, tools.clock)
+        self._reader = Reader(self._client, self._metadata, lookups)
+        self._writer = Writer(self._client, lookups, tools.ids)
+        self._many = Many(self._client, self._reader, self._writer, self.write_one)
+        self._feed = Feed(self._client, self._reader, tools.clock)
 
     @classmethod
     def needed(cls, settings: Mapping[str, str]) -> frozenset[str]:
@@ -197,10 +189,16 @@ class Dynamics365(Connector):
                 system=self.name,
             )
 
+    @classmethod
+    def entity_map(cls, entity: str) -> Table:
+        found = super().entity_map(entity)
+        assert isinstance(found, Table)
+        return found
+
     # --- verbs ---------------------------------------------------------------------------------------------------
 
     def check(self) -> Mapping[str, Any]:
-        answer = self._json("GET", "WhoAmI")
+        answer = self._client.json("GET", "WhoAmI")
         if not answer.get("UserId"):
             raise BadAnswer("The answer to WhoAmI names no user.", system=self.name)
         return {"user_id": answer.get("UserId", ""), "organization_id": answer.get("OrganizationId", "")}
@@ -214,135 +212,103 @@ class Dynamics365(Connector):
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
-        if entity not in self._described:
-            rows = rows_of(
-                self._json(
-                    "GET",
-                    f"EntityDefinitions(LogicalName='{self.entity_map(entity).entity.name}')/Attributes",
-                    query=[
-                        (
-                            "$select",
-                            "LogicalName,AttributeType,IsValidForCreate,IsValidForUpdate,IsValidForRead",
-                        )
-                    ],
-                )
-            )
-            self._described[entity] = {
-                field.name: field
-                for row in rows
-                if row.get("LogicalName") and row.get("IsValidForRead", True)
-                for field in [native_field(row)]
-            }
-        return self._described[entity]
+        return self._metadata.fields(self.entity_map(entity))
 
     def query(self, entity: str, query: Query) -> QueryPage:
-        emap = self.entity_map(entity)
-        steps = self.steps(entity, query.expand)
-        if query.cursor is not None:
-            options: Sequence[tuple[str, str]] | str = str(query.cursor["next"])
-        else:
-            options = [
-                *options_of(emap, query, self.describe, self._wild),
-                *expand_of(steps, self.describe, self._wild),
-            ]
-            options += [("$count", "true")] if query.count else []
-        headers = self._read_headers(
-            emap,
-            steps,
-            f"odata.maxpagesize={min(query.top, MAX_PAGE)}",
-            annotations=COUNT_ANNOTATIONS if query.count else (),
-        )
-        body = self._json("GET", emap.remote, query=options, headers=headers)
-        following = self._following(body.get("@odata.nextLink"), emap)
-        return QueryPage(
-            [change_of(emap, row, steps) for row in rows_of(body)],
-            {"next": following} if following else None,
-            count_of(body) if query.count else None,
-        )
-
-    def _wild(self, emap: EntityMap, column: str) -> bool:
-        """Asked once per opened connection and column, and only for a filter that has such a character.
-
-        Dataverse documents patterns; what else speaks its language may not know them, and would take their escape
-        for text. Where no row has a value the answer does not matter.
-        """
-        asked = (emap.remote, column)
-        if asked not in self._wildcards:
-            options = [("$select", emap.key), ("$filter", ANY_TEXT.format(column=column))]
-            headers = {"Prefer": "odata.maxpagesize=1"}
-            self._wildcards[asked] = bool(
-                rows_of(self._json("GET", emap.remote, query=options, headers=headers))
-            )
-        return self._wildcards[asked]
-
-    @staticmethod
-    def _read_headers(
-        emap: EntityMap, steps: Sequence[Step], *preferences: str, annotations: Sequence[str] = ()
-    ) -> dict[str, str]:
-        also = [step.target for step in steps]
-        headers = prefer(emap, *preferences, also=also, annotations=annotations)
-        return {**headers, **FRESH} if steps else headers
+        return self._reader.query(self.entity_map(entity), query, self.steps(entity, query.expand))
 
     def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:
-        emap = self.entity_map(entity)
         steps = self.steps(entity, expand)
-        path = key_segment(emap.remote, check_guid(rid))
-        options = [("$select", ",".join(select_of(emap))), *expand_of(steps, self.describe, self._wild)]
-        row = self._json("GET", path, query=options, headers=self._read_headers(emap, steps))
-        return change_of(emap, row, steps)
+        return self._reader.get(self._own(self.entity_map(entity), rid), rid, steps)
 
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
-        emap = self.entity_map(entity)
+        table = self.entity_map(entity)
+        if not table.kinds:
+            return self._reader.get_many(table, rids)
         found: dict[str, Change] = {}
-        for start in range(0, len(rids), IDS_PER_READ):
-            ids = [check_guid(rid) for rid in rids[start : start + IDS_PER_READ]]
-            options = [
-                ("$select", ",".join(select_of(emap))),
-                ("$filter", " or ".join(f"{emap.key} eq {each}" for each in ids)),
-            ]
-            for row in rows_of(self._json("GET", emap.remote, query=options, headers=prefer(emap))):
-                change = change_of(emap, row)
-                found[change.rid] = change
+        tables = self._reader.tables_of(table, rids)
+        for own in (*table.kinds.values(), table):  # the last one: of kinds that have no name here
+            found |= self._reader.get_many(own, [rid for rid, each in tables.items() if each is own])
+        return found
+
+    def _own(self, table: Table, rid: str) -> Table:
+        """The table that a row is kept in; raises RecordGone where only that table could tell, and there is no row."""
+        rid = check_guid(rid)
+        if not table.kinds:
+            return table
+        found = self._reader.tables_of(table, [rid]).get(rid)
+        if found is None:
+            raise RecordGone(f"There is no {table.entity.name} {rid}.", system=self.name, vendor_status=404)
         return found
 
     def create(self, entity: str, write: Write) -> Change:
         """With an id of ours and If-None-Match: a create whose answer was lost can be repeated, and is made once."""
-        emap = self.entity_map(entity)
-        rid = write.key or self._tools.ids.uuid()
+        table = kind_of(self.entity_map(entity), write)
+        rid = write.key or self._ids.uuid()
         try:
-            return self._write(emap, rid, write, {"If-None-Match": "*"}, repeatable=True)
+            return self._carried_out(
+                table, rid, self._writer.create(table, rid, write), write, repeatable=True
+            )
         except VersionMismatch as refused:
             try:
-                return self.get(entity, rid)  # an earlier try was carried out
+                return self._reader.get(table, rid)  # an earlier try was carried out
             except RecordGone:
                 raise refused from None  # it is another row's key that exists
 
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
-        """If-Match always: without it the PATCH of a missing record would create one."""
-        emap = self.entity_map(entity)
-        headers = {"If-Match": if_match or "*"}
-        return self._write(emap, check_guid(rid), write, headers, repeatable=not if_match)
+        """If-Match always: without it the PATCH of a missing record would create one.
 
-    def _write(
-        self, emap: EntityMap, rid: str, write: Write, headers: Mapping[str, str], *, repeatable: bool
-    ) -> Change:
+        A row that is closed, so that it can't be written, is opened first where the write says what state it wants.
+        """
+        table = self._own(self.entity_map(entity), rid)
+        rid = check_guid(rid)
+        now = self._reader.get(table, rid) if LINES in write.fields and table.lines is not None else None
+        # What is worked out from the row as it was must not meet another one.
+        parts = self._writer.update(table, rid, write, if_match or (now.etag if now else ""), now)
+        if not parts:
+            return self._reader.get(table, rid)
         try:
-            row = self._json(
-                "PATCH",
-                key_segment(emap.remote, rid),
-                query=[("$select", ",".join(select_of(emap)))],
-                headers={**headers, **prefer(emap, "return=representation")},
-                json={**emap.outward(write.fields), **write.native},
-                repeatable=repeatable,
-            )
-        except RecordGone as error:
-            raise self._missing_reference(emap, rid, write, error) from None
-        return change_of(emap, row)
+            return self._carried_out(table, rid, parts, write, repeatable=not if_match and len(parts) == 1)
+        except Rejected as refused:
+            if STATUS not in write.fields or not table.locked:
+                raise
+            now = self._reader.get(table, rid)
+            if now.fields is None or now.fields.get(STATUS) not in table.locked:
+                raise
+            if if_match and now.etag != if_match:
+                raise VersionMismatch(refused.message, system=self.name) from None
+            parts = self._writer.update(table, rid, write, if_match or now.etag, now)
+            return self._carried_out(table, rid, parts, write, repeatable=False) if parts else now
 
-    def _missing_reference(self, emap: EntityMap, rid: str, write: Write, error: RecordGone) -> VendorError:
+    def _carried_out(
+        self, table: Table, rid: str, parts: Sequence[Part], write: Write, *, repeatable: bool
+    ) -> Change:
+        """One request as it is; several as one change set, which happens as a whole or not at all."""
+        try:
+            row = self._sent(table, rid, parts, repeatable=repeatable)
+        except RecordGone as error:
+            raise self._missing_reference(table, rid, write, error) from None
+        return self._reader.changes(table, [row])[0]
+
+    def _sent(self, table: Table, rid: str, parts: Sequence[Part], *, repeatable: bool) -> Mapping[str, Any]:
+        if len(parts) == 1 and parts[0].method == "PATCH":
+            return json_of(self._client.send(parts[0], repeatable=repeatable), "PATCH")
+        items: list[Part | ChangeSet] = [tuple(parts), self._writer.read(table, rid)]
+        done, read = self._client.batch(items, repeatable=repeatable and parts[0].method == "PATCH")
+        if isinstance(done, HubError):
+            raise done
+        if isinstance(read, VendorError):
+            read.outcome_unknown = True  # carried out, but what came of it can't be told
+        if isinstance(read, HubError):
+            raise read
+        assert isinstance(read, Answer)
+        return json_of(read, "PATCH")
+
+    def _missing_reference(self, table: Table, rid: str, write: Write, error: RecordGone) -> VendorError:
         """A 404 to a write can mean the record, or one that it refers to; the message names the id."""
         for name, value in write.fields.items():
-            bound = emap.by_field[name].bind and isinstance(value, str)
+            each = table.by_field.get(name)
+            bound = each is not None and each.targets and isinstance(value, str)
             if bound and value.lower() != rid and value.lower() in error.message.lower():
                 return Rejected(
                     error.message,
@@ -355,170 +321,28 @@ class Dynamics365(Connector):
         return error
 
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
-        emap = self.entity_map(entity)
+        table = self._own(self.entity_map(entity), rid)
         headers = {"If-Match": if_match} if if_match else {}
-        self._call("DELETE", key_segment(emap.remote, check_guid(rid)), headers=headers)
+        self._client.call("DELETE", key_segment(table.remote, check_guid(rid)), headers=headers)
 
-    # --- changes -------------------------------------------------------------------------------------------------
+    def write(
+        self, entity: str, writes: Sequence[Write], pool: Pool, go_on: Callable[[], bool]
+    ) -> list[Outcome]:
+        try:
+            units, settled = self._many.units(self.entity_map(entity), writes)
+        except HubError as error:
+            return [Outcome(error=error) for _ in writes]
+        width = min(self.concurrency, MANY_WIDTH)
+        return carried_out(units, settled, len(writes), pool, width, go_on)
 
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
-        """By delta link where the table tracks changes, else by modifiedon.
+        return self._feed.changes(self.entity_map(entity), cursor, size)
 
-        Cursors: {"delta": query of the delta or next link}, or {"since", "seen"} with {"next", "newest"} between pages.
-        """
-        emap = self.entity_map(entity)
-        try:
-            if cursor is None:
-                return self._begin(emap, size)
-            if "delta" in cursor:
-                return self._tracked(emap, str(cursor["delta"]), size)
-            return self._by_time(emap, cursor, size)
-        except (Rejected, RecordGone) as error:
-            if cursor is None or not ({"delta", "next"} & cursor.keys()):
-                raise
-            # The vendor names no code for a token out of its window (default 7 days); what else a link of its own
-            # could be refused for shows again when the full run asks afresh.
-            raise CursorExpired(error.message, system=self.name, vendor_status=error.vendor_status) from None
-
-    def _begin(self, emap: EntityMap, size: int) -> Page:
-        options = [("$select", ",".join(select_of(emap)))]
-        try:
-            return self._tracked(emap, options, size)
-        except (Rejected, NotSupported):
-            return self._by_time(emap, {"since": "", "seen": {}}, size)  # the table does not track changes
-
-    def _tracked(self, emap: EntityMap, options: Sequence[tuple[str, str]] | str, size: int) -> Page:
-        headers = prefer(emap, "odata.track-changes", f"odata.maxpagesize={min(size, MAX_PAGE)}")
-        body = self._json("GET", emap.remote, query=options, headers=headers)
-        changes = [self._entry(emap, row) for row in rows_of(body)]
-        following = self._following(body.get("@odata.nextLink"), emap)
-        if following:
-            return Page(changes, {"delta": following}, more=True)
-        delta = self._following(body.get("@odata.deltaLink"), emap)
-        if delta:
-            return Page(changes, {"delta": delta}, more=False)
-        # A server that does not track changes may just leave the link out; the order by time is safe to go on from.
-        return Page(changes, {"since": "", "seen": {}}, more=True)
-
-    def _entry(self, emap: EntityMap, row: Mapping[str, Any]) -> Change:
-        if str(row.get("@odata.context", "")).endswith("/$deletedEntity"):
-            return Change(str(row["id"]).lower(), None)
-        return change_of(emap, row)
-
-    def _by_time(self, emap: EntityMap, cursor: Cursor, size: int) -> Page:
-        """Ordered by (modifiedon, id), from `since` less the overlap; rows that the cursor has seen are dropped."""
-        since, seen = str(cursor["since"]), dict(cursor["seen"])
-        if "next" in cursor:
-            options: Sequence[tuple[str, str]] | str = str(cursor["next"])
-        else:
-            options = [
-                ("$select", ",".join(select_of(emap))),
-                ("$orderby", f"{emap.modified} asc,{emap.key} asc"),
-            ]
-            if since:
-                start = instant_text(parse_instant(since) - OVERLAP)
-                options.append(("$filter", f"{emap.modified} ge {start}"))
-        headers = prefer(emap, f"odata.maxpagesize={min(size, MAX_PAGE)}")
-        answer = self._call("GET", emap.remote, query=options, headers=headers)
-        body = self._object(answer, "GET")
-        read = [change_of(emap, row) for row in rows_of(body)]
-        now = _server_time(answer) or instant_text(self._tools.clock.now().replace(microsecond=0))
-        began = str(cursor.get("began") or now)
-        # A row with a time in the future must not carry the cursor over all that comes until then.
-        times = (change.modified for change in read if change.modified <= now)
-        newest = max([str(cursor.get("newest") or since), *times])
-        fresh = [change for change in read if seen.get(change.rid, ("",))[0] != change.version]
-        seen |= {change.rid: (change.version, change.modified) for change in read}
-        following = self._following(body.get("@odata.nextLink"), emap)
-        kept = _recent(seen, newest)
-        if following:
-            paging = {"next": following, "since": since, "newest": newest, "seen": kept, "began": began}
-            return Page(fresh, paging, more=True)
-        if newest and newest == since:
-            # Nothing newer came: go on from the server's own time, or a burst would be read again until an edit.
-            newest = max(newest, min(began, _server_time(answer)))
-        # Pages take their time: what was committed late after the first of them must lie in the next overlap.
-        newest = max(since, min(newest, began))
-        kept = _recent(seen, newest)
-        return Page(fresh, {"since": newest, "seen": kept}, more=False)
-
-    # --- the wire ------------------------------------------------------------------------------------------------
-
-    def _call(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any
-    ) -> Answer:
-        odata = {"OData-MaxVersion": "4.0", "OData-Version": "4.0"}
-        return self._rest.call(method, path, headers={**odata, **(headers or {})}, **more)
-
-    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        """The object that an answer holds; raises BadAnswer for anything else."""
-        return self._object(self._call(method, path, **more), method)
-
-    def _object(self, answer: Answer, method: str) -> dict[str, Any]:
-        try:
-            body = answer.json()
-        except BadAnswer as error:
-            problem = error
-        else:
-            if isinstance(body, dict):
-                return body
-            problem = BadAnswer("The answer is no JSON object.")
-        problem.system = self.name
-        problem.vendor_status = answer.status
-        problem.outcome_unknown = method != "GET"  # the status says done, and the record can't be read
-        raise problem
-
-    def _following(self, link: Any, emap: EntityMap) -> str:
-        """The query of a link to more of the same collection, "" without one. Its host and path are not followed."""
-        if not link:
-            return ""
-        try:
-            parts = urlsplit(str(link))
-        except ValueError:
-            raise BadAnswer("The link to the next page is no address.", system=self.name) from None
-        if parts.path.rstrip("/").rpartition("/")[2].lower() != emap.remote:
-            raise BadAnswer(f"The link to the next page leads to {parts.path!r}.", system=self.name)
-        # Sent again as it came, but as valid URL text: some servers leave spaces and quotes in it.
-        return "&".join(
-            f"{quote(name, safe='$')}={quote(value, safe='')}"
-            for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        )
+    def begin(self, entity: str, *, since: str, where: Node | None) -> Cursor:
+        return self._feed.begin(self.entity_map(entity), since, where)
 
     def explain(self, answer: Answer) -> HubError:
-        """By status, refined by Dataverse's codes (Web API: "Parse errors from the response")."""
-        error = explain_status(answer, self.name)
-        if not isinstance(error, VendorError):
-            return error
-        code = error.vendor_code.lower()
-        vendor: dict[str, Any] = {
-            "system": self.name,
-            "vendor_status": answer.status,
-            "vendor_code": error.vendor_code,
-            "request_id": error.request_id,
-        }
-        # A deadlock or timeout of the vendor's database is passing, whatever the status says.
-        if code in ("0x80044150", "0x80044151"):
-            return Unavailable(error.message, **vendor)
-        if answer.status == 501:
-            return NotSupported(error.message)
-        if answer.status == 405:
-            return Rejected(error.message, **vendor)
-        if answer.status == 404 and code not in ("0x80040217", "0x80060891", ""):
-            return BadAnswer(error.message, **vendor)
-        if isinstance(error, Rejected):
-            error.errors = self._field_errors(error.message)
-        return error
-
-    def _field_errors(self, message: str) -> tuple[FieldError, ...]:
-        """The columns that a refusal names, by their canonical names."""
-        named = re.findall(
-            r"property named '(\w+)'|'(\w+)' attribute|attribute '(\w+)'|property '(\w+)'", message
-        )
-        errors = []
-        for native in dict.fromkeys(name for names in named for name in names if name):
-            found = next((each for emap in self.entities.values() if (each := emap.find(native))), None)
-            errors.append(FieldError(found.field if found else native, message))
-        return tuple(errors)
+        return explain(answer)
 
 
 @contextmanager
@@ -529,25 +353,6 @@ def _setting(name: str) -> Iterator[None]:
     except HubError as error:
         message = f"settings.{name}: {error.message}"
         raise Misconfigured(message, errors=[FieldError(f"settings.{name}", message)]) from None
-
-
-def _server_time(answer: Answer) -> str:
-    """The server's clock by its answer, to the second; "" if it does not tell."""
-    try:
-        return instant_text(parsedate_to_datetime(answer.headers.get("date", "")))
-    except (ValueError, TypeError):
-        return ""
-
-
-def _recent(seen: Mapping[str, Sequence[str]], newest: str) -> dict[str, list[str]]:
-    """What the next read of the overlap will meet again, newest first, not more than the cursor should hold."""
-    if not newest:
-        return {}
-    start = instant_text(parse_instant(newest) - OVERLAP)
-    recent = sorted(
-        (item for item in seen.items() if item[1][1] >= start), key=lambda item: item[1][1], reverse=True
-    )
-    return {rid: [version, modified] for rid, (version, modified) in recent[:MAX_SEEN]}
 
 
 def normal_version(text: str) -> str:

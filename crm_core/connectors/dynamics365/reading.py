@@ -1,120 +1,312 @@
 """Reading in Dataverse's words: names resolved, options of a question, and answered rows as changes."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crm_core.connector import Change, Count, Query, Related, Step
-from crm_core.connectors.dynamics365.tables import NATIVE_TYPES, SYSTEM, select_of
+from crm_core.connector import UNKNOWN, Change, Count, Query, QueryPage, Related, Step
+from crm_core.connectors.dynamics365.client import Client, following_of, prefer, rows_of
+from crm_core.connectors.dynamics365.lookups import Lookups
+from crm_core.connectors.dynamics365.metadata import KNOWN_TYPES, Metadata
+from crm_core.connectors.dynamics365.tables.common import LOOKUPS, SYSTEM, Table
 from crm_core.errors import BadAnswer, BadRequest
 from crm_core.model.expand import Expansion, inside
 from crm_core.model.fields import Type
+from crm_core.model.filters import Node
 from crm_core.model.literals import GUID_TYPE
-from crm_core.model.mapping import EntityMap, FieldMap, NativeField
+from crm_core.model.mapping import EntityMap, FieldMap, required_names
 from crm_core.model.options import Order
-from crm_core.protocols.odata import Column, expand_text, filter_text
+from crm_core.protocols.odata import Column, check_guid, expand_text, filter_text, key_segment
 
-Describe = Callable[[str], Mapping[str, NativeField]]
-"""`Connector.describe`."""
-Wild = Callable[[EntityMap, str], bool]
-"""Whether the text functions take some characters for patterns, in a column of that table."""
+MAX_PAGE = 5000
+"""Rows of a page at most (Page results: odata.maxpagesize)."""
+IDS_PER_READ = 100
+"""Ids of one point read: keeps the URL far below the limit of 32,768 characters."""
 FRESH: Mapping[str, str] = {"If-None-Match": "null"}
 """What expands a list may be answered from a cache without this header (Web API: "Join tables")."""
-
-_EXPECTED_TYPES = frozenset(NATIVE_TYPES.values())
-
-
-class Columns:
-    """Resolves names of requests: canonical, declared native, or in the remote's own metadata, asked for when needed."""
-
-    def __init__(self, emap: EntityMap, describe: Describe) -> None:
-        self._emap = emap
-        self._describe = describe
-
-    def __call__(self, name: str, parameter: str = "filter") -> Column:
-        each = self._emap.find(name)
-        if each is not None:
-            return Column(name, each.native, self._type(each), each.values)
-        if name in ("id", self._emap.key):
-            return Column(name, self._emap.key, GUID_TYPE, {})
-        described = self._describe(self._emap.entity.name).get(name)
-        if described is None or described.type not in _EXPECTED_TYPES:
-            known = ", ".join(self._emap.by_field)
-            raise BadRequest.field(
-                parameter,
-                f"{parameter}: '{name}' is no field of {self._emap.entity.name}; known are {known}.",
-            )
-        return Column(name, name, described.type, {})
-
-    def _type(self, each: FieldMap) -> str:
-        if each.bind:
-            return GUID_TYPE
-        if each.names or each.native == "statuscode":
-            return Type.INTEGER
-        return self._emap.entity.by_name[each.field].type
-
-
-_WILDCARD = re.compile(r"[%_[]")
-ANY_TEXT = "startswith({column},'[^\ue000]')"
-"""True of every value where patterns are known (it begins with anything but that character), else of none."""
-
-
-def options_of(
-    emap: EntityMap, asked: Query | Expansion, describe: Describe, wild: Wild
-) -> list[tuple[str, str]]:
-    """The options of a question for many rows."""
-    columns = Columns(emap, describe)
-
-    def pattern(column: Column, text: str) -> str:
-        # A wildcard in brackets is itself ("Use wildcard characters in conditions for string values").
-        if not _WILDCARD.search(text) or not wild(emap, column.native):
-            return text
-        return _WILDCARD.sub(r"[\g<0>]", text)
-
-    options = [_select(emap, asked.select, columns)]
-    if asked.filter is not None:
-        options.append(("$filter", filter_text(asked.filter, columns, pattern=pattern)))
-    # The key as the last term makes pages stable (Dataverse: "Page results").
-    orders = [*asked.orderby, Order(emap.key)]
-    terms = {
-        (columns(order.field, "orderby").native if order.field != emap.key else emap.key): order.descending
-        for order in orders
-    }
-    options.append(
-        ("$orderby", ",".join(f"{name} {'desc' if down else 'asc'}" for name, down in terms.items()))
-    )
-    return options
-
-
-def _select(emap: EntityMap, names: Sequence[str], columns: Columns) -> tuple[str, str]:
-    selected = [columns(name, "select").native for name in names]
-    wanted = [emap.key, *selected, emap.version] if selected else select_of(emap)
-    return "$select", ",".join(dict.fromkeys(wanted))
-
-
-def expand_of(steps: Sequence[Step], describe: Describe, wild: Wild) -> list[tuple[str, str]]:
-    """The option `$expand`, or nothing."""
-    items = []
-    for step in steps:
-        with inside(step.asked.name):
-            if step.navigation.many:
-                options = options_of(step.target, step.asked, describe, wild)
-                # One more than wanted tells whether there are more: the list's own nextLink does not, it is always
-                # there and leads to the whole list again ("Single $expand on collection-valued navigation properties").
-                options.append(("$top", str(step.asked.size + 1)))
-            else:
-                columns = Columns(step.target, describe)
-                options = [_select(step.target, step.asked.select, columns)]
-        items.append((step.navigation.native, options))
-    return [("$expand", expand_text(items))] if items else []
-
-
 COUNT_LIMIT = 5000
 """Where Dataverse stops counting ("Count number of rows")."""
 COUNT_ANNOTATIONS = (
     "Microsoft.Dynamics.CRM.totalrecordcount",
     "Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded",
 )
+ANY_TEXT = "startswith({column},'[^\ue000]')"
+"""True of every value where patterns are known (it begins with anything but that character), else of none."""
+_WILDCARD = re.compile(r"[%_[]")
+LINES = "lines"
+KIND = "activitytypecode"
+
+Row = Mapping[str, Any]
+
+
+class Reader:
+    """Reads rows, with what they need from other tables. Safe for many threads."""
+
+    def __init__(self, client: Client, metadata: Metadata, lookups: Lookups) -> None:
+        self._client = client
+        self._metadata = metadata
+        self._lookups = lookups
+        self._wildcards: dict[tuple[str, str], bool] = {}
+
+    def query(self, table: Table, query: Query, steps: Sequence[Step]) -> QueryPage:
+        options: Sequence[tuple[str, str]] | str
+        if query.cursor is not None:
+            options = str(query.cursor["next"])
+        else:
+            options = [*self.options(table, query), *self._expand(steps)]
+            options += [("$count", "true")] if query.count else []
+        annotations = COUNT_ANNOTATIONS if query.count else ()
+        headers = _headers(
+            table, steps, f"odata.maxpagesize={min(query.top, MAX_PAGE)}", annotations=annotations
+        )
+        body = self._client.json("GET", table.remote, query=options, headers=headers)
+        following = following_of(body.get("@odata.nextLink"), table.remote)
+        lines = not query.select or LINES in query.select
+        items = self.changes(table, rows_of(body), steps, lines=lines)
+        count = count_of(body) if query.count else None
+        return QueryPage(items, {"next": following} if following else None, count)
+
+    def get(self, table: Table, rid: str, steps: Sequence[Step] = ()) -> Change:
+        path = key_segment(table.remote, check_guid(rid))
+        options = [("$select", ",".join(select_of(table))), *self._expand(steps)]
+        row = self._client.json("GET", path, query=options, headers=_headers(table, steps))
+        return self.changes(table, [row], steps)[0]
+
+    def get_many(self, table: Table, rids: Sequence[str]) -> dict[str, Change]:
+        found: dict[str, Change] = {}
+        for start in range(0, len(rids), IDS_PER_READ):
+            rows = self._by_ids(table, rids[start : start + IDS_PER_READ], select_of(table))
+            found |= {change.rid: change for change in self.changes(table, rows)}
+        return found
+
+    def tables_of(self, table: Table, rids: Sequence[str]) -> dict[str, Table]:
+        """By id, the table of the row's own kind; for what does not exist, nothing."""
+        found: dict[str, Table] = {}
+        for start in range(0, len(rids), IDS_PER_READ):
+            for row in self._by_ids(table, rids[start : start + IDS_PER_READ], [table.key, KIND]):
+                found[str(row.get(table.key)).lower()] = own_table(table, row)
+        return found
+
+    def _by_ids(self, table: Table, rids: Sequence[str], select: Sequence[str]) -> list[Row]:
+        where = " or ".join(f"{table.key} eq {check_guid(rid)}" for rid in rids)
+        options = [("$select", ",".join(select)), ("$filter", where)]
+        return self._client.rows(table.remote, options, prefer([table]))
+
+    # --- options -------------------------------------------------------------------------------------------------
+
+    def options(self, table: Table, asked: Query | Expansion) -> list[tuple[str, str]]:
+        """The options of a question for many rows."""
+        columns = Columns(table, self._metadata)
+        options = [_select(table, asked.select, columns)]
+        if asked.filter is not None:
+            options.append(("$filter", self.filter(table, asked.filter)))
+        # The key as the last term makes pages stable (Dataverse: "Page results").
+        terms = {
+            (columns.ordered(order.field) if order.field != table.key else table.key): order.descending
+            for order in (*asked.orderby, Order(table.key))
+        }
+        options.append(
+            ("$orderby", ",".join(f"{name} {'desc' if down else 'asc'}" for name, down in terms.items()))
+        )
+        return options
+
+    def filter(self, table: Table, node: Node) -> str:
+        """`$filter` text. A wildcard in brackets is itself ("Use wildcard characters in conditions for string values")."""
+
+        def pattern(column: Column, text: str) -> str:
+            if not _WILDCARD.search(text) or not self._knows_patterns(table, column.native):
+                return text
+            return _WILDCARD.sub(r"[\g<0>]", text)
+
+        return filter_text(node, Columns(table, self._metadata), pattern=pattern)
+
+    def _knows_patterns(self, table: Table, column: str) -> bool:
+        """Asked once per opened connection and column, and only for a filter that has such a character.
+
+        Dataverse documents patterns; what else speaks its language may not know them, and would take their escape
+        for text. Where no row has a value the answer does not matter.
+        """
+        asked = (table.remote, column)
+        if asked not in self._wildcards:
+            options = [("$select", table.key), ("$filter", ANY_TEXT.format(column=column))]
+            headers = {"Prefer": "odata.maxpagesize=1"}
+            body = self._client.json("GET", table.remote, query=options, headers=headers)
+            self._wildcards[asked] = bool(rows_of(body))
+        return self._wildcards[asked]
+
+    def _expand(self, steps: Sequence[Step]) -> list[tuple[str, str]]:
+        """The option `$expand`, or nothing."""
+        items = []
+        for step in steps:
+            target = table_of(step.target)
+            with inside(step.asked.name):
+                if step.navigation.many:
+                    options = self.options(target, step.asked)
+                    # One more than wanted tells whether there are more: the list's own nextLink does not, it is always
+                    # there and leads to the whole list again ("Single $expand on collection-valued navigation
+                    # properties").
+                    options.append(("$top", str(step.asked.size + 1)))
+                else:
+                    options = [_select(target, step.asked.select, Columns(target, self._metadata))]
+            items.append((step.navigation.native, options))
+        return [("$expand", expand_text(items))] if items else []
+
+    # --- rows ----------------------------------------------------------------------------------------------------
+
+    def changes(
+        self, table: Table, rows: Sequence[Row], steps: Sequence[Step] = (), *, lines: bool = True
+    ) -> list[Change]:
+        """What rows say, with what they need from other tables.
+
+        Raises BadAnswer for one without its key, or without what `steps` asked to be expanded.
+        """
+        expanded = [{step.asked.name: self._led_to(step, row) for step in steps} for row in rows]
+        filled = self._lookups.filled(table, rows)
+        if table.constant:
+            filled = [{**row, **table.constant} for row in filled]
+        if table.lines is not None and lines:
+            filled = self._with_lines(table, table.lines, filled)
+        ways = {step.navigation.native for step in steps}
+        return [
+            change_of(table, row, _without(raw, ways), found)
+            for row, raw, found in zip(filled, rows, expanded, strict=True)
+        ]
+
+    def _with_lines(self, table: Table, lines: Table, rows: Sequence[Row]) -> list[Row]:
+        """The documents with their lines, in the lines' order."""
+        parent = f"_{lines.parent}_value"
+        by_document: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        rids = [str(row[table.key]) for row in rows if row.get(table.key)]
+        for start in range(0, len(rids), IDS_PER_READ):
+            where = " or ".join(f"{parent} eq {rid}" for rid in rids[start : start + IDS_PER_READ])
+            options = [
+                ("$select", ",".join([*select_of(lines), parent])),
+                ("$filter", where),
+                ("$orderby", f"lineitemnumber asc,{lines.key} asc"),
+            ]
+            found = self._client.rows(lines.remote, options, prefer([lines]))
+            for row in self._lookups.filled(lines, found):
+                by_document[str(row.get(parent)).lower()].append(lines.inward(row))
+        return [{**row, LINES: by_document.get(str(row.get(table.key)).lower(), [])} for row in rows]
+
+    def _led_to(self, step: Step, row: Row) -> Related | Change | None:
+        name = step.navigation.native
+        target = table_of(step.target)
+        if name not in row:  # left out must not look like empty
+            raise BadAnswer(f"The answer lacks {name}, which was to be expanded.", system=SYSTEM)
+        found = row[name]
+        if step.navigation.many:
+            rows = rows_of({"value": found})
+            size = step.asked.size
+            return Related(self.changes(target, rows[:size], lines=False), more=len(rows) > size)
+        if found is None:
+            return None
+        return self.changes(target, rows_of({"value": [found]}), lines=False)[0]
+
+
+class Columns:
+    """Resolves names of requests: canonical, declared native, or in the remote's own metadata, asked for when needed."""
+
+    def __init__(self, table: Table, metadata: Metadata) -> None:
+        self._table = table
+        self._metadata = metadata
+
+    def __call__(self, name: str, parameter: str = "filter") -> Column:
+        each = self._table.find(name)
+        if each is not None:
+            return Column(name, each.native, self._type(each, name, parameter), self._values(each, name))
+        if name in ("id", self._table.key):
+            return Column(name, self._table.key, GUID_TYPE, {})
+        if name in self._table.companions:
+            beside = self._table.companions[name].field
+            raise BadRequest.field(
+                parameter, f"{parameter}: '{name}' only goes with {beside}; name that one."
+            )
+        described = self._metadata.fields(self._table).get(name)
+        if described is None or described.type not in KNOWN_TYPES:
+            known = ", ".join(self._table.by_field)
+            raise BadRequest.field(
+                parameter,
+                f"{parameter}: '{name}' is no field of {self._table.entity.name}; known are {known}.",
+            )
+        return Column(name, name, described.type, {})
+
+    @staticmethod
+    def _values(each: FieldMap, name: str) -> Mapping[str, Sequence[str | int | bool]]:
+        """By the remote's own name of the field its own texts are known as well."""
+        own = [value for value in each.names if name == each.native and isinstance(value, str)]
+        return {**each.values, **{value: (value,) for value in own}}
+
+    def ordered(self, name: str) -> str:
+        """The property to order by; raises BadRequest for one that is in another table."""
+        native = self(name, "orderby").native
+        if native in LOOKUPS:
+            raise BadRequest.field(
+                "orderby", f"orderby: '{name}' is kept in another table; order by another."
+            )
+        return native
+
+    def selected(self, name: str) -> str:
+        """The property that has to be read for a field; "" for what is not a property of the row."""
+        each = self._table.find(name) or self._table.companions.get(name)
+        if each is not None and not each.readable:
+            raise BadRequest.field("select", f"select: '{name}' is never told; leave it out.")
+        native = each.native if each is not None else self(name, "select").native
+        if native in LOOKUPS:
+            return LOOKUPS[native].native
+        return "" if native == LINES else native
+
+    def _type(self, each: FieldMap, name: str, parameter: str) -> str:
+        if each.targets:
+            return GUID_TYPE
+        kind = self._table.entity.by_name[each.field].type
+        if kind is Type.LINES or not each.readable or self._only_of_a_kind(each):
+            raise BadRequest.field(parameter, f"{parameter}: '{name}' can't be asked for here; leave it out.")
+        if (each.names and isinstance(next(iter(each.names)), int)) or each.native == "statuscode":
+            return Type.BOOLEAN if isinstance(next(iter(each.names), None), bool) else Type.INTEGER
+        return Type.INSTANT if each.midnight else kind
+
+    def _only_of_a_kind(self, each: FieldMap) -> bool:
+        """Whether the list that stands for several tables lacks a field."""
+        return bool(self._table.kinds) and each.native not in LISTED
+
+
+LISTED = frozenset(
+    {
+        "activitytypecode", "subject", "description", "scheduledstart", "scheduledend", "actualend", "prioritycode",
+        "_regardingobjectid_value", "owninguser/internalemailaddress", "statecode", "statuscode", "createdon",
+        "modifiedon",
+    }
+)  # fmt: skip
+"""The columns that every kind of activity has (activitypointer)."""
+
+
+def _select(table: Table, names: Sequence[str], columns: Columns) -> tuple[str, str]:
+    selected = [native for name in names if (native := columns.selected(name))]
+    if not names:
+        return "$select", ",".join(select_of(table))
+    # What tells the table of a row is needed whatever is asked for.
+    kind = [KIND] if table.kinds else []
+    return "$select", ",".join(dict.fromkeys([table.key, *kind, *selected, table.version]))
+
+
+def select_of(table: Table) -> list[str]:
+    """The properties to read of a row of a table."""
+    names = required_names(table.fields, table.key, table.modified, table.version)
+    hidden = {each.native for each in table.fields if not each.readable} | {LINES}
+    if table.kinds:
+        hidden |= {each.native for each in table.fields} - LISTED
+    natives = (LOOKUPS[name].native if name in LOOKUPS else name for name in names if name not in hidden)
+    return list(dict.fromkeys(natives))
+
+
+def _headers(
+    table: Table, steps: Sequence[Step], *preferences: str, annotations: Sequence[str] = ()
+) -> dict[str, str]:
+    tables = [table, *(table_of(step.target) for step in steps)]
+    headers = prefer(tables, *preferences, annotations=annotations)
+    return {**headers, **FRESH} if steps else headers
 
 
 def count_of(body: Mapping[str, Any]) -> Count:
@@ -126,49 +318,46 @@ def count_of(body: Mapping[str, Any]) -> Count:
     return Count(total, bool(body.get(f"@{COUNT_ANNOTATIONS[1]}", total == COUNT_LIMIT)))
 
 
-def rows_of(body: Any) -> Sequence[Mapping[str, Any]]:
-    rows = body.get("value") if isinstance(body, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadAnswer("The answer has no list of records.", system=SYSTEM)
-    return rows
+def table_of(emap: EntityMap) -> Table:
+    assert isinstance(emap, Table)
+    return emap
 
 
-def change_of(emap: EntityMap, row: Mapping[str, Any], steps: Sequence[Step] = ()) -> Change:
-    """What a row says. Raises BadAnswer for one without its key, or without what `steps` asked to be expanded."""
-    try:
-        rid = str(row[emap.key]).lower()
-    except KeyError:
-        raise BadAnswer(f"A record without {emap.key} came back.", system=SYSTEM) from None
-    try:
-        fields = emap.inward(row)
-        problem = ""
-    except (ValueError, TypeError, ArithmeticError) as error:
-        fields, problem = {}, f"The remote's value can't be read: {error}."
-    expanded = {step.asked.name: _led_to(step, row) for step in steps}
-    if steps:  # each expanded record has its own raw
-        ways = {step.navigation.native for step in steps}
-        row = {name: value for name, value in row.items() if name.partition("@")[0] not in ways}
-    return Change(
-        rid,
-        fields,
-        version=str(row.get(emap.version, "")),
-        modified=str(row.get(emap.modified) or ""),
-        etag=str(row.get("@odata.etag", "")),
-        raw=row,
-        problem=problem,
-        expanded=expanded,
+def own_table(table: Table, row: Row) -> Table:
+    """The table of a row's own kind; the table itself if it has no kinds, or not this one."""
+    kind = table.by_field["kind"].names.get(row.get(KIND)) if table.kinds else None
+    return table.kinds.get(kind, table) if kind else table
+
+
+def _without(row: Row, names: set[str]) -> Row:
+    """A row without what it was expanded by: each expanded record has its own raw."""
+    return (
+        {name: value for name, value in row.items() if name.partition("@")[0] not in names} if names else row
     )
 
 
-def _led_to(step: Step, row: Mapping[str, Any]) -> Related | Change | None:
-    name = step.navigation.native
-    if name not in row:  # left out must not look like empty
-        raise BadAnswer(f"The answer lacks {name}, which was to be expanded.", system=SYSTEM)
-    found = row[name]
-    if step.navigation.many:
-        rows = rows_of({"value": found})
-        size = step.asked.size
-        return Related([change_of(step.target, each) for each in rows[:size]], more=len(rows) > size)
-    if found is None:
-        return None
-    return change_of(step.target, rows_of({"value": [found]})[0])
+def change_of(table: Table, row: Row, raw: Row, expanded: Mapping[str, Related | Change | None]) -> Change:
+    """What a row says, with the texts and lines that belong to it; `raw`: as it came."""
+    try:
+        rid = str(row[table.key]).lower()
+    except KeyError:
+        raise BadAnswer(f"A record without {table.key} came back.", system=SYSTEM) from None
+    try:
+        fields = own_table(table, row).inward(row)
+        problem = ""
+    except (ValueError, TypeError, ArithmeticError) as error:
+        fields, problem = {}, f"The remote's value can't be read: {error}."
+    if table.lines is not None and LINES not in row:
+        fields[LINES] = UNKNOWN
+    if table.kinds:
+        fields |= {each.field: UNKNOWN for each in table.fields if each.native not in LISTED}
+    return Change(
+        rid,
+        fields,
+        version=str(row.get(table.version, "")),
+        modified=str(row.get(table.modified) or ""),
+        etag=str(row.get("@odata.etag", "")),
+        raw=raw,
+        problem=problem,
+        expanded=expanded,
+    )

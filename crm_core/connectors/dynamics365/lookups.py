@@ -1,0 +1,111 @@
+"""Texts that stand in another table: a user's e-mail for an owner, a code for a currency, a name for a unit.
+
+The change feed brings no row of another table along (no $expand with odata.track-changes), so these are read by id,
+once for all rows of a page, and kept for a while.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crm_core.connectors.dynamics365.client import Client
+from crm_core.connectors.dynamics365.tables.common import LOOKUPS, Lookup, Table
+from crm_core.errors import BadRequest
+from crm_core.ports import Clock
+from crm_core.protocols.odata import quoted
+
+KEPT_SECONDS = 600.0
+IDS_PER_READ = 100
+MAX_KEPT = 10_000
+"""Texts at most: beyond, all are forgotten, so that memory does not grow with the number of products."""
+
+Row = Mapping[str, Any]
+
+
+class Lookups:
+    """Reads the rows that have the texts; keeps a text for ten minutes. Safe for many threads."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._kept: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def filled(self, table: Table, rows: Sequence[Row]) -> list[Row]:
+        """The rows with the texts that they refer to, each under its path; one read for each other table."""
+        texts = {
+            each.native: self._texts(lookup, {str(rid) for row in rows if (rid := row.get(lookup.native))})
+            for each in table.fields
+            if (lookup := LOOKUPS.get(each.native))
+        }
+        return [self._with_texts(row, texts) for row in rows] if any(texts.values()) else list(rows)
+
+    @staticmethod
+    def _with_texts(row: Row, texts: Mapping[str, Mapping[str, str]]) -> Row:
+        found = {
+            path: text
+            for path, by_id in texts.items()
+            if (rid := row.get(LOOKUPS[path].native)) and (text := by_id[str(rid)])
+        }
+        return {**row, **found} if found else row
+
+    def _texts(self, lookup: Lookup, ids: set[str]) -> Mapping[str, str]:
+        """The text of each id, "" for one without."""
+        now = self._clock.monotonic()
+        texts: dict[str, str] = {}
+        for rid in ids:
+            kept = self._kept.get((lookup.collection, rid))
+            if kept is not None and kept[1] > now:
+                texts[rid] = kept[0]
+        missing = sorted(ids - texts.keys())
+        if len(self._kept) + len(missing) > MAX_KEPT:
+            self._kept = {}
+        for start in range(0, len(missing), IDS_PER_READ):
+            some = missing[start : start + IDS_PER_READ]
+            rows = self._rows(lookup, " or ".join(f"{lookup.key} eq {rid}" for rid in some))
+            read = {str(row.get(lookup.key, "")).lower(): str(row.get(lookup.text) or "") for row in rows}
+            for rid in some:
+                texts[rid] = read.get(rid.lower(), "")
+                self._kept[lookup.collection, rid] = (texts[rid], now + KEPT_SECONDS)
+        return texts
+
+    def bound(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Native properties to be written, each text in them replaced by the reference to the row that has it.
+
+        Raises BadRequest naming the field for a text that no row has, or several have.
+        """
+        bound: dict[str, Any] = {}
+        for path, value in row.items():
+            lookup = LOOKUPS.get(path)
+            if lookup is None:
+                bound[path] = value
+            elif value is None:
+                bound[lookup.bind] = None
+            else:
+                bound.update(self._reference(lookup, table.by_native[path].field, str(value)))
+        return bound
+
+    def _reference(self, lookup: Lookup, field: str, text: str) -> dict[str, str]:
+        rows = [
+            row
+            for row in self._rows(lookup, f"{lookup.text} eq {quoted(text)}")
+            if str(row.get(lookup.text, "")).casefold() == text.casefold()
+        ]
+        active = [row for row in rows if not row.get("isdisabled")] or rows
+        if len(active) != 1:
+            found = (
+                f"{len(active)} of the {lookup.collection} have"
+                if active
+                else f"none of the {lookup.collection} has"
+            )
+            raise BadRequest.field(
+                field, f"{field}: {found} '{text}' as {lookup.text}; expected one that has."
+            )
+        row = active[0]
+        bound = {f"{lookup.bind}@odata.bind": f"/{lookup.collection}({row[lookup.key]})"}
+        # A product needs the unit's group too; only a unit's row tells it.
+        if lookup.bind == "defaultuomid" and row.get("_uomscheduleid_value"):
+            bound["defaultuomscheduleid@odata.bind"] = f"/uomschedules({row['_uomscheduleid_value']})"
+        return bound
+
+    def _rows(self, lookup: Lookup, where: str) -> Sequence[Row]:
+        options = [("$select", ",".join(lookup.select))] if lookup.select else []
+        return self._client.rows(lookup.collection, [*options, ("$filter", where)])

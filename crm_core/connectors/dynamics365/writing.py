@@ -1,0 +1,244 @@
+"""Writing in Dataverse's words: what a write takes, as requests.
+
+Most writes are one PATCH. Some take several requests, which go as one change set so that all of it happens or
+nothing: states that only an action sets, lines of a document, rows that have to be opened again first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crm_core.connector import Change, Write
+from crm_core.connectors.dynamics365.client import Client, prefer
+from crm_core.connectors.dynamics365.lookups import Lookups
+from crm_core.connectors.dynamics365.reading import LINES, select_of
+from crm_core.connectors.dynamics365.tables.common import Closing, Table
+from crm_core.errors import BadRequest
+from crm_core.ports import Ids
+from crm_core.protocols.odata import key_segment
+from crm_core.protocols.odata_batch import Part
+
+STATUS = "status"
+KIND = "kind"
+
+
+def kind_of(table: Table, write: Write) -> Table:
+    """The table that a create goes to; raises BadRequest for a kind that has none."""
+    if not table.kinds:
+        return table
+    found = table.kinds.get(str(write.fields.get(KIND)))
+    if found is None:
+        raise BadRequest.field(
+            KIND,
+            f"kind: this system has no such {table.entity.name}; expected one of {', '.join(table.kinds)}.",
+        )
+    return found
+
+
+def closing_of(table: Table, write: Write) -> Closing | None:
+    """The action that sets the state that a write asks for, if it takes one."""
+    return table.closings.get(str(write.fields.get(STATUS)))
+
+
+def is_plain(table: Table, write: Write) -> bool:
+    """Whether a write is one request."""
+    return LINES not in write.fields and closing_of(table, write) is None
+
+
+def select(table: Table) -> tuple[str, str]:
+    return "$select", ",".join(select_of(table))
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Makes requests of writes; reads only what a text or a line has to be looked up by."""
+
+    client: Client
+    lookups: Lookups
+    ids: Ids
+
+    def body(self, table: Table, write: Write, *, create: bool) -> dict[str, Any]:
+        """The row that a write sends, without the lines and the state that go separately.
+
+        Raises BadRequest naming the field for what the table has not.
+        """
+        closing = closing_of(table, write)
+        apart = {LINES}
+        if table.constant and (create or self._same_kind(table, write)):
+            apart.add(KIND)
+        if closing is not None:
+            apart |= {STATUS, closing.text}
+        fields = {name: value for name, value in write.fields.items() if name not in apart}
+        self._refuse_foreign(table, fields, closing)
+        row = {**self.lookups.bound(table, table.outward(fields)), **write.native}
+        return {**table.defaults, **row} if create else row
+
+    @staticmethod
+    def _same_kind(table: Table, write: Write) -> bool:
+        names = table.by_field[KIND].names
+        return write.fields.get(KIND) in {names[value] for value in table.constant.values()}
+
+    @staticmethod
+    def _refuse_foreign(table: Table, fields: Mapping[str, Any], closing: Closing | None) -> None:
+        known = {*table.by_field, *table.companions}
+        for name in fields:
+            if name == KIND and not table.by_field[name].writable:
+                raise BadRequest.field(name, f"{name}: can't be changed; make another one.")
+            if name not in known:
+                raise BadRequest.field(name, f"{name}: {table.logical} has none; leave it out.")
+            if name in table.by_field and not table.by_field[name].readable and closing is None:
+                states = ", ".join(status for status, each in table.closings.items() if each.text == name)
+                raise BadRequest.field(
+                    name, f"{name}: goes with status {states}; give both, or leave it out."
+                )
+
+    def create(self, table: Table, rid: str, write: Write) -> list[Part]:
+        """The requests of a create under an id that is ours."""
+        parts = [self.patch(table, rid, self.body(table, write, create=True), {"If-None-Match": "*"})]
+        if table.lines is not None:
+            given = write.fields.get(LINES) or []
+            parts += self._lines(table, table.lines, rid, given, ())
+        return [*parts, *self._closing(table, rid, write)]
+
+    def update(
+        self, table: Table, rid: str, write: Write, if_match: str, now: Change | None = None
+    ) -> list[Part]:
+        """The requests of an update; `now`: the row as it is, known where lines change or it has to be opened again.
+
+        Nothing: the row is as the write wants it.
+        """
+        status = now.fields.get(STATUS) if now is not None and now.fields is not None else None
+        locked = status in table.locked
+        body = self.body(table, write, create=False)
+        if (
+            locked
+            and write.fields.get(STATUS) == status
+            and set(write.fields) == {STATUS}
+            and not write.native
+        ):
+            return []
+        bodies = []
+        if locked:
+            bodies.append(dict(table.reopened))
+            if write.fields.get(STATUS) == next(iter(table.by_field[STATUS].names.values())):
+                body = {
+                    name: value for name, value in body.items() if name not in ("statecode", "statuscode")
+                }
+        # An action takes no If-Match: an update without a change before it does.
+        if body or (not bodies and (if_match or LINES in write.fields)):
+            bodies.append(body)
+        parts = [
+            self.patch(table, rid, each, {"If-Match": (if_match or "*") if not number else "*"})
+            for number, each in enumerate(bodies)
+        ]
+        if table.lines is not None and LINES in write.fields:
+            there = (now.fields or {}).get(LINES) or [] if now is not None else []
+            parts += self._lines(table, table.lines, rid, write.fields[LINES] or [], there)
+        return [*parts, *self._closing(table, rid, write)]
+
+    def patch(self, table: Table, rid: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Part:
+        return self.client.part(
+            "PATCH",
+            key_segment(table.remote, rid),
+            query=[select(table)],
+            headers={**headers, **prefer([table], "return=representation")},
+            json=body,
+        )
+
+    def read(self, table: Table, rid: str) -> Part:
+        path = key_segment(table.remote, rid)
+        return self.client.part("GET", path, query=[select(table)], headers=prefer([table]))
+
+    def _closing(self, table: Table, rid: str, write: Write) -> list[Part]:
+        closing = closing_of(table, write)
+        if closing is None:
+            return []
+        said = write.fields.get(closing.text) if closing.text else None
+        about = {
+            "subject": said or closing.subject,
+            f"{table.key}@odata.bind": f"/{table.remote}({rid})",
+        }
+        return [
+            self.client.part("POST", closing.action, json={closing.record: about, "Status": closing.reason})
+        ]
+
+    # --- lines -----------------------------------------------------------------------------------------------------
+
+    def _lines(
+        self,
+        table: Table,
+        lines: Table,
+        rid: str,
+        given: Sequence[Mapping[str, Any]],
+        there: Sequence[Mapping[str, Any]],
+    ) -> list[Part]:
+        """What makes the lines of a document those that are given: by key, the others new; raises BadRequest."""
+        before = {str(line["key"]): line for line in there}
+        rows = self._line_rows(lines, given, before)
+        kept = {str(line["key"]) for line in given if line.get("key")}
+        parts = [
+            self.client.part("DELETE", key_segment(lines.remote, key)) for key in before if key not in kept
+        ]
+        for number, (line, row) in enumerate(zip(given, rows, strict=True), 1):
+            key = line.get("key")
+            numbered = {**row, "lineitemnumber": number}
+            if not key:
+                parent = {f"{lines.parent}@odata.bind": f"/{table.remote}({rid})"}
+                parts.append(self.client.part("POST", lines.remote, json={**numbered, **parent}))
+            elif before[str(key)] != line:
+                path = key_segment(lines.remote, str(key))
+                parts.append(self.client.part("PATCH", path, json=numbered, headers={"If-Match": "*"}))
+        return parts
+
+    def _line_rows(
+        self,
+        lines: Table,
+        given: Sequence[Mapping[str, Any]],
+        before: Mapping[str, Mapping[str, Any]],
+    ) -> list[dict[str, Any]]:
+        units = self._units_of(given)
+        rows = []
+        for number, line in enumerate(given, 1):
+            if line.get("key") and line["key"] not in before:
+                raise BadRequest.field(
+                    LINES, f"lines: line {number}: the document has no line {line['key']}."
+                )
+            try:
+                rows.append(self._line_row(lines, line, units))
+            except BadRequest as error:
+                raise BadRequest.field(LINES, f"lines: line {number}: {error.message}") from None
+        return rows
+
+    def _line_row(self, lines: Table, line: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, Any]:
+        fields = {name: value for name, value in line.items() if lines.by_field[name].writable}
+        product = fields.get("product_id")
+        if product is None:
+            if not fields.get("description"):
+                raise BadRequest("a line names a product_id, or has a description of what is written in.")
+            fields.pop("unit", None)  # what is written in has no unit of the catalogue
+        # An absent field of a line is an empty one: a line is given as a whole.
+        empty = dict.fromkeys(("unit_price", "discount", "tax") if line.get("key") else ())
+        row = self.lookups.bound(lines, lines.outward({**empty, **fields}))
+        row["isproductoverridden"] = product is None
+        if fields.get("unit_price") is not None:
+            row["ispriceoverridden"] = True  # else the price list's price stays
+        if product is not None and "unit" not in fields and product.lower() in units:
+            row["uomid@odata.bind"] = f"/uoms({units[product.lower()]})"
+        return row
+
+    def _units_of(self, given: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """By product, its own unit, for lines that name none: a line of a product can't be without."""
+        products = sorted(
+            {str(line["product_id"]) for line in given if line.get("product_id") and not line.get("unit")}
+        )
+        if not products:
+            return {}
+        where = " or ".join(f"productid eq {rid}" for rid in products)
+        rows = self.client.rows(
+            "products", [("$select", "productid,_defaultuomid_value"), ("$filter", where)]
+        )
+        return {
+            str(row["productid"]).lower(): str(row["_defaultuomid_value"])
+            for row in rows
+            if row.get("_defaultuomid_value")
+        }

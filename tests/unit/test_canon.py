@@ -1,0 +1,62 @@
+"""What a remote stores of a value, as its field's map declares it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crm_core.model.fields import Field, Type
+from crm_core.model.mapping import FieldMap
+
+AMOUNT = Field("amount", Type.MONEY)
+TIME = Field("due_at", Type.INSTANT)
+TEXT = Field("name", Type.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("given_value", "stored"),
+    [
+        ("1.005", "1.01"),
+        ("-1.005", "-1.01"),
+        ("1.0049", "1.00"),
+        ("7", "7.00"),
+        ("0.001", "0.00"),
+        (None, None),
+    ],
+)
+def test_an_amount_is_rounded_half_up_to_the_scale(given_value, stored):
+    assert FieldMap("amount", "n", scale=2).canon(AMOUNT, given_value) == stored
+
+
+def test_an_amount_of_thirty_digits_keeps_them_all():
+    assert FieldMap("amount", "n", scale=10).canon(AMOUNT, "9" * 30) == "9" * 30 + "." + "0" * 10
+
+
+@given(st.decimals(-(10**12), 10**12, places=6))
+def test_what_is_stored_is_stored_as_it_is(number):
+    each = FieldMap("amount", "n", scale=2)
+    once = each.canon(AMOUNT, format(number, "f"))
+    assert each.canon(AMOUNT, once) == once
+
+
+@pytest.mark.parametrize(
+    ("given_value", "stored"),
+    [
+        ("2026-02-28T13:45:10.999999Z", "2026-02-28T13:45:10Z"),
+        ("2026-02-28T13:45:10Z", "2026-02-28T13:45:10Z"),
+    ],
+)
+def test_a_time_loses_its_fraction(given_value, stored):
+    assert FieldMap("due_at", "n", whole_seconds=True).canon(TIME, given_value) == stored
+
+
+def test_without_a_declaration_a_value_stays():
+    for kind, value in ((AMOUNT, "1.23456"), (TIME, "2026-02-28T13:45:10.5Z"), (TEXT, "  Ñ  ")):
+        assert FieldMap(kind.name, "n").canon(kind, value) == value
+
+
+def test_a_length_counts_utf_16_code_units():
+    each = FieldMap("name", "n", length=4)
+    assert each.outward(TEXT, "🙂🙂") == "🙂🙂"
+    for text in ("🙂🙂x", "abcde"):
+        with pytest.raises(ValueError, match="longer than the 4 characters"):
+            each.outward(TEXT, text)
