@@ -52,7 +52,7 @@ class Field:
 
     def parse(self, value: Any) -> Any:
         """The canonical value of a JSON value; raises ValueError saying what is expected."""
-        if value is None or value in ("", []):
+        if value is None or value == "" or (value == [] and self.type in (Type.CHOICES, Type.LINES)):
             return None
         return _PARSERS[self.type](self, value)
 

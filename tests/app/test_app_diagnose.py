@@ -75,10 +75,12 @@ def test_a_connection_that_works_is_ok_in_every_check(api, connect, sandbox, tab
         (each["method"], each["path"].rpartition("/")[2], each["status"])
         for each in sandbox.requests_since(seen)
     ]
-    # The base address without credentials, then with them who we are, and one record.
-    assert [each for each in asked if each[1] != "openid-configuration"] == [
+    # The base address without credentials, then with them who we are, and one record with its owner and currency.
+    *first, owner, currency = [each for each in asked if each[1] != "openid-configuration"]
+    assert first == [
         ("POST", "token", 200), ("GET", "v9.2", 401), ("GET", "WhoAmI", 200), ("GET", "accounts", 200),
     ]  # fmt: skip
+    assert {owner, currency} == {("GET", "systemusers", 200), ("GET", "transactioncurrencies", 200)}
 
 
 def test_a_diagnosis_leaves_nothing_behind(api, connect, tables, azurite):

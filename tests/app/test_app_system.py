@@ -90,9 +90,9 @@ def test_stats_count_what_a_connection_calls(api, connect, faults):
     for _ in range(2):
         api("GET", "/api/crm/accounts?connection=counted")
     after = api.ok("GET", f"{SYSTEM}/stats?connection=counted")
-    # Two for the token, three reads, three tries at a server that fails, one refused for its rate.
+    # Two for the token, three reads with an owner and a currency, three tries at a server that fails, one refused for its rate.
     remote = after["remote"]
-    assert (remote["calls"], remote["failures"], remote["rate_limits"]) == (9, 4, 1)
+    assert (remote["calls"], remote["failures"], remote["rate_limits"]) == (11, 4, 1)
     assert remote["average_milliseconds"] > 0
     assert after["tokens"] == {"asked": 1}
     # Both are of the whole hub; the call that asks is not in its own answer.
@@ -109,7 +109,7 @@ def test_cache_stats_count_what_was_at_hand(api, connect):
     for _ in range(4):
         api.ok("GET", "/api/crm/accounts?connection=cached&top=1")
     found = api.ok("GET", f"{SYSTEM}/cache-stats?connection=cached&minutes=5")
-    assert found["tokens"] == {"hits": 3, "misses": 1, "hit_rate": 0.75, "from_memory": 3, "from_store": 0}
+    assert found["tokens"] == {"hits": 5, "misses": 1, "hit_rate": 0.833, "from_memory": 5, "from_store": 0}
     assert found["connections"] == {"hits": 3, "misses": 1, "hit_rate": 0.75}
     assert found["secrets"] == {"hits": 0, "misses": 0, "hit_rate": None}  # none are kept without a vault
     assert (found["generation"], found["minutes"]) == (0, 5)

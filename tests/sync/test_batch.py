@@ -1,6 +1,7 @@
 """A long batch as a run: what becomes of it when workers die, messages come twice and the remote has its limits.
 
-Over the in-memory twins and real HTTP to the sandbox, with a clock that a test can put forward.
+Over the in-memory twins and real HTTP to the sandbox, with a clock that a test can put forward. Writes go one by one, as
+the base class of connectors makes them, so that a fault strikes some of them; how many go in one call is the connector's.
 """
 
 from collections import Counter
@@ -11,7 +12,8 @@ from datetime import timedelta
 import pytest
 
 from crm_core.connection_admin import Wanted
-from crm_core.connector import Write
+from crm_core.connector import Connector, Write
+from crm_core.connectors.dynamics365 import Dynamics365
 from crm_core.errors import BadRequest
 from crm_core.functions.batch import batch
 from crm_core.functions.bodies import BatchBody
@@ -49,7 +51,8 @@ class Crash(BaseException):
 
 
 @pytest.fixture
-def bench(remote, request):
+def bench(remote, request, monkeypatch):
+    monkeypatch.setattr(Dynamics365, "write", Connector.write)
     clock = Clock()
     queue = MemoryQueue(clock)
     settings = load(environment("UseDevelopmentStorage=true", remote, **getattr(request, "param", {})))
@@ -144,7 +147,8 @@ def test_operations_are_carried_out_and_each_has_its_outcome(bench):
     assert (gone.system, gone.vendor_status, gone.http_status) == ("dynamics365", 404, 404)
     assert bench.hub.engine.blob.get(f"runs/default/{run.id}/items") is None
     assert bench.health().health == "ok"
-    assert ended.calls["remote"] == 8
+    # Of the four at a time, each that meets an owner first asks for the e-mail.
+    assert 8 + 1 <= ended.calls["remote"] <= 8 + 4
 
 
 @pytest.mark.parametrize(
@@ -631,8 +635,8 @@ def test_nothing_is_begun_late_in_the_time_of_a_live_call(bench, monkeypatch):
     incoming = Incoming("POST", "/api/crm/accounts/batch", {}, {}, b"", "trace")
     principal = Principal(DEFAULT_TENANT, "key:test", Role.OPERATOR)
     reply = batch(Call(bench.hub, principal, incoming, {"entities": "accounts"}, {}, body))
-    assert (reply.status, reply.body["counts"]["created"], patches(bench)) == (200, 9, 9)
-    late = reply.body["value"][9:]
+    assert (reply.status, reply.body["counts"]["created"], patches(bench)) == (200, 8, 8)
+    late = reply.body["value"][8:]
     assert {(each["status"], each["error"]["code"]) for each in late} == {(503, "NotBegun")}
     assert late[0]["error"]["detail"] == (
         "Was not begun. The time for this batch is over; send it in another one."

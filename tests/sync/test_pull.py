@@ -260,8 +260,7 @@ class TestPart:
         assert bench.pull().counts["unchanged"] == 1  # the feed tells of it once more
 
     def test_since_reads_the_newer_ones(self, bench):
-        old = bench.remote.create("Old")
-        bench.remote.update(old, at="2020-01-01T00:00:00Z", name="Old")
+        bench.remote.create("Old", at="2020-01-01T00:00:00Z")
         bench.remote.create("New")
         bench.connect()
         run = bench.pull(since="2024-01-01T00:00:00Z")

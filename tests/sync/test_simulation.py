@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_core.connectors import dynamics365
+from crm_core.connectors.dynamics365 import feed
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.ports import Operation
 from crm_core.storage import records, state
@@ -101,7 +101,7 @@ def state_rows_are_saved_unconditionally(patch):
 
 
 def no_overlap(patch):
-    patch.setattr(dynamics365, "OVERLAP", timedelta(0))
+    patch.setattr(feed, "OVERLAP", timedelta(0))
 
 
 def a_lapsed_lease_is_not_revived(patch):
