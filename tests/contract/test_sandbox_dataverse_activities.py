@@ -161,6 +161,7 @@ def test_closed_activities_are_read_only_until_they_are_opened_again(client, kin
     assert (
         patch(client, path, statecode=2, statuscode=canceled, actualend="2026-01-01T00:00:00Z").status == 204
     )
+    assert read(client, path, select="actualend")["actualend"] == "2026-01-01T00:00:00Z"
     refused(patch(client, path, prioritycode=0), 400, "0x80040220")
 
 

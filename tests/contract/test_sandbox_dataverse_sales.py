@@ -238,6 +238,25 @@ def test_totals_follow_the_lines_and_nobody_else(client, quote):
         refused(client.call("POST", f"{API}/quotedetails", {name: 1}), 400, "0x80048d19")
 
 
+def test_lines_that_were_rolled_back_are_in_no_total(client, quote):
+    line(client, "quote", quote, quantity=1, priceperunit=2)
+    about = {
+        "quoteid@odata.bind": f"/quotes({quote})",
+        "isproductoverridden": True,
+        "quantity": 1,
+        "priceperunit": 3,
+    }
+    kind = {"@odata.type": "Microsoft.Dynamics.CRM.quotedetail"}
+    targets = [{**kind, **about, "productdescription": "fine"}, {**kind, **about}]
+    many = client.call(
+        "POST", f"{API}/quotedetails/Microsoft.Dynamics.CRM.CreateMultiple", {"Targets": targets}
+    )
+    refused(many, 400, "0x80040203")
+    assert read(client, f"quotes({quote})", "totalamount")["totalamount"] == 2
+    line(client, "quote", quote, quantity=1, priceperunit=4)
+    assert read(client, f"quotes({quote})", "totalamount")["totalamount"] == 6
+
+
 def test_a_line_is_of_a_product_in_a_unit_or_written_in(client, quote):
     about = {"quoteid@odata.bind": f"/quotes({quote})", "quantity": 1}
     refused(
