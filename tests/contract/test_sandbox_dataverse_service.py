@@ -263,3 +263,8 @@ def test_choices_of_a_table_are_its_own(client):
         select="ReferencingEntity,ReferencingAttribute",
     )["value"]
     assert {"incidentresolution", "task", "email"} <= {r["ReferencingEntity"] for r in referring}
+    customer = read(
+        client,
+        "EntityDefinitions(LogicalName='incident')/Attributes(LogicalName='customerid')/Microsoft.Dynamics.CRM.LookupAttributeMetadata",
+    )
+    assert (customer["AttributeType"], customer["Targets"]) == ("Customer", ["account", "contact"])
