@@ -38,11 +38,11 @@ def close(api: "Api", call: "Call", action: Action) -> Response:
         raise Refused(
             400, errors.NOT_OPEN, f"The {entity.name} is in a state that {action.name} does not start from."
         )
-    ended = told.get("actualend") or wire_time(api.org.now())
+    told["actualend"] = told.get("actualend") or wire_time(api.org.now())
     with api.org.store.transaction():
-        api.writer.insert(closing, told.pop("activityid", None), {**told, "actualend": ended}, caller)
+        api.writer.insert(closing, None, told, caller)
         for name, source in action.sets.items():
-            value = {**told, "actualend": ended}.get(source)
+            value = told.get(source)
             if value is not None:
                 state[name] = value[:10] if entity.columns[name].kind == "date" else value
         api.writer.store(entity, row.id, state, caller)

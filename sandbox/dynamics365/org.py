@@ -150,7 +150,7 @@ def stamp(table: str, row: Row) -> None:
     values["versionnumber"] = row.version
     values["createdon"] = wire_time(row.created)
     values["modifiedon"] = wire_time(row.modified)
-    if entity.activity:
+    if "activitytypecode" in entity.columns:
         values["activitytypecode"] = table
     if "fullname" in entity.columns:
         names = (values.get("firstname"), values.get("middlename"), values.get("lastname"))

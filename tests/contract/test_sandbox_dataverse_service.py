@@ -134,11 +134,12 @@ def test_a_resolved_case_is_read_only_until_it_is_opened_again(client, case):
         client,
         path,
         select="statecode,statuscode,versionnumber",
-        expand="Incident_IncidentResolutions($select=subject,description)",
+        expand="Incident_IncidentResolutions($select=subject,description,activitytypecode)",
     )
     assert (row["statecode"], row["statuscode"]) == (1, 1000)
     assert row["versionnumber"] > version
-    assert [r["description"] for r in row["Incident_IncidentResolutions"]] == ["Reset the box"]
+    (left,) = row["Incident_IncidentResolutions"]
+    assert (left["description"], left["activitytypecode"]) == ("Reset the box", "incidentresolution")
     refused(close(client, case), 400, "0x80040211")
     refused(patch(client, path, title="Late"), 400, "0x80040220")
     refused(patch(client, path, statecode=2, statuscode=6), 400, "0x80040220")
