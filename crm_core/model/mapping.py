@@ -252,9 +252,11 @@ class EntityMap:
                 if kind.companion:
                     fields[kind.companion] = target.entity
             try:
-                fields[each.field] = each.inward(kind, native)
+                value = each.inward(kind, native)
             except ValueError as error:
                 raise ValueError(f"{each.native}: {error}") from None
+            if value is not None:
+                fields[each.field] = value
         return fields
 
     def outward(self, fields: Mapping[str, Any]) -> dict[str, Any]:
