@@ -23,7 +23,7 @@ from crm_core.storage import layout
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.system import SystemClock
 from sandbox.dynamics365 import Dataverse
-from sandbox.testing import running
+from sandbox.testing import Client, running
 from tests.conftest import ORACLE_SECRET, running_oracle
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -47,9 +47,7 @@ def server(request, tmp_path_factory):
         yield settings, ORACLE_SECRET, folder / "ca.pem"
 
 
-@pytest.fixture(scope="module")
-def hub(server):
-    settings, secret, ca = server
+def hub_for(ca):
     environment = {
         "AzureWebJobsStorage": "UseDevelopmentStorage=true",
         "HUB_API_KEY": KEY,
@@ -58,8 +56,13 @@ def hub(server):
         "CA_BUNDLE": str(ca),
         "PAGE_RECORDS": "10",
     }
-    queue = MemoryQueue(SystemClock())
-    with closing(Hub(load(environment), table=MemoryTable(), queue=queue, blob=MemoryBlob())) as hub:
+    return Hub(load(environment), table=MemoryTable(), queue=MemoryQueue(SystemClock()), blob=MemoryBlob())
+
+
+@pytest.fixture(scope="module")
+def hub(server):
+    settings, secret, ca = server
+    with closing(hub_for(ca)) as hub:
         wanted = Wanted(settings, {"client_secret": secret}, schedule=Schedule(minutes=1))
         hub.admin.create(DEFAULT_TENANT, "demo", "dynamics365", wanted)
         yield hub
@@ -515,3 +518,22 @@ def test_a_contact_keeps_its_account_and_only_an_account(connector, account):
     assert "account_id" not in connector.update("contact", made.rid, Write({"account_id": None})).fields
     for rid in (made.rid, other.rid):
         connector.delete("contact", rid)
+
+
+def test_a_row_whose_time_has_not_come_yet_is_not_read_twice(tmp_path):
+    """A clock that is ahead, or a Date header that lags: no row has carried the cursor on yet."""
+    with running(Dataverse(), tls_ca=tmp_path / "ca.pem") as sandbox, Client(sandbox.url) as person:
+        tracking = {"tracking": {"account": False}}
+        assert person.call("POST", "/_sandbox/options", tracking).status == 200
+        row = {"values": {"name": "Ahead"}, "at": "2099-01-01T00:00:00Z"}
+        assert person.call("POST", "/_sandbox/rows/account", row).status == 200
+        facts = sandbox.describe()
+        settings = {"base_url": sandbox.https, "authority": sandbox.https, "tenant_id": facts["tenant"]}
+        with closing(hub_for(tmp_path / "ca.pem")) as hub:
+            settings |= {"client_id": facts["client_id"]}
+            wanted = Wanted(settings, {"client_secret": facts["client_secret"]})
+            hub.admin.create(DEFAULT_TENANT, "demo", "dynamics365", wanted)
+            connector = hub.connect(DEFAULT_TENANT, "demo").connector
+            first = connector.changes("account", None, size=10)
+            assert [each.fields["name"] for each in first.changes] == ["Ahead"]
+            assert connector.changes("account", first.cursor, size=10).changes == []

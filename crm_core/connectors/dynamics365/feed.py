@@ -155,9 +155,7 @@ def _server_time(answer: Answer) -> str:
 
 def _recent(seen: Mapping[str, Sequence[str]], newest: str) -> dict[str, list[str]]:
     """What the next read of the overlap will meet again, newest first, not more than the cursor should hold."""
-    if not newest:
-        return {}
-    start = instant_text(parse_instant(newest) - OVERLAP)
+    start = instant_text(parse_instant(newest) - OVERLAP) if newest else ""
     recent = sorted(
         (item for item in seen.items() if item[1][1] >= start), key=lambda item: item[1][1], reverse=True
     )
