@@ -35,7 +35,7 @@ from crm_core.connectors.dynamics365.metadata import Metadata
 from crm_core.connectors.dynamics365.reading import LINES, Reader
 from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
-from crm_core.connectors.dynamics365.writing import STATUS, Writer, kind_of
+from crm_core.connectors.dynamics365.writing import STATUS, Writer, kind_of, missing_reference
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
@@ -287,7 +287,7 @@ class Dynamics365(Connector):
         try:
             row = self._sent(table, rid, parts, repeatable=repeatable)
         except RecordGone as error:
-            raise self._missing_reference(table, rid, write, error) from None
+            raise missing_reference(table, rid, write, error) from None
         return self._reader.changes(table, [row])[0]
 
     def _sent(self, table: Table, rid: str, parts: Sequence[Part], *, repeatable: bool) -> Mapping[str, Any]:
@@ -303,22 +303,6 @@ class Dynamics365(Connector):
             raise read
         assert isinstance(read, Answer)
         return json_of(read, "PATCH")
-
-    def _missing_reference(self, table: Table, rid: str, write: Write, error: RecordGone) -> VendorError:
-        """A 404 to a write can mean the record, or one that it refers to; the message names the id."""
-        for name, value in write.fields.items():
-            each = table.by_field.get(name)
-            bound = each is not None and each.targets and isinstance(value, str)
-            if bound and value.lower() != rid and value.lower() in error.message.lower():
-                return Rejected(
-                    error.message,
-                    system=self.name,
-                    vendor_status=error.vendor_status,
-                    vendor_code=error.vendor_code,
-                    request_id=error.request_id,
-                    errors=[FieldError(name, f"{name}: {error.message}")],
-                )
-        return error
 
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
         table = self._own(self.entity_map(entity), rid)

@@ -15,7 +15,7 @@ from crm_core.connector import Answer, Outcome, Write
 from crm_core.connectors.dynamics365.client import Client, json_of
 from crm_core.connectors.dynamics365.reading import Reader
 from crm_core.connectors.dynamics365.tables.common import Table
-from crm_core.connectors.dynamics365.writing import STATUS, Writer, is_plain, kind_of
+from crm_core.connectors.dynamics365.writing import STATUS, Writer, is_plain, kind_of, missing_reference
 from crm_core.errors import (
     BadAnswer,
     HubError,
@@ -186,6 +186,8 @@ class Many:
                 outcomes[row.index] = self._one(
                     table.entity.name, row.write
                 )  # it may have to be opened first
+            elif isinstance(answer, RecordGone):
+                outcomes[row.index] = Outcome(error=missing_reference(table, row.rid, row.write, answer))
             elif isinstance(answer, HubError):
                 outcomes[row.index] = Outcome(error=answer)
             elif row.write.verb == "delete":

@@ -12,8 +12,8 @@ from crm_core.connector import Change, Write
 from crm_core.connectors.dynamics365.client import Client, prefer
 from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.reading import LINES, select_of
-from crm_core.connectors.dynamics365.tables.common import Closing, Table
-from crm_core.errors import BadRequest
+from crm_core.connectors.dynamics365.tables.common import SYSTEM, Closing, Table
+from crm_core.errors import BadRequest, FieldError, Rejected, VendorError
 from crm_core.ports import Ids
 from crm_core.protocols.odata import key_segment
 from crm_core.protocols.odata_batch import Part
@@ -43,6 +43,23 @@ def closing_of(table: Table, write: Write) -> Closing | None:
 def is_plain(table: Table, write: Write) -> bool:
     """Whether a write is one request."""
     return LINES not in write.fields and closing_of(table, write) is None
+
+
+def missing_reference(table: Table, rid: str, write: Write, error: VendorError) -> VendorError:
+    """A 404 to a write can mean the record, or one that it refers to; the message names the id."""
+    for name, value in write.fields.items():
+        each = table.by_field.get(name)
+        bound = each is not None and each.targets and isinstance(value, str)
+        if bound and value.lower() != rid and value.lower() in error.message.lower():
+            return Rejected(
+                error.message,
+                system=SYSTEM,
+                vendor_status=error.vendor_status,
+                vendor_code=error.vendor_code,
+                request_id=error.request_id,
+                errors=[FieldError(name, f"{name}: {error.message}")],
+            )
+    return error
 
 
 def select(table: Table) -> tuple[str, str]:
