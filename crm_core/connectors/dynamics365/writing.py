@@ -234,7 +234,8 @@ class Writer:
                 raise BadRequest("a line names a product_id, or has a description of what is written in.")
             fields.pop("unit", None)  # what is written in has no unit of the catalogue
         # An absent field of a line is an empty one: a line is given as a whole.
-        empty = dict.fromkeys(("unit_price", "discount", "tax") if line.get("key") else ())
+        given_whole = ("description", "quantity", "unit_price", "discount", "tax") if line.get("key") else ()
+        empty = dict.fromkeys(given_whole)
         row = self.lookups.bound(lines, lines.outward({**empty, **fields}))
         row["isproductoverridden"] = product is None
         if fields.get("unit_price") is not None:
