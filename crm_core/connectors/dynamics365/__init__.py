@@ -35,7 +35,7 @@ from crm_core.connectors.dynamics365.metadata import Metadata
 from crm_core.connectors.dynamics365.reading import LINES, Reader
 from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
-from crm_core.connectors.dynamics365.writing import STATUS, Writer, kind_of, missing_reference
+from crm_core.connectors.dynamics365.writing import STATUS, Writer, kind_of, missing_reference, needs_steps
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
@@ -258,7 +258,7 @@ class Dynamics365(Connector):
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
         """If-Match always: without it the PATCH of a missing record would create one.
 
-        A row that is closed, so that it can't be written, is opened first where the write says what state it wants.
+        A row that can't get at once to the state that the write wants, such as one that is closed, is led there.
         """
         table = self._own(self.entity_map(entity), rid)
         rid = check_guid(rid)
@@ -270,15 +270,19 @@ class Dynamics365(Connector):
         try:
             return self._carried_out(table, rid, parts, write, repeatable=not if_match and len(parts) == 1)
         except Rejected as refused:
-            if STATUS not in write.fields or not table.locked:
+            if STATUS not in write.fields or not (table.locked or table.closings):
                 raise
             now = self._reader.get(table, rid)
-            if now.fields is None or now.fields.get(STATUS) not in table.locked:
+            status = (now.fields or {}).get(STATUS)
+            as_it_is = dict(write.fields) == {STATUS: status} and not write.native
+            if not as_it_is and not needs_steps(table, write, status):
                 raise
             if if_match and now.etag != if_match:
                 raise VersionMismatch(refused.message, system=self.name) from None
+            if as_it_is:
+                return now
             parts = self._writer.update(table, rid, write, if_match or now.etag, now)
-            return self._carried_out(table, rid, parts, write, repeatable=False) if parts else now
+            return self._carried_out(table, rid, parts, write, repeatable=False)
 
     def _carried_out(
         self, table: Table, rid: str, parts: Sequence[Part], write: Write, *, repeatable: bool

@@ -40,6 +40,19 @@ def closing_of(table: Table, write: Write) -> Closing | None:
     return table.closings.get(str(write.fields.get(STATUS)))
 
 
+def first_status(table: Table) -> str:
+    """The status of a new row, which an opened one has again."""
+    return next(iter(table.by_field[STATUS].names.values()))
+
+
+def needs_steps(table: Table, write: Write, status: str | None) -> bool:
+    """Whether a row in this state gets to the one that a write asks for only by way of another."""
+    if status in table.locked:
+        return True
+    closing = closing_of(table, write)
+    return closing is not None and closing.start not in ("", status) and status not in table.final
+
+
 def is_plain(table: Table, write: Write) -> bool:
     """Whether a write is one request."""
     return LINES not in write.fields and closing_of(table, write) is None
@@ -115,29 +128,19 @@ class Writer:
         if table.lines is not None:
             given = write.fields.get(LINES) or []
             parts += self._lines(table, table.lines, rid, given, ())
-        return [*parts, *self._closing(table, rid, write)]
+        return [*parts, *self._closing(table, rid, write, first_status(table))]
 
     def update(
         self, table: Table, rid: str, write: Write, if_match: str, now: Change | None = None
     ) -> list[Part]:
-        """The requests of an update; `now`: the row as it is, known where lines change or it has to be opened again.
-
-        Nothing: the row is as the write wants it.
-        """
+        """The requests of an update; `now`: the row as it is, known where lines change or it `needs_steps`."""
         status = now.fields.get(STATUS) if now is not None and now.fields is not None else None
         locked = status in table.locked
         body = self.body(table, write, create=False)
-        if (
-            locked
-            and write.fields.get(STATUS) == status
-            and set(write.fields) == {STATUS}
-            and not write.native
-        ):
-            return []
         bodies = []
         if locked:
             bodies.append(dict(table.reopened))
-            if write.fields.get(STATUS) == next(iter(table.by_field[STATUS].names.values())):
+            if write.fields.get(STATUS) == first_status(table):
                 body = {
                     name: value for name, value in body.items() if name not in ("statecode", "statuscode")
                 }
@@ -151,7 +154,7 @@ class Writer:
         if table.lines is not None and LINES in write.fields:
             there = (now.fields or {}).get(LINES) or [] if now is not None else []
             parts += self._lines(table, table.lines, rid, write.fields[LINES] or [], there)
-        return [*parts, *self._closing(table, rid, write)]
+        return [*parts, *self._closing(table, rid, write, first_status(table) if locked else status)]
 
     def patch(self, table: Table, rid: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Part:
         return self.client.part(
@@ -166,18 +169,23 @@ class Writer:
         path = key_segment(table.remote, rid)
         return self.client.part("GET", path, query=[select(table)], headers=prefer([table]))
 
-    def _closing(self, table: Table, rid: str, write: Write) -> list[Part]:
+    def _closing(self, table: Table, rid: str, write: Write, status: str | None) -> list[Part]:
+        """The action that a write's state takes. `status`: the state that the row is in then; None: not known."""
         closing = closing_of(table, write)
         if closing is None:
             return []
+        parts = []
+        if status is not None and closing.start not in ("", status):
+            state = table.by_field[STATUS]
+            begun = {state.native: state.values[closing.start][0]}
+            parts.append(self.patch(table, rid, begun, {"If-Match": "*"}))
         said = write.fields.get(closing.text) if closing.text else None
         about = {
             "subject": said or closing.subject,
             f"{table.key}@odata.bind": f"/{table.remote}({rid})",
         }
-        return [
-            self.client.part("POST", closing.action, json={closing.record: about, "Status": closing.reason})
-        ]
+        body = {closing.record: about, "Status": closing.reason}
+        return [*parts, self.client.part("POST", closing.action, json=body)]
 
     # --- lines -----------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,8 @@ class Closing:
     """A state that no update sets but an action, which writes a row of `record` about it.
 
     `reason`: the status reason that goes with it, -1 for the default one. `subject`: what the row says unless the
-    canonical field `text` says something.
+    canonical field `text` says something. `start`: the canonical status that the action begins from, where that is not
+    the one of a new row.
     """
 
     action: str
@@ -40,6 +41,7 @@ class Closing:
     reason: int
     subject: str
     text: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True)

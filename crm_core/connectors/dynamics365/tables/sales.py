@@ -143,11 +143,12 @@ QUOTES = table_of(
     DESCRIPTION,
     OWNER,
     *states({0: "draft", 1: "active", 2: "won", 3: "lost"}),
+    # Only an active quote is won or lost, and stays so: what comes next is a revision, which is another quote.
     closings={
-        "won": Closing("WinQuote", "QuoteClose", 4, "Won"),
-        "lost": Closing("CloseQuote", "QuoteClose", 5, "Lost"),
+        "won": Closing("WinQuote", "QuoteClose", 4, "Won", start="active"),
+        "lost": Closing("CloseQuote", "QuoteClose", 5, "Lost", start="active"),
     },
-    locked=frozenset({"won", "lost"}),
+    final=frozenset({"won", "lost"}),
     lines=_lines("quote"),
 )
 
@@ -167,6 +168,12 @@ ORDERS = table_of(
     DESCRIPTION,
     OWNER,
     *states({0: "draft", 1: "open", 2: "canceled", 3: "fulfilled", 4: "invoiced"}),
+    closings={
+        "canceled": Closing("CancelSalesOrder", "OrderClose", 4, "Canceled"),
+        "fulfilled": Closing("FulfillSalesOrder", "OrderClose", 100001, "Fulfilled"),
+    },
+    # The actions begin from an order that is none of these.
+    locked=frozenset({"canceled", "fulfilled", "invoiced"}),
     defaults={"ispricelocked": False},
     lines=_lines("salesorder"),
 )
