@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from crm_core.hub import connector_names
+from tests.contract.connectors.relay import Relay, relayed
 from tests.contract.connectors.remote import Remote, Variant, remotes_of, variants
 from tests.contract.connectors.world import World
 
@@ -100,3 +101,10 @@ def able(world: World) -> Callable[[str], None]:
             pytest.skip(world.remote.lacks[what])
 
     return check
+
+
+@pytest.fixture
+def relay(world: World, started: Started) -> Iterator[Relay]:
+    """A relay to the remote, which breaks what it is told to."""
+    with relayed(world.remote.origin, world.remote.ca, started.certificate) as relay:
+        yield relay

@@ -30,7 +30,11 @@ class Dynamics(Remote):
     client_id: str
     secret: str
 
+    def known_as(self, base: str) -> None:
+        """Tokens are given for an environment's address only."""
+
     def access(self, base: str) -> Access:
+        self.known_as(base)
         settings = {"base_url": base, "authority": self.origin, "tenant_id": self.tenant}
         return Access({**settings, "client_id": self.client_id}, {"client_secret": self.secret})
 
@@ -50,6 +54,8 @@ class Sandbox(Dynamics):
         sandbox = stack.enter_context(running(Dataverse(), tls_ca=self.ca))
         assert sandbox.https
         self.origin = sandbox.https
+        self._system = sandbox.app.system
+        self._names = {self.origin}
         facts = sandbox.describe()
         self.tenant, self.client_id = str(facts["tenant"]), str(facts["client_id"])
         self.secret = str(facts["client_secret"])
@@ -58,6 +64,10 @@ class Sandbox(Dynamics):
         if not self.tracking:
             tables = self._control("GET", "options")["tracking"]
             self._control("POST", "options", {"tracking": dict.fromkeys(tables, False)})
+
+    def known_as(self, base: str) -> None:
+        self._names.add(base)
+        self._system.origins(self._names)
 
     def _control(self, method: str, path: str, body: Any = None) -> Any:
         answer = self._client.call(method, f"/_sandbox/{path}", body)
@@ -113,6 +123,7 @@ class Oracle(Dynamics):
         "deletes": "The Dataverse oracle tracks no changes",
         "late": "The Dataverse oracle commits at once",
         "forbid": "The Dataverse oracle has no privileges",
+        "throttle": "The Dataverse oracle names no time to come again",
         "kinds": "The Dataverse oracle does not tell what a reference leads to",
         "undo": "The Dataverse oracle undoes nothing of a change set that fails",
         "once": "The Dataverse oracle leaves out the link to what comes later, so that all is read again by time",
@@ -173,10 +184,6 @@ class Oracle(Dynamics):
 
     def revoke(self) -> None:
         self._oracle("revoke")
-
-    def throttle(self, seconds: int) -> None:
-        del seconds  # it names no time
-        self._oracle("fail?n=1&status=429")
 
     def calm(self) -> None:
         self._oracle("fail?n=0&status=503")

@@ -22,13 +22,14 @@ READS = frozenset({"GET", "HEAD"})
 
 @dataclass
 class Seen:
-    """One request that came. `fault`: the one that struck it."""
+    """One request that came. `fault`: the one that struck it. `replaced`: addresses in its answer."""
 
     method: str
     path: str
     headers: dict[str, str]
     fault: str = ""
     status: int = 0
+    replaced: int = 0
 
 
 @dataclass
@@ -126,6 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         data = broken.get(fault.kind, data)
         if fault.kind == "elsewhere":
+            seen.replaced = data.count(relay.url.encode())
             data = data.replace(relay.url.encode(), fault.origin.encode())
         self._answer(status, given, data)
 

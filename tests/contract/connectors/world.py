@@ -100,14 +100,13 @@ class World:
         *,
         clock: Clock | None = None,
         deadline: float = 100.0,
-        loopback: bool = True,
     ) -> Connector:
         """A connection as the hub opens it, with its own transport and no token yet."""
         used, clock = access or self.access, clock or SystemClock()
-        transport = Http(Guard(loopback, allow_private=False), clock, ca_bundle=self.ca_bundle)
+        transport = Http(Guard(allow_loopback=True, allow_private=False), clock, ca_bundle=self.ca_bundle)
         self.stack.callback(transport.close)
         tokens = StoredTokens(MemoryTable(), Cipher(bytes(32)))
-        tools = Tools(transport, tokens, clock, SystemIds(), loopback, self.ca_bundle, deadline)
+        tools = Tools(transport, tokens, clock, SystemIds(), True, self.ca_bundle, deadline)
         account = Account("default", SystemIds().uuid(), used.settings, used.secrets)
         return connector_class(self.remote.system)(account, tools)
 
