@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from crm_core.connector import Query, Write
+from crm_core.connector import UNKNOWN, Query, Write
 from crm_core.errors import BadRequest, RecordGone, VersionMismatch
 from crm_core.model.filters import parse_filter
+from crm_core.model.options import Order
 from tests.contract.connectors.world import canon, differing, unique, writable
 
 
@@ -135,14 +136,26 @@ def test_every_page_comes_once_and_in_order(world, variant):
     name = world.text(variant)
     mark = unique("Page")
     made = [world.make(variant, **{name: f"{mark} {n % 3}"}).rid for n in range(7)]
-    where = parse_filter(f"startswith({name},'{mark}')")
+    where, order = parse_filter(f"startswith({name},'{mark}')"), (Order(name, descending=True),)
     read, cursor, pages = [], None, 0
     while True:
-        page = world.connector.query(variant.entity, Query(where, top=3, cursor=cursor))
-        read += [each.rid for each in page.items]
+        query = Query(where, orderby=order, top=3, cursor=cursor)
+        page = world.connector.query(variant.entity, query)
+        read += [(each.fields[name], each.rid) for each in page.items]
         pages += 1
         if page.cursor is None:
             break
         cursor = json.loads(json.dumps(page.cursor))
-    assert sorted(read) == sorted(made)
+    assert sorted(rid for _, rid in read) == sorted(made)
+    assert [text for text, _ in read] == sorted((text for text, _ in read), reverse=True)
     assert pages >= 3
+
+
+def test_only_what_is_selected_comes_with_the_id(world, variant):
+    name = world.text(variant)
+    made = world.make(variant, **{name: unique("Select")})
+    where = parse_filter(f"{name} eq '{made.fields[name]}'")
+    (found,) = world.connector.query(variant.entity, Query(where, select=(name,))).items
+    assert (found.rid, found.fields[name]) == (made.rid, made.fields[name])
+    told = {field for field, value in found.fields.items() if value is not UNKNOWN}
+    assert told <= {name, *variant.fixed}
