@@ -153,7 +153,12 @@ async def serve(app: App, listen: Listen, ready: Callable[[list[str]], None], st
         ready(origins)
         await stop.wait()
     finally:
+        assert runner.server is not None
+        transports = [each.transport for each in runner.server.connections if each.transport is not None]
         await runner.cleanup()
+        for transport in transports:  # over TLS a client that never closes would be waited for
+            transport.abort()
+        await asyncio.sleep(0)  # the loop closes them now
         app.save()
 
 

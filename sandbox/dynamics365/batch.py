@@ -61,7 +61,8 @@ def _headers(head: bytes) -> dict[str, str]:
 def _operation(headers: dict[str, str], content: bytes, outer: Request, version: str) -> Operation:
     head, _, body = content.partition(CRLF + CRLF)
     first, _, rest = head.partition(CRLF)
-    match = re.fullmatch(r"([A-Z]+) (\S+)(?: HTTP/1\.1)", first.decode("utf-8", "replace").strip())
+    # Spaces in the URL are taken as they are: Microsoft's own client sends filters so.
+    match = re.fullmatch(r"([A-Z]+) (\S.*) HTTP/1\.1", first.decode("utf-8", "replace").strip())
     if match is None:
         raise malformed("The request line of a part is not valid.")
     url = match[2]

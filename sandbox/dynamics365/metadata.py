@@ -59,6 +59,7 @@ def entity_facts(org: Org, entity: Entity) -> Values:
         "IsActivity": entity.activity,
         "IsCustomEntity": False,
         "IsIntersect": False,
+        "IsPrivate": False,
         "DisplayName": _label(entity.schema_name),
         "MetadataId": _id(entity.name),
     }
@@ -184,7 +185,8 @@ def _choose(rows: list[Values], query: Query, kind: str, sample: Values) -> list
     text = query.get("$filter")
     if text is not None:
         # Enumeration literals carry their type: AttributeType eq Microsoft.Dynamics.CRM.AttributeTypeCode'String'
-        text = text.replace(f"{ENUMS}AttributeTypeCode'", "'")
+        for enum in ("AttributeTypeCode", "RelationshipType"):
+            text = text.replace(f"{ENUMS}{enum}'", "'")
         test = compile_filter(Parser(text, query.aliases).parse(), _Facts(sample, kind))
         rows = [r for r in rows if test(r)]
     if (top := query.get("$top")) is not None:
@@ -207,13 +209,12 @@ def _select(row: Values, query: Query, kind: str) -> Values:
 
 
 def _find(segment: Segment, rows: list[Values], what: str) -> Values:
-    """The row of a key: ``LogicalName='x'`` or the MetadataId."""
+    """The row of a key: ``LogicalName='x'`` (of a relationship ``SchemaName='x'``) or the MetadataId."""
     text = segment.key.text if segment.key else ""
     name, _, value = text.partition("=")
+    known = "SchemaName" if what == "relationship" else "LogicalName"
     for row in rows:
-        if row["MetadataId"] == text.lower() or (
-            name == "LogicalName" and value == f"'{row['LogicalName']}'"
-        ):
+        if row["MetadataId"] == text.lower() or (name == known and value == f"'{row[known]}'"):
             return row
     raise Refused(
         404,
@@ -259,16 +260,21 @@ def _key(entity: Entity, name: str) -> Values:
 
 
 def _relationship(entity: Entity, column: Column, target: str) -> Values:
-    """One lookup to one table, with the navigation names that writes need, which are case-sensitive."""
+    """One lookup to one table, with the navigation names that writes need, which are case-sensitive.
+
+    A relationship is called like the collection at its other end.
+    """
     name = column.reverse.get(target, f"{target}_{entity.name}_{column.name}")
     return {
+        "RelationshipType": "OneToManyRelationship",
         "ReferencingEntity": entity.name,
         "ReferencingAttribute": column.name,
         "ReferencedEntity": target,
         "ReferencedAttribute": TABLES[target].key,
         "ReferencingEntityNavigationPropertyName": column.targets[target],
         "ReferencedEntityNavigationPropertyName": name,
-        "SchemaName": f"{target}_{entity.name}_{column.name}",
+        "SchemaName": name,
+        "IsCustomRelationship": False,
         "MetadataId": _id(entity.name, column.name, target),
     }
 
@@ -288,6 +294,21 @@ RELATIONS: dict[str, Callable[[Entity], list[Values]]] = {
     "OneToManyRelationships": _referring,
     "ManyToManyRelationships": lambda _entity: [],
 }
+
+
+def relationship_definitions(base: str, path: list[Segment], query: Query) -> Response:
+    """``RelationshipDefinitions``: every lookup of every table. As they could be of several types, each says its own."""
+    kind = "OneToManyRelationshipMetadata"
+    rows = [
+        {"@odata.type": f"#{DERIVED}{kind}", **row}
+        for entity in TABLES.values()
+        for row in relationships(entity)
+    ]
+    where = f"{base}/$metadata#RelationshipDefinitions"
+    if path[0].key is None:
+        return answer(200, {"@odata.context": where, "value": _choose(rows, query, kind, rows[0])})
+    found = _find(path[0], rows, "relationship")
+    return answer(200, {"@odata.context": f"{where}/$entity", **_select(found, query, kind)})
 
 
 def _attributes(entity: Entity, where: str, path: list[Segment], query: Query) -> Response:

@@ -65,7 +65,7 @@ def read_query(raw: str) -> Query:
     for name in options:
         if name in UNSUPPORTED:
             raise bad_query(UNSUPPORTED[name])
-        if name == "$apply" or name.lower() == "fetchxml":
+        if name == "$apply" or name.lower() in ("fetchxml", "sql"):
             raise Refused(501, "", f"'{name}' is a part of Dataverse that this sandbox does not have.")
         if name.startswith("$") and name not in KNOWN:
             raise bad_query(f"The query parameter {name} is not supported")

@@ -70,9 +70,11 @@ class Api:
         if not path:
             return self._document(call)
         first = path[0]
-        if first.name == "EntityDefinitions":
+        if first.name in ("EntityDefinitions", "RelationshipDefinitions"):
             if request.method != "GET":
                 raise Refused(405, "", "The tables of this sandbox are fixed.", {"Allow": "GET"})
+            if first.name == "RelationshipDefinitions":
+                return metadata.relationship_definitions(base, path, call.query)
             return metadata.handle(self.org, base, path, call.query)
         if first.name in SETS:
             return self._rows(call, SETS[first.name])

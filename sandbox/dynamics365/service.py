@@ -96,7 +96,8 @@ class Dataverse:
         """A fault's answer in the vendor's shape."""
         status = fault.status or {"throttle": 429, "privilege": 403}.get(fault.kind, 503)
         if fault.kind == "privilege":
-            return self.org.privilege_missing(fault.code or "prvWriteAccount").response()
+            missing = self.org.privilege_missing(fault.code or "prvWriteAccount")
+            return self._decorate(None, missing.response())
         if fault.kind == "throttle" or (fault.kind == "status" and status == 429):
             code, text = LIMITS.get(fault.code or "requests", (fault.code, fault.message))
             text = fault.message or text.format(n=6000, w=300, s=1200000, c=52)
@@ -108,7 +109,9 @@ class Dataverse:
                 fault.retry_after if fault.retry_after is not None else (10 if status == 429 else None)
             ),
         }
-        return Refused(status, code, text, headers).response()
+        response = Refused(status, code, text, headers).response()
+        # A limit is told by the service itself; other failures can be those of what stands before it.
+        return self._decorate(None, response) if fault.kind == "throttle" else response
 
     def refusal_response(self, refusal: Refusal) -> Response:
         """A protection limit was hit (service protection API limits)."""

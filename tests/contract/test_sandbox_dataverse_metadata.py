@@ -106,3 +106,19 @@ def test_navigation_names_can_be_looked_up(client):
     }
     keys = get(client, "/EntityDefinitions(LogicalName='account')/Keys")["value"]
     assert (keys[0]["KeyAttributes"], keys[0]["EntityKeyIndexStatus"]) == (["accountnumber"], "Active")
+
+
+def test_relationships_are_called_like_the_collections_at_their_other_end(client):
+    found = get(client, "/RelationshipDefinitions(SchemaName='contact_customer_accounts')")
+    assert found["@odata.type"] == "#Microsoft.Dynamics.CRM.OneToManyRelationshipMetadata"
+    ends = ("ReferencedEntity", "ReferencingEntity", "ReferencingEntityNavigationPropertyName")
+    assert [found[name] for name in ends] == ["account", "contact", "parentcustomerid_account"]
+    kind = "RelationshipType eq Microsoft.Dynamics.CRM.RelationshipType'OneToManyRelationship'"
+    rows = get(
+        client,
+        "/RelationshipDefinitions"
+        + options(select="SchemaName", filter=f"{kind} and ReferencedEntity eq 'quote'"),
+    )
+    assert {"quote_details", "quote_orders"} <= {row["SchemaName"] for row in rows["value"]}
+    assert client.call("GET", f"{API}/RelationshipDefinitions(SchemaName='nosuch')").status == 404
+    assert client.call("POST", f"{API}/RelationshipDefinitions", {}).status == 405

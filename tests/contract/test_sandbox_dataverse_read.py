@@ -205,6 +205,8 @@ def test_wrong_queries_are_refused_with_the_reason(client, query, message):
 
 def test_other_options_without_a_dollar_are_ignored(client, rows):
     assert client.call("GET", f"{API}/accounts?$top=1&tag=hub").status == 200
+    for other_language in ("fetchXml=%3Cfetch/%3E", "sql=SELECT%20name%20FROM%20account"):
+        assert client.call("GET", f"{API}/accounts?{other_language}").status == 501
 
 
 def test_unlimited_nesting_and_conditions_are_refused(client):

@@ -1,5 +1,6 @@
 """The sandbox as a process and over TLS: start, ready line, signals, ports, data file, MSAL, resets."""
 
+import gc
 import http.client
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -201,6 +203,17 @@ def test_a_token_for_the_https_origin_is_good_on_the_http_one(secure, session):
     got = msal_token(sandbox, "sandbox-secret", session)
     with Client(sandbox.url, {"Authorization": f"Bearer {got['access_token']}"}) as client:
         assert client.call("GET", "/api/data/v9.0/WhoAmI").status == 200
+
+
+def test_a_connection_that_a_client_leaves_open_ends_with_the_sandbox(tmp_path):
+    ca = tmp_path / "ca.pem"
+    with running(Dataverse(), tls_ca=ca) as sandbox:
+        client = Client(sandbox.https, ca=ca)
+        client.call("GET", "/_sandbox/health")
+    with client, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(each.message) for each in seen if "unclosed" in str(each.message)] == []
 
 
 @pytest.fixture(scope="module")
