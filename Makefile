@@ -45,7 +45,7 @@ sandbox: install
 
 install: $(PACKAGES) $(AZURITE)
 
-$(PACKAGES): requirements.txt requirements-dev.txt
+$(PACKAGES): requirements.txt requirements-dev.txt requirements-alone.txt
 	@command -v "$(PYTHON)" >/dev/null || \
 	  { echo "Python is missing: install 3.11, 3.12 or 3.13, or name one (make PYTHON=python3.12)." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -55,10 +55,9 @@ $(PACKAGES): requirements.txt requirements-dev.txt
 	@echo "Installing the Python packages into $(VENV) ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-# Microsoft's worker library says 3.13 or newer; it runs on 3.11 and 3.12 too, for local use only.
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || exit 0; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
-	    azure-functions-runtime==1.3.0
+# The file says why these come without what they ask for.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+	  -r requirements-alone.txt
 	@touch $@
 
 $(AZURITE): package.json package-lock.json
