@@ -95,11 +95,12 @@ KINDS = {
         reason=5,
     ),
 }
+_EVERY = _activity("activitypointer", "due_at", {**_STATES, 3: "open"})
 ACTIVITIES = replace(
-    _activity("activitypointer", "due_at", {**_STATES, 3: "open"}),
+    _EVERY,
     fields=(
         FieldMap("kind", "activitytypecode", names=_KINDS),
-        *(each for each in KINDS["task"].fields if each.field != "kind"),
+        *(each for each in _EVERY.fields if each.field != "kind"),
         instant("ends_at", "scheduledend"),
         _DIRECTION,
         FieldMap("location", "location", length=400),
