@@ -2,6 +2,7 @@
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports, infra/
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
+# make docs   docs/support-matrix.md from what the connectors declare
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint simulate soak install sandbox clean
+.PHONY: run test lint docs simulate soak install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -32,6 +33,9 @@ lint: install
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	@.ci/lint_infra
+
+docs: install
+	@$(BIN)/python .ci/support_matrix.py
 
 # What it prints depends on the seed alone.
 simulate: install

@@ -1,6 +1,7 @@
 """The documents say what the code says."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,9 @@ def test_every_test_that_a_promise_names_exists():
 def test_every_route_has_a_summary():
     assert build() is not None
     assert [each.path for each in ROUTES if not each.summary] == []
+
+
+def test_the_support_matrix_says_what_the_connectors_declare():
+    page = runpy.run_path(str(ROOT / ".ci" / "support_matrix.py"))["page"]()
+    written = (ROOT / "docs" / "support-matrix.md").read_text()
+    assert written == page, "renew docs/support-matrix.md by `make docs`"
