@@ -34,6 +34,21 @@ OPTIONS: Values = {
     "cascade": False,  # deleting a parent deletes its children instead of clearing their lookup
 }
 
+_ACTIVITIES = (
+    *("task", "phonecall", "email", "appointment", "activitypointer", "activityparty"),
+    *("incidentresolution", "opportunityclose", "quoteclose", "orderclose"),
+)
+# Tables whose privileges are those of another ("Privileges by entity").
+PRIVILEGES = {
+    **dict.fromkeys(_ACTIVITIES, "Activity"),
+    **dict.fromkeys(("uom", "uomschedule", "pricelevel"), "Product"),
+    **dict.fromkeys(("salesorder", "salesorderdetail"), "Order"),
+    "quotedetail": "Quote",
+    "invoicedetail": "Invoice",
+    "opportunityproduct": "Opportunity",
+    "systemuser": "User",
+}
+
 
 def wire_time(at: datetime) -> str:
     """Whole seconds, as the samples of the vendor show them."""
@@ -89,7 +104,7 @@ class Org:
 
     def allow(self, verb: str, entity: Entity) -> None:
         """Refuse what the app user's security role does not allow (option ``deny``)."""
-        privilege = f"prv{verb}{entity.schema_name}"
+        privilege = f"prv{verb}{PRIVILEGES.get(entity.name, entity.schema_name)}"
         if privilege in self.options["deny"]:
             raise self.privilege_missing(privilege, entity.name, entity.type_code)
 

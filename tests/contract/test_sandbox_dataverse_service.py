@@ -269,3 +269,24 @@ def test_choices_of_a_table_are_its_own(client):
         "EntityDefinitions(LogicalName='incident')/Attributes(LogicalName='customerid')/Microsoft.Dynamics.CRM.LookupAttributeMetadata",
     )
     assert (customer["AttributeType"], customer["Targets"]) == ("Customer", ["account", "contact"])
+
+
+@pytest.mark.parametrize(
+    ("privilege", "sets"),
+    [
+        ("prvReadActivity", ["tasks", "phonecalls", "emails", "appointments", "activitypointers"]),
+        ("prvReadOrder", ["salesorders", "salesorderdetails"]),
+        ("prvReadQuote", ["quotes", "quotedetails"]),
+        ("prvReadInvoice", ["invoices", "invoicedetails"]),
+        ("prvReadProduct", ["products", "uoms", "uomschedules", "pricelevels"]),
+        ("prvReadUser", ["systemusers"]),
+    ],
+)
+def test_some_tables_have_the_privileges_of_another(client, privilege, sets):
+    client.call("POST", "/_sandbox/options", {"deny": [privilege]})
+    try:
+        for each in sets:
+            assert privilege in refused(client.call("GET", f"{API}/{each}"), 403, "0x80040220")
+        assert client.call("GET", f"{API}/accounts").status == 200
+    finally:
+        client.call("POST", "/_sandbox/options", {"deny": []})
