@@ -69,3 +69,23 @@ def test_the_support_matrix_says_what_the_connectors_declare():
     page = runpy.run_path(str(ROOT / ".ci" / "support_matrix.py"))["page"]()
     written = (ROOT / "docs" / "support-matrix.md").read_text()
     assert written == page, "renew docs/support-matrix.md by `make docs`"
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name
+)
+def test_every_link_inside_the_repository_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        target, _, section = link.partition("#")
+        if "://" in link:
+            continue
+        other = (page.parent / target).resolve() if target else page
+        assert other.exists(), link
+        if section:
+            assert section in _anchors(other.read_text()), link
+
+
+def _anchors(text):
+    """The names that headings get: in lower case, without signs, with hyphens for blanks."""
+    heads = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads}
