@@ -168,6 +168,8 @@ def _write(connector: Connector, entity: Entity, operation: Any) -> Write:
         for name in given
         if name not in (*needed, *allowed)
     ]
+    if body.if_match is not None and not (body.if_match.isascii() and body.if_match.isprintable()):
+        errors.append(FieldError("if_match", "if_match: expected an etag, such as an answer has."))
     if errors:
         raise BadRequest(errors[0].message, errors=errors)
     write = Write()

@@ -135,7 +135,7 @@ class Http:
         header or body. The name look-up alone is bounded by the resolver, not by the request's timeout.
         """
         parts = self._guard.check_url(request.url)
-        _check_headers(request.headers)
+        check_headers(request.headers)
         exchange = _Exchange(self._clock, request.timeout)
         token = _current.set(exchange)
         started = self._clock.monotonic()
@@ -391,7 +391,7 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _check_headers(headers: Mapping[str, str]) -> None:
+def check_headers(headers: Mapping[str, str]) -> None:
     """Raises BadRequest, naming the header only, for what would break the request apart."""
     for name, value in headers.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):

@@ -11,6 +11,7 @@ from email.policy import HTTP
 
 from crm_core.connector import Answer
 from crm_core.errors import BadAnswer
+from crm_core.protocols.http import check_headers
 
 MAX_PARTS = 1000
 """Operations of one batch at most (Dataverse: "Execute batch operations using the Web API")."""
@@ -31,7 +32,10 @@ ChangeSet = tuple[Part, ...]
 
 
 def encode(items: Sequence[Part | ChangeSet], boundary: str) -> bytes:
-    """The body of a batch whose content type is `multipart/mixed; boundary={boundary}`."""
+    """The body of a batch whose content type is `multipart/mixed; boundary={boundary}`.
+
+    Raises BadRequest for a header that would break its part apart: what follows it could be any header or body.
+    """
     lines: list[bytes] = []
     number = 0
     for position, item in enumerate(items):
@@ -55,6 +59,7 @@ def _part(part: Part, content_id: str) -> list[bytes]:
     if content_id:
         lines.append(f"Content-ID: {content_id}")
     headers = {"Content-Type": "application/json; type=entry", **part.headers} if part.body else part.headers
+    check_headers(headers)
     lines += [
         "",
         f"{part.method} {part.url} HTTP/1.1",

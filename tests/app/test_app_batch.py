@@ -166,6 +166,11 @@ def test_minimal_outcomes_have_no_item(api, label):
             "if_match: is not for the method create; leave it out.",
         ),
         (
+            {"method": "update", "id": NOBODY, "fields": {"name": "x"}, "if_match": "*\r\nCallerObjectId: x"},
+            "if_match",
+            "if_match: expected an etag, such as an answer has.",
+        ),
+        (
             {"method": "update", "id": NOBODY, "fields": {"name": "x"}, "key": "k"},
             "key",
             "key: is not for the method update; leave it out.",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_core.connector import Answer
-from crm_core.errors import BadAnswer
+from crm_core.errors import BadAnswer, BadRequest
 from crm_core.protocols.odata_batch import Part, decode, encode
 
 POST = Part("POST", "https://x.example/rows", {"Accept": "application/json"}, b'{"a":1}')
@@ -40,6 +40,16 @@ def test_a_change_set_is_one_part_and_has_parts_of_its_own():
             )
     assert numbers == [b"1", b"2", b"3"]
     assert outer[1][2].rstrip() == b"GET https://x.example/rows HTTP/1.1\r\nAccept: application/json"
+
+
+@pytest.mark.parametrize("value", ["*\r\nCallerObjectId: x", '*\r\n\r\n{"name":"x"}', "*\n", "\u2028"])
+def test_a_header_can_not_break_its_part_apart(value):
+    for item in (
+        Part("PATCH", "https://x.example", {"If-Match": value}, b"{}"),
+        (Part("DELETE", "https://x.example", {"If-Match": value}),),
+    ):
+        with pytest.raises(BadRequest, match="'If-Match' can't be sent"):
+            encode([item], "b")
 
 
 URL = "https://x.test/api/accounts"
