@@ -124,9 +124,7 @@ class Store:
         link = record.links.get(self._uid)
         if record.dead or link is None or link.state != "live":
             return None
-        fields = {
-            each.field: link.held(each.field, record.fields.get(each.field)) for each in self._emap.fields
-        }
+        fields = {name: link.held(name, record.fields.get(name)) for name in self._emap.read_names}
         fields = dict(self._entity.with_references(fields, self._rid))
         if fields.get("lines"):
             fields["lines"] = [
@@ -155,6 +153,6 @@ def wanted(parameters: Mapping[str, str], emap: EntityMap, select: tuple[str, ..
         if parameters.get(name):
             raise BadRequest.field("stale", f"stale: the store can't answer '{name}'; leave one of them out.")
     for name in select:
-        if emap.find(name) is None:
+        if emap.find(name) is None and name not in emap.companions:
             raise BadRequest.field("stale", f"stale: the store has no '{name}'; leave it out of select.")
     return True

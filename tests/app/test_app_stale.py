@@ -121,6 +121,21 @@ def test_references_are_the_remote_s_ids_again(api, connect, contact, down):
     assert api.ok("GET", f"/api/crm/contacts/{rid}?connection=aged&stale=ok") == {**live, "etag": ""}
 
 
+def test_a_reference_to_several_entities_is_the_remote_s_id_again(api, connect, account, down):
+    company = account(name="Its company")
+    connect("aged", entities={"account": "pull", "case": "pull"})
+    body = {"title": "Sin se\u00f1al", "customer_account_id": company}
+    live = api.ok("POST", "/api/crm/cases?connection=aged", body)
+    assert api.run("aged", seconds=60)["status"] == "succeeded"
+    down()
+    aged = api.ok("GET", f"/api/crm/cases/{live['id']}?connection=aged&stale=ok")
+    assert (aged["customer_id"], aged["customer_type"]) == (company, "account")
+    assert aged == {**live, "etag": ""}
+    path = "/api/crm/cases?connection=aged&stale=ok&top=1000&select=customer_id,customer_type"
+    listed = {item["id"]: item for item in api.ok("GET", path)["value"]}[live["id"]]
+    assert (listed["customer_id"], listed["customer_type"]) == (company, "account")
+
+
 def test_a_reference_to_what_was_not_pulled_is_left_out_and_not_null(api, connect, contact, down):
     rid, _ = contact
     connect("aged", entities={"contact": "pull"})
