@@ -157,10 +157,10 @@ class Many:
             repeatable=True,
             timeout=90.0,
         )
-        return self._read(table, rows)
+        return self._read(table, rows, {})
 
-    def _read(self, table: Table, rows: Sequence[_Row]) -> Outcomes:
-        """The rows as they are now; what can't be read any more was deleted since."""
+    def _read(self, table: Table, rows: Sequence[_Row], refused: Mapping[int, HubError]) -> Outcomes:
+        """The rows as they are now; one that is not there was refused, or else deleted since it was written."""
         try:
             found = self._reader.get_many(table, [row.rid for row in rows])
         except VendorError as error:
@@ -168,7 +168,9 @@ class Many:
             raise
         gone = RecordGone("The record was written, and deleted by somebody since.", system="dynamics365")
         return {
-            row.index: Outcome(found[row.rid.lower()]) if row.rid.lower() in found else Outcome(error=gone)
+            row.index: Outcome(found[row.rid.lower()])
+            if row.rid.lower() in found
+            else Outcome(error=refused.get(row.index, gone))
             for row in rows
         }
 
@@ -179,9 +181,11 @@ class Many:
         outcomes: Outcomes = {}
         written: list[tuple[_Row, Mapping[str, Any]]] = []
         there: list[_Row] = []
+        refused: dict[int, HubError] = {}
         for row, answer in zip(rows, answers, strict=True):
             if isinstance(answer, VersionMismatch) and row.write.verb == "create":
-                there.append(row)  # an earlier try was carried out
+                there.append(row)  # an earlier try was carried out, or it is another row's key that exists
+                refused[row.index] = answer
             elif isinstance(answer, Rejected) and STATUS in row.write.fields and table.locked:
                 outcomes[row.index] = self._one(
                     table.entity.name, row.write
@@ -196,7 +200,7 @@ class Many:
                 assert isinstance(answer, Answer)
                 written.append((row, json_of(answer, "PATCH")))
         if there:
-            outcomes |= self._read(table, there)
+            outcomes |= self._read(table, there, refused)
         changes = self._reader.changes(table, [row for _, row in written])
         outcomes |= {row.index: Outcome(change) for (row, _), change in zip(written, changes, strict=True)}
         return outcomes

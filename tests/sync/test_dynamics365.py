@@ -1,0 +1,49 @@
+"""The connector of Dynamics 365 against the sandbox: what becomes of writes that go wrong."""
+
+import pytest
+
+from crm_core.connector import Write
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+class InOrder:
+    """A pool that does one thing after the other."""
+
+    def map(self, function, items, width):
+        return [function(item) for item in items]
+
+
+@pytest.fixture
+def system(memory_bench):
+    """The connector of a connection to the empty sandbox."""
+    memory_bench.connect()
+    return memory_bench.opened.connector
+
+
+@pytest.fixture
+def outcomes(system):
+    """Carries out many writes of an entity."""
+    return lambda entity, *writes: system.write(entity, writes, InOrder(), lambda: True)
+
+
+def errors(found):
+    return [each.error and each.error.code for each in found]
+
+
+def update(rid, **fields):
+    return Write(fields, verb="update", rid=rid)
+
+
+@pytest.fixture
+def values(remote):
+    """What the sandbox holds of each account, by id."""
+    return lambda: {row["id"]: row["values"] for row in remote.control("GET", "rows/account?limit=1000")}
+
+
+def test_another_record_s_key_is_the_refusal_of_a_create_among_many(system, outcomes, values):
+    system.create("account", Write({"name": "A", "number": "N1"}))
+    found = outcomes("account", Write({"name": "B", "number": "N1"}), Write({"name": "C"}))
+    assert errors(found) == ["VersionMismatch", None]
+    assert "AccountNumber already exists" in found[0].error.message
+    assert sorted(each["name"] for each in values().values()) == ["A", "C"]
