@@ -47,3 +47,20 @@ def test_another_record_s_key_is_the_refusal_of_a_create_among_many(system, outc
     assert errors(found) == ["VersionMismatch", None]
     assert "AccountNumber already exists" in found[0].error.message
     assert sorted(each["name"] for each in values().values()) == ["A", "C"]
+
+
+def test_a_reference_to_nothing_is_refused_among_many_too_and_is_no_delete(system, outcomes, remote):
+    first, second, third = (remote.create(f"A{n}") for n in range(3))
+    found = outcomes(
+        "account", update(first, name="B"), update(second, parent_id=NOBODY), update(NOBODY, name="B")
+    )
+    assert errors(found) == [None, "Rejected", "RecordGone"]
+    found += outcomes("account", Write({"name": "C"}), Write({"name": "D", "parent_id": NOBODY}))
+    etag = system.get("account", third).etag
+    checked = Write({"parent_id": NOBODY}, verb="update", rid=third, if_match=etag)
+    found += outcomes(
+        "account", update(first, name="E"), checked, Write(verb="delete", rid=second, if_match="*")
+    )
+    assert errors(found[3:]) == [None, "Rejected", None, "Rejected", None]
+    refused = [each.error for each in found if each.error and each.error.code == "Rejected"]
+    assert [each.errors[0].field for each in refused] == ["parent_id"] * 3
