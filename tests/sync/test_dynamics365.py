@@ -64,3 +64,13 @@ def test_a_reference_to_nothing_is_refused_among_many_too_and_is_no_delete(syste
     assert errors(found[3:]) == [None, "Rejected", None, "Rejected", None]
     refused = [each.error for each in found if each.error and each.error.code == "Rejected"]
     assert [each.errors[0].field for each in refused] == ["parent_id"] * 3
+
+
+def test_a_record_that_may_not_be_written_holds_up_no_other(outcomes, remote, values):
+    rids = [remote.create(f"A{n}") for n in range(3)]
+    # A user's rights can differ from row to row: the owner's, its unit's, all.
+    remote.fault("privilege", code="prvWriteAccount", path="*UpdateMultiple*")
+    remote.fault("privilege", code="prvWriteAccount", path=f"*({rids[1]})*")
+    found = outcomes("account", *(update(rid, name="B") for rid in rids))
+    assert errors(found) == [None, "NotPermitted", None]
+    assert [values()[rid]["name"] for rid in rids] == ["B", "A1", "B"]

@@ -19,6 +19,7 @@ from crm_core.connectors.dynamics365.writing import STATUS, Writer, is_plain, ki
 from crm_core.errors import (
     BadAnswer,
     HubError,
+    NotPermitted,
     NotSupported,
     RecordGone,
     Rejected,
@@ -140,8 +141,8 @@ class Many:
                     # A 404 with the code of a missing row is about one that a row refers to, else about the message.
                     if not isinstance(error, RecordGone) or error.vendor_code.lower() not in NO_ROW:
                         self._without_bulk.add((table.remote, way))
-                except (Rejected, VersionMismatch):
-                    pass  # one bad row, and nothing was done
+                except (Rejected, VersionMismatch, NotPermitted):
+                    pass  # one bad row, or one that we may not write, and nothing was done
             return self._parts(rows)
         except HubError as error:
             return {row.index: Outcome(error=error) for row in rows}
