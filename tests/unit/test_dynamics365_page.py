@@ -74,6 +74,15 @@ def test_every_error_is_explained_with_its_status(error):
         assert re.search(rf"`{error.__name__}`[^`]*{error.status}", told)
 
 
+@pytest.mark.parametrize(
+    "error", [errors.Unauthenticated, errors.Forbidden, errors.Misconfigured, errors.StoreUnavailable]
+)
+def test_what_is_not_the_remotes_is_told_apart(error):
+    told = PAGE[PAGE.index("By its status:") : PAGE.index("| the hub says |")]
+    assert f"`{error.__name__}`" in told
+    assert str(error.status) in told
+
+
 def test_every_code_of_the_sign_in_is_explained():
     assert [code for code in REMEDIES if code not in PAGE] == []
 
