@@ -7,6 +7,7 @@ external systems"; table and column facts from the Common Data Model.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -30,18 +31,26 @@ from crm_core.connector import (
 from crm_core.connectors.dynamics365.client import Client, explain, json_of
 from crm_core.connectors.dynamics365.feed import Feed
 from crm_core.connectors.dynamics365.lookups import Lookups
-from crm_core.connectors.dynamics365.many import ROWS_PER_CALL, Many
+from crm_core.connectors.dynamics365.many import NO_ROW, ROWS_PER_CALL, Many
 from crm_core.connectors.dynamics365.metadata import Metadata
 from crm_core.connectors.dynamics365.reading import LINES, Reader
 from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
-from crm_core.connectors.dynamics365.writing import STATUS, Writer, kind_of, missing_reference, needs_steps
+from crm_core.connectors.dynamics365.writing import (
+    STATUS,
+    Writer,
+    closing_of,
+    kind_of,
+    missing_reference,
+    needs_steps,
+)
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
     FieldError,
     HubError,
     Misconfigured,
+    NotSupported,
     RecordGone,
     Rejected,
     VendorError,
@@ -143,6 +152,7 @@ class Dynamics365(Connector):
             explain=self.explain, concurrency=self.concurrency,
         )  # fmt: skip
         self._ids = tools.ids
+        self._without_actions: set[str] = set()
         self._client = Client(self._rest, tools.ids)
         self._metadata = Metadata(self._client)
         lookups = Lookups(self._client, tools.clock)
@@ -243,7 +253,7 @@ class Dynamics365(Connector):
 
     def create(self, entity: str, write: Write) -> Change:
         """With an id of ours and If-None-Match: a create whose answer was lost can be repeated, and is made once."""
-        table = kind_of(self.entity_map(entity), write)
+        table = self._served(kind_of(self.entity_map(entity), write))
         rid = write.key or self._ids.uuid()
         try:
             return self._carried_out(
@@ -254,13 +264,17 @@ class Dynamics365(Connector):
                 return self._reader.get(table, rid)  # an earlier try was carried out
             except RecordGone:
                 raise refused from None  # it is another row's key that exists
+        except HubError as error:
+            if not self._lacks_action(table, write, error):
+                raise
+        return self.create(entity, replace(write, key=rid))
 
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
         """If-Match always: without it the PATCH of a missing record would create one.
 
         A row that can't get at once to the state that the write wants, such as one that is closed, is led there.
         """
-        table = self._own(self.entity_map(entity), rid)
+        table = self._served(self._own(self.entity_map(entity), rid))
         rid = check_guid(rid)
         now = self._reader.get(table, rid) if LINES in write.fields and table.lines is not None else None
         # What is worked out from the row as it was must not meet another one.
@@ -269,8 +283,11 @@ class Dynamics365(Connector):
             return self._reader.get(table, rid)
         try:
             return self._carried_out(table, rid, parts, write, repeatable=not if_match and len(parts) == 1)
-        except Rejected as refused:
-            if STATUS not in write.fields or not (table.locked or table.closings):
+        except HubError as refused:
+            if self._lacks_action(table, write, refused):
+                return self.update(entity, rid, write, if_match)
+            leads = STATUS in write.fields and (table.locked or table.closings)
+            if not isinstance(refused, Rejected) or not leads:
                 raise
             now = self._reader.get(table, rid)
             status = (now.fields or {}).get(STATUS)
@@ -283,6 +300,20 @@ class Dynamics365(Connector):
                 return now
             parts = self._writer.update(table, rid, write, if_match or now.etag, now)
             return self._carried_out(table, rid, parts, write, repeatable=False)
+
+    def _served(self, table: Table) -> Table:
+        """The table as this environment serves it: where it has not the actions, states are set by updates alone."""
+        return replace(table, closings={}) if table.remote in self._without_actions else table
+
+    def _lacks_action(self, table: Table, write: Write, error: HubError) -> bool:
+        """Whether a write was refused because there is no such action (a Dataverse without the Sales app); noted then."""
+        status = error.vendor_status if isinstance(error, VendorError) else 0
+        code = error.vendor_code.lower() if isinstance(error, VendorError) else ""
+        lacks = isinstance(error, NotSupported) or (status in (404, 405) and code not in NO_ROW)
+        if closing_of(table, write) is None or not lacks:
+            return False
+        self._without_actions.add(table.remote)
+        return True
 
     def _carried_out(
         self, table: Table, rid: str, parts: Sequence[Part], write: Write, *, repeatable: bool

@@ -127,12 +127,9 @@ class Oracle(Dynamics):
         "kinds": "The Dataverse oracle does not tell what a reference leads to",
         "undo": "The Dataverse oracle undoes nothing of a change set that fails",
         "once": "The Dataverse oracle leaves out the link to what comes later, so that all is read again by time",
+        "final": "The Dataverse oracle lets a quote be changed that is won or lost",
         "canon": "The Dataverse oracle keeps every digit of an amount, and the fraction of a time",
     }
-    stuck: ClassVar = dict.fromkeys(
-        (("quote", "won"), ("quote", "lost"), ("order", "canceled"), ("order", "fulfilled")),
-        "The Dataverse oracle has few of the vendor's actions",
-    )
 
     def start(self, folder: Path, stack: ExitStack) -> None:
         if not ORACLE:

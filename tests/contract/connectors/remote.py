@@ -69,8 +69,6 @@ class Remote(ABC):
     name: ClassVar[str]
     lacks: ClassVar[Mapping[str, str]] = {}
     """What this server can't do -> why. The names are those that tests ask for by `able`."""
-    stuck: ClassVar[Mapping[tuple[str, str], str]] = {}
-    """(entity, status) that this server can't set -> why."""
     texts: ClassVar[Mapping[str, str]] = {}
     """Texts that this server has to know already, such as a currency's code, by canonical field."""
     feeds_only: ClassVar[bool] = False
