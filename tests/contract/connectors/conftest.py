@@ -66,7 +66,7 @@ class Started:
         if kind not in self._worlds:
             remote = kind()
             folder = self._folder / kind.__name__
-            folder.mkdir(exist_ok=True)  # a remote that is not there is tried once for each test
+            folder.mkdir(exist_ok=True)  # a start may have been skipped
             remote.start(folder, self._stack)
             bundle = folder / "bundle.pem"
             bundle.write_bytes(remote.ca.read_bytes() + self.authority.read_bytes())

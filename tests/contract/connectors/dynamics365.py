@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -74,9 +75,13 @@ class Sandbox(Dynamics):
         assert answer.status < 300, answer.body
         return answer.json() if answer.body else None
 
-    def person_creates(self, variant: Variant, fields: Mapping[str, Any], lag: float = 0.0) -> str:
+    def person_creates(
+        self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
+    ) -> str:
         values = {**self.natives(variant, fields), **self.table(variant).defaults}
-        made = self._control("POST", f"rows/{self.table(variant).logical}", {"values": values, "lag": lag})
+        at = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+        row = {"values": values, "lag": lag, "at": at}
+        made = self._control("POST", f"rows/{self.table(variant).logical}", row)
         return str(made["id"] if "id" in made else made[self.table(variant).key])
 
     def person_updates(self, variant: Variant, rid: str, fields: Mapping[str, Any]) -> None:
@@ -163,8 +168,11 @@ class Oracle(Dynamics):
         assert answer.status < 300, answer.body
         return answer.json() if answer.body else None
 
-    def person_creates(self, variant: Variant, fields: Mapping[str, Any], lag: float = 0.0) -> str:
+    def person_creates(
+        self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
+    ) -> str:
         assert not lag
+        assert not ago
         table = self.table(variant)
         made = self._call("POST", table.remote, {**self.natives(variant, fields), **table.defaults})
         return str(made[table.key])

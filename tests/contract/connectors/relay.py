@@ -27,16 +27,22 @@ class Seen:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = field(repr=False)
     fault: str = ""
     status: int = 0
     replaced: int = 0
+
+    @property
+    def credentials(self) -> str:
+        """The token or key that it bore, without the word before it."""
+        return self.headers.get("Authorization", "").rpartition(" ")[2]
 
 
 @dataclass
 class Fault:
     """`status`, `delay` (before the answer), `reset` (nothing was done), `reset_after` (it was done), `garbage`,
     `html`, `half` (of the body), `elsewhere` (every address of the server in the answer leads to another origin),
-    or `redirect` (to another origin).
+    `redirect` (to another origin), or `echo` (a refusal that quotes the credentials).
     """
 
     kind: str
@@ -104,14 +110,15 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
         fault = relay.strike(self.command) or Fault("")
-        seen = Seen(self.command, self.path, headers, fault.kind)
+        seen = Seen(self.command, self.path, headers, body, fault.kind)
         relay.seen.append(seen)
         if fault.kind == "reset":
             self._reset()
             return
-        if fault.kind in ("status", "redirect"):
+        if fault.kind in ("status", "redirect", "echo"):
             seen.status = fault.status
-            self._answer(fault.status, list(fault.headers.items()), b"<html>gateway</html>")
+            quoted = seen.credentials if fault.kind == "echo" else ""
+            self._answer(fault.status, list(fault.headers.items()), f"<p>No, {quoted}</p>".encode())
             return
         status, given, data = relay.forward(self.command, self.path, headers, body)
         seen.status = status

@@ -90,8 +90,13 @@ class Remote(ABC):
         """For a connection that calls `base`, which leads here."""
 
     @abstractmethod
-    def person_creates(self, variant: Variant, fields: Mapping[str, Any], lag: float = 0.0) -> str:
-        """A person at the vendor makes a record of text fields; it becomes visible after `lag` s (needs "late")."""
+    def person_creates(
+        self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
+    ) -> str:
+        """A person at the vendor makes a record of text fields.
+
+        It bears the time of `ago` seconds before, and becomes visible after `lag` (both need "late").
+        """
 
     @abstractmethod
     def person_updates(self, variant: Variant, rid: str, fields: Mapping[str, Any]) -> None:

@@ -124,17 +124,19 @@ def test_a_stale_version_sets_no_status(world, variant):
         assert after.fields["status"] == status
 
 
-def test_what_a_system_takes_only_with_a_status_goes_with_it(world, variant):
+def test_what_a_system_takes_only_with_a_status_goes_with_it(world, variant, relay):
     """Fields that the remote takes and never tells, such as how a case was resolved."""
+    connector = world.open(world.remote.access(relay.url))
     for name in [each.field for each in variant.map.fields if each.writable and not each.readable]:
         taken = []
         for status in statuses(variant):
-            made = world.make(variant)
-            write = Write({"status": status, name: "So"}, verb="update", rid=made.rid)
-            outcome = world.connector.write_one(variant.entity, write)
+            made, text = world.make(variant), unique("So")
+            write = Write({"status": status, name: text}, verb="update", rid=made.rid)
+            outcome = connector.write_one(variant.entity, write)
             if outcome.error is None:
                 taken.append(status)
                 assert outcome.change.fields["status"] == status
+                assert [each for each in relay.seen if text.encode() in each.body]
             else:
                 assert [each.field for each in outcome.error.errors] == [name]
         assert taken
