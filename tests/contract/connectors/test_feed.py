@@ -68,13 +68,13 @@ def test_deletes_are_told(world, variant, able):
 def test_ties_over_several_pages_come_all_and_once(world, variant):
     """Records of one second: a page ends amid them."""
     _, cursor = world.feed(variant)
-    writes = [Write(world.least(variant)) for _ in range(7)]
+    writes = [Write(world.least(variant)) for _ in range(12)]
     outcomes = world.connector.write(variant.entity, writes, world.pool, lambda: True)
     made = sorted(outcome.change.rid for outcome in outcomes)
-    new, cursor = world.feed(variant, cursor, size=2)
+    new, cursor = world.feed(variant, cursor, size=5)
     assert sorted(change.rid for change in new) == made
     one = world.make(variant)  # in the same second, or nearly
-    new, cursor = world.feed(variant, cursor, size=2)
+    new, cursor = world.feed(variant, cursor, size=5)
     assert [change.rid for change in new] == [one.rid]
     assert world.feed(variant, cursor)[0] == []
 
