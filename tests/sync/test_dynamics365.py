@@ -3,6 +3,7 @@
 import pytest
 
 from crm_core.connector import Write
+from crm_core.errors import NotPermitted
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -74,3 +75,28 @@ def test_a_record_that_may_not_be_written_holds_up_no_other(outcomes, remote, va
     found = outcomes("account", *(update(rid, name="B") for rid in rids))
     assert errors(found) == [None, "NotPermitted", None]
     assert [values()[rid]["name"] for rid in rids] == ["B", "A1", "B"]
+
+
+def test_what_was_written_and_can_not_be_read_says_so(system, outcomes, remote, values):
+    """The owner's e-mail stands in another table: that it can't be read must not make a client create twice."""
+    first, second = remote.create("A"), remote.create("A")
+    remote.fault("privilege", code="prvReadUser", path="*/systemusers*")
+    with pytest.raises(NotPermitted) as alone:
+        system.create("account", Write({"name": "B"}))
+    told = [alone.value]
+    with pytest.raises(NotPermitted) as alone:
+        system.update("account", first, Write({"name": "C"}))
+    told.append(alone.value)
+    found = outcomes("account", Write({"name": "D"}), Write({"name": "E"}))
+    found += outcomes(
+        "account",
+        Write({"name": "F"}, verb="update", rid=first, if_match="*"),
+        Write({"name": "G"}, verb="update", rid=second, if_match='W/"1"'),
+        Write(verb="delete", rid=second, if_match="*"),
+    )
+    assert errors(found) == ["NotPermitted", "NotPermitted", "NotPermitted", "VersionMismatch", None]
+    told += [each.error for each in found[:3]]
+    assert all(each.outcome_unknown for each in told)
+    assert all(each.message.startswith("Written, but what came of it can't be read: ") for each in told)
+    assert not found[3].error.outcome_unknown
+    assert sorted(each["name"] for each in values().values()) == ["B", "D", "E", "F"]

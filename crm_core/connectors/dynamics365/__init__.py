@@ -28,7 +28,7 @@ from crm_core.connector import (
     Write,
     carried_out,
 )
-from crm_core.connectors.dynamics365.client import Client, explain, json_of
+from crm_core.connectors.dynamics365.client import Client, after_writing, explain, json_of
 from crm_core.connectors.dynamics365.feed import Feed
 from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.many import NO_ROW, ROWS_PER_CALL, Many
@@ -53,7 +53,6 @@ from crm_core.errors import (
     NotSupported,
     RecordGone,
     Rejected,
-    VendorError,
     VersionMismatch,
 )
 from crm_core.model.expand import Expansion
@@ -323,7 +322,8 @@ class Dynamics365(Connector):
             row = self._sent(table, rid, parts, repeatable=repeatable)
         except RecordGone as error:
             raise missing_reference(table, rid, write, error) from None
-        return self._reader.changes(table, [row])[0]
+        with after_writing():
+            return self._reader.changes(table, [row])[0]
 
     def _sent(self, table: Table, rid: str, parts: Sequence[Part], *, repeatable: bool) -> Mapping[str, Any]:
         if len(parts) == 1 and parts[0].method == "PATCH":
@@ -332,10 +332,9 @@ class Dynamics365(Connector):
         done, read = self._client.batch(items, repeatable=repeatable and parts[0].method == "PATCH")
         if isinstance(done, HubError):
             raise done
-        if isinstance(read, VendorError):
-            read.outcome_unknown = True  # carried out, but what came of it can't be told
         if isinstance(read, HubError):
-            raise read
+            with after_writing():
+                raise read
         assert isinstance(read, Answer)
         return json_of(read, "PATCH")
 

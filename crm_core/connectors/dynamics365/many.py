@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crm_core.connector import Answer, Outcome, Write
-from crm_core.connectors.dynamics365.client import Client, json_of
+from crm_core.connectors.dynamics365.client import Client, after_writing, json_of
 from crm_core.connectors.dynamics365.reading import Reader
 from crm_core.connectors.dynamics365.tables.common import Table
 from crm_core.connectors.dynamics365.writing import STATUS, Writer, is_plain, kind_of, missing_reference
@@ -163,10 +163,10 @@ class Many:
     def _read(self, table: Table, rows: Sequence[_Row], refused: Mapping[int, HubError]) -> Outcomes:
         """The rows as they are now; one that is not there was refused, or else deleted since it was written."""
         try:
-            found = self._reader.get_many(table, [row.rid for row in rows])
+            with after_writing():
+                found = self._reader.get_many(table, [row.rid for row in rows])
         except VendorError as error:
-            error.outcome_unknown = True  # carried out, but what came of it can't be told
-            raise
+            return {row.index: Outcome(error=error) for row in rows}
         gone = RecordGone("The record was written, and deleted by somebody since.", system="dynamics365")
         return {
             row.index: Outcome(found[row.rid.lower()])
@@ -180,7 +180,7 @@ class Many:
         creates = all(row.write.verb == "create" for row in rows)
         answers = self._client.batch([self._part(row) for row in rows], repeatable=creates)
         outcomes: Outcomes = {}
-        written: list[tuple[_Row, Mapping[str, Any]]] = []
+        written: list[tuple[_Row, Answer | list[Answer]]] = []
         there: list[_Row] = []
         refused: dict[int, HubError] = {}
         for row, answer in zip(rows, answers, strict=True):
@@ -198,13 +198,27 @@ class Many:
             elif row.write.verb == "delete":
                 outcomes[row.index] = Outcome()
             else:
-                assert isinstance(answer, Answer)
-                written.append((row, json_of(answer, "PATCH")))
+                written.append((row, answer))
         if there:
             outcomes |= self._read(table, there, refused)
-        changes = self._reader.changes(table, [row for _, row in written])
-        outcomes |= {row.index: Outcome(change) for (row, _), change in zip(written, changes, strict=True)}
-        return outcomes
+        return outcomes | self._told(table, written)
+
+    def _told(self, table: Table, written: Sequence[tuple[_Row, Answer | list[Answer]]]) -> Outcomes:
+        """The rows that answers to writes hold."""
+        outcomes: Outcomes = {}
+        held: list[tuple[int, Mapping[str, Any]]] = []
+        for row, answer in written:
+            assert isinstance(answer, Answer)
+            try:
+                held.append((row.index, json_of(answer, "PATCH")))
+            except VendorError as error:
+                outcomes[row.index] = Outcome(error=error)
+        try:
+            with after_writing():
+                changes = self._reader.changes(table, [each for _, each in held])
+        except VendorError as error:
+            return outcomes | {index: Outcome(error=error) for index, _ in held}
+        return outcomes | {index: Outcome(change) for (index, _), change in zip(held, changes, strict=True)}
 
     def _part(self, row: _Row) -> Part:
         write = row.write
