@@ -41,13 +41,14 @@ def pull_failed(
     delay = decision.delay if isinstance(decision, Retry) else 0.0
     tell("pull failed", error, attempt, delay if again else None)
     waits = error.recovery is Recovery.ENTITY_WAITS
-    changes = replace(state, problem=problem, waits=waits)
+    # What a caller's since or filter met says nothing of the schedule's own pulls.
+    changes = state if run.partial else replace(state, problem=problem, waits=waits)
     if holds_lease and not again:
         changes = replace(changes, lease_run="", lease_until="")
     elif holds_lease:
         until = now + timedelta(seconds=delay + engine.tuning.lease_seconds)
         changes = replace(changes, lease_until=hub_time(until))
-    if not again and not waits:
+    if not again and not waits and not run.partial:
         changes = replace(changes, due=next_due(opened.connection.schedule, now))
     try:
         engine.states.save_entity(job.tenant, job.connection, job.entity, changes)

@@ -423,9 +423,11 @@ class _Pull:
 
     def _close(self, cursor: Cursor) -> None:
         now = self.engine.clock.now()
-        ended: dict[str, Any] = {"lease_run": "", "lease_until": "", "waits": False, "problem": None}
+        ended: dict[str, Any] = {"lease_run": "", "lease_until": ""}
         if not self.run.partial:  # one that read a part says nothing of the rest
             ended |= {
+                "waits": False,
+                "problem": None,
                 "cursor": cursor,
                 "due": next_due(self.opened.connection.schedule, now),
                 "last_success": self.run.ended_at or hub_time(now),

@@ -282,6 +282,31 @@ class TestPart:
             bench.pull(where="colour eq 'red'")
         assert bench.queue.size(layout.FRESH) == 0
 
+    @pytest.mark.parametrize("status", [400, 403])
+    def test_what_it_meets_is_not_the_schedule_s(self, bench, status):
+        bench.remote.create("Row")
+        bench.connect()
+        bench.pull()
+        bench.due()
+        before = bench.state()
+        bench.remote.fault("status", status=status, path="*filter*")
+        run = bench.pull(where="name eq 'Row'")
+        assert (run.status, run.problem.code) == ("failed", {400: "Rejected", 403: "NotPermitted"}[status])
+        after = bench.state()
+        assert (after.due, after.waits, after.problem) == (before.due, False, None)
+        assert after.lease_run == ""
+
+    def test_what_the_schedule_met_is_not_mended_by_it(self, bench):
+        bench.remote.create("Row")
+        bench.connect()
+        bench.remote.fault("status", status=403, path="*/accounts*", count=1)
+        assert bench.pull().status == "failed"
+        before = bench.state()
+        assert (before.waits, before.problem.code) == (True, "NotPermitted")
+        assert bench.pull(where="name eq 'Row'").status == "succeeded"
+        after = bench.state()
+        assert (after.waits, after.problem) == (True, before.problem)
+
     def test_another_part_may_be_read_beside_it(self, bench):
         bench.connect()
         first = bench.hub.start_run(
