@@ -267,6 +267,12 @@ class TestPart:
         assert [each.fields["name"] for each in bench.stored().values()] == ["New"]
         assert (run.since, run.filter, run.partial) == ("2024-01-01T00:00:00Z", "", True)
 
+    @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "1752-12-31T00:00:00Z"])
+    def test_since_the_beginning_of_time_is_since_ever(self, bench, since):
+        bench.remote.create("Row")
+        bench.connect()
+        assert bench.pull(since=since).read == 1
+
     def test_a_place_that_is_lost_in_the_middle_begins_this_run_anew(self, bench):
         for number in range(25):
             bench.remote.create(f"Row {number:02}")

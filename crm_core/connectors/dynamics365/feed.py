@@ -4,7 +4,7 @@ Source: Microsoft's "Use change tracking to synchronize data with external syste
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ from crm_core.ports import Clock
 
 OVERLAP = timedelta(minutes=5)
 """How far the feed by modifiedon reads back: rows committed late bear an earlier time."""
+EARLIEST = datetime(1753, 1, 1, tzinfo=UTC)
+"""Dataverse takes no earlier time."""
 MAX_SEEN = 300
 """Rows of the overlap that the cursor remembers; what it forgets is read again and found unchanged."""
 
@@ -137,8 +139,13 @@ def _ordered(table: Table, since: str, where: str) -> list[tuple[str, str]]:
     ]
     terms = [f"({where})"] if where else []
     if since:
-        terms.append(f"{table.modified} ge {instant_text(parse_instant(since) - OVERLAP)}")
+        terms.append(f"{table.modified} ge {_overlapping(since)}")
     return [*options, ("$filter", " and ".join(terms))] if terms else options
+
+
+def _overlapping(time: str) -> str:
+    """Where the overlap before a time begins."""
+    return instant_text(max(parse_instant(time), EARLIEST + OVERLAP) - OVERLAP)
 
 
 def _turns(table: Table, tables: Mapping[str, Cursor]) -> Cursor:
@@ -155,7 +162,7 @@ def _server_time(answer: Answer) -> str:
 
 def _recent(seen: Mapping[str, Sequence[str]], newest: str) -> dict[str, list[str]]:
     """What the next read of the overlap will meet again, newest first, not more than the cursor should hold."""
-    start = instant_text(parse_instant(newest) - OVERLAP) if newest else ""
+    start = _overlapping(newest) if newest else ""
     recent = sorted(
         (item for item in seen.items() if item[1][1] >= start), key=lambda item: item[1][1], reverse=True
     )
