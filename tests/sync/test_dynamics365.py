@@ -100,3 +100,10 @@ def test_what_was_written_and_can_not_be_read_says_so(system, outcomes, remote, 
     assert all(each.message.startswith("Written, but what came of it can't be read: ") for each in told)
     assert not found[3].error.outcome_unknown
     assert sorted(each["name"] for each in values().values()) == ["B", "D", "E", "F"]
+
+
+def test_what_is_no_id_is_one_activity_s_refusal(system, outcomes):
+    rid = system.create("activity", Write({"kind": "task", "subject": "A"})).rid
+    found = outcomes("activity", update("no-id", subject="B"), update(rid.upper(), subject="B"))
+    assert errors(found) == ["BadRequest", None]
+    assert found[1].change.fields["subject"] == "B"

@@ -26,6 +26,7 @@ from crm_core.errors import (
     VendorError,
     VersionMismatch,
 )
+from crm_core.model.literals import GUID
 from crm_core.protocols.odata import check_guid, key_segment
 from crm_core.protocols.odata_batch import Part
 
@@ -96,7 +97,8 @@ class Many:
     def _tables(self, table: Table, writes: Sequence[Write]) -> Mapping[str, Table]:
         if not table.kinds:
             return {}
-        return self._reader.tables_of(table, [check_guid(write.rid) for write in writes if write.rid])
+        # What is no id is its own write's refusal, later.
+        return self._reader.tables_of(table, [write.rid for write in writes if GUID.fullmatch(write.rid)])
 
     def _row(self, table: Table, tables: Mapping[str, Table], index: int, write: Write) -> _Row | None:
         """None for a write that takes more than one request."""
