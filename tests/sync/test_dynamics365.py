@@ -2,8 +2,9 @@
 
 import pytest
 
-from crm_core.connector import Write
+from crm_core.connector import Query, Write
 from crm_core.errors import NotPermitted
+from crm_core.model.filters import parse_filter
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -107,3 +108,14 @@ def test_what_is_no_id_is_one_activity_s_refusal(system, outcomes):
     found = outcomes("activity", update("no-id", subject="B"), update(rid.upper(), subject="B"))
     assert errors(found) == ["BadRequest", None]
     assert found[1].change.fields["subject"] == "B"
+
+
+def test_a_sign_of_patterns_is_itself_also_once_the_table_has_rows(system, remote):
+    def found():
+        page = system.query("account", Query(parse_filter("contains(name,'100%')")))
+        return [each.fields["name"] for each in page.items]
+
+    assert found() == []
+    remote.create("100% lana")
+    remote.create("1001 noches")
+    assert found() == ["100% lana"]

@@ -47,7 +47,7 @@ class Reader:
         self._client = client
         self._metadata = metadata
         self._lookups = lookups
-        self._wildcards: dict[tuple[str, str], bool] = {}
+        self._wildcards: set[tuple[str, str]] = set()
 
     def query(self, table: Table, query: Query, steps: Sequence[Step]) -> QueryPage:
         options: Sequence[tuple[str, str]] | str
@@ -122,18 +122,20 @@ class Reader:
         return filter_text(node, Columns(table, self._metadata), pattern=pattern)
 
     def _knows_patterns(self, table: Table, column: str) -> bool:
-        """Asked once per opened connection and column, and only for a filter that has such a character.
+        """Asked until it is known of a column, and only for a filter that has such a character.
 
         Dataverse documents patterns; what else speaks its language may not know them, and would take their escape
-        for text. Where no row has a value the answer does not matter.
+        for text. Where no row has a value yet the answer does not matter now, and may be another one later.
         """
         asked = (table.remote, column)
-        if asked not in self._wildcards:
-            options = [("$select", table.key), ("$filter", ANY_TEXT.format(column=column))]
-            headers = {"Prefer": "odata.maxpagesize=1"}
-            body = self._client.json("GET", table.remote, query=options, headers=headers)
-            self._wildcards[asked] = bool(rows_of(body))
-        return self._wildcards[asked]
+        if asked in self._wildcards:
+            return True
+        options = [("$select", table.key), ("$filter", ANY_TEXT.format(column=column))]
+        headers = {"Prefer": "odata.maxpagesize=1"}
+        if not rows_of(self._client.json("GET", table.remote, query=options, headers=headers)):
+            return False
+        self._wildcards.add(asked)
+        return True
 
     def _expand(self, steps: Sequence[Step]) -> list[tuple[str, str]]:
         """The option `$expand`, or nothing."""
