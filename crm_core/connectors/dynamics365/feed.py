@@ -62,10 +62,14 @@ class Feed:
 
     def _in_turn(self, table: Table, cursor: Cursor | None, size: int) -> Page:
         at = cursor if cursor is not None else _turns(table, {})
-        turn = str(at["turn"])
+        turn = str(at.get("turn"))
+        order = [each.remote for each in table.kinds.values()]
+        if turn not in order:  # code of another version wrote it
+            raise CursorExpired(
+                f"This place in the feed is of no table of {table.entity.name}.", system=SYSTEM
+            )
         own = next(each for each in table.kinds.values() if each.remote == turn)
         page = self.changes(own, at["tables"].get(turn), size)
-        order = [each.remote for each in table.kinds.values()]
         last = turn == order[-1]
         following = turn if page.more else order[0] if last else order[order.index(turn) + 1]
         tables = {**at["tables"], turn: page.cursor}
