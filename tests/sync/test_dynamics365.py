@@ -3,7 +3,7 @@
 import pytest
 
 from crm_core.connector import Query, Write
-from crm_core.errors import CursorExpired, NotPermitted
+from crm_core.errors import BadRequest, CursorExpired, NotPermitted
 from crm_core.model.filters import parse_filter
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -125,3 +125,8 @@ def test_a_sign_of_patterns_is_itself_also_once_the_table_has_rows(system, remot
 def test_a_place_of_activities_that_other_code_wrote_is_lost_and_no_bug(system, cursor):
     with pytest.raises(CursorExpired):
         system.changes("activity", cursor, size=10)
+
+
+def test_what_the_list_of_activities_lacks_is_not_asked_for(system):
+    with pytest.raises(BadRequest, match="'location' is told of a single activity only"):
+        system.query("activity", Query(select=("subject", "location")))

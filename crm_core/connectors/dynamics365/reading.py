@@ -254,6 +254,11 @@ class Columns:
         each = self._table.find(name) or self._table.companions.get(name)
         if each is not None and not each.readable:
             raise BadRequest.field("select", f"select: '{name}' is never told; leave it out.")
+        if each is not None and self._only_of_a_kind(each):
+            raise BadRequest.field(
+                "select",
+                f"select: '{name}' is told of a single {self._table.entity.name} only; leave it out.",
+            )
         native = each.native if each is not None else self(name, "select").native
         if native in LOOKUPS:
             return LOOKUPS[native].native
