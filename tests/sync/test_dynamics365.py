@@ -130,3 +130,55 @@ def test_a_place_of_activities_that_other_code_wrote_is_lost_and_no_bug(system, 
 def test_what_the_list_of_activities_lacks_is_not_asked_for(system):
     with pytest.raises(BadRequest, match="'location' is told of a single activity only"):
         system.query("activity", Query(select=("subject", "location")))
+
+
+@pytest.fixture
+def quote(system, remote):
+    """A quote with lines of these descriptions."""
+    remote.control("POST", "fill", {"table": "quote", "count": 1, "seed": 1})
+    customer = {"customer_id": remote.create("Customer"), "customer_type": "account"}
+
+    def make(*descriptions):
+        fields = {"name": "Quote", **customer, "lines": [line(each) for each in descriptions]}
+        return system.create("quote", Write(fields))
+
+    return make
+
+
+def line(description):
+    return {"description": description, "quantity": "1", "unit_price": "1"}
+
+
+def descriptions(change):
+    return "".join(each["description"] for each in change.fields["lines"])
+
+
+@pytest.mark.parametrize("wanted", ["CBA", "XABC", "AXC", "CX", "BCA", "XCXAX", "ABCX"])
+def test_lines_have_the_order_in_which_they_are_given(system, quote, wanted):
+    made = quote("A", "B", "C")
+    there = {each["description"]: each for each in made.fields["lines"]}
+    given = [there.get(each) or line(each) for each in wanted]
+    changed = system.update("quote", made.rid, Write({"lines": given}))
+    assert descriptions(changed) == wanted
+    keys = {each["description"]: each["key"] for each in changed.fields["lines"]}
+    assert all(keys[each] == there[each]["key"] for each in set(wanted) & set("ABC"))
+
+
+def test_lines_that_are_as_they_are_given_are_not_written(system, quote, remote):
+    made = quote("A", "B")
+    lines = made.fields["lines"]
+    system.update("quote", made.rid, Write({"lines": [lines[0], {**lines[1], "quantity": "2"}]}))
+    written = [each["path"] for each in remote.control("GET", "requests") if each["method"] == "PATCH"]
+    assert [each.rpartition("/")[2] for each in written[-2:]] == [
+        f"quotes({made.rid})",
+        f"quotedetails({lines[1]['key']})",
+    ]
+
+
+def test_a_line_is_named_once_in_either_case(system, quote):
+    made = quote("A", "B")
+    first, second = made.fields["lines"]
+    with pytest.raises(BadRequest, match="is given twice"):
+        system.update("quote", made.rid, Write({"lines": [first, {**second, "key": first["key"].upper()}]}))
+    shouted = [{**first, "key": first["key"].upper(), "description": "C"}, second]
+    assert descriptions(system.update("quote", made.rid, Write({"lines": shouted}))) == "CB"

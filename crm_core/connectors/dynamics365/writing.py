@@ -199,20 +199,26 @@ class Writer:
     ) -> list[Part]:
         """What makes the lines of a document those that are given: by key, the others new; raises BadRequest."""
         before = {str(line["key"]): line for line in there}
+        given = [{**line, "key": str(line["key"]).lower()} if line.get("key") else line for line in given]
         rows = self._line_rows(lines, given, before)
         kept = {str(line["key"]) for line in given if line.get("key")}
+        # Lines have the order of their numbers, which may be any: where one comes, goes or moves, all are numbered.
+        moved = [line.get("key") for line in given] != list(before)
         parts = [
             self.client.part("DELETE", key_segment(lines.remote, key)) for key in before if key not in kept
         ]
         for number, (line, row) in enumerate(zip(given, rows, strict=True), 1):
             key = line.get("key")
-            numbered = {**row, "lineitemnumber": number}
+            numbered = {"lineitemnumber": number} if moved else {}
             if not key:
                 parent = {f"{lines.parent}@odata.bind": f"/{table.remote}({rid})"}
-                parts.append(self.client.part("POST", lines.remote, json={**numbered, **parent}))
-            elif before[str(key)] != line:
+                parts.append(self.client.part("POST", lines.remote, json={**row, **numbered, **parent}))
+            elif moved or before[str(key)] != line:
+                changed = row if before[str(key)] != line else {}
                 path = key_segment(lines.remote, str(key))
-                parts.append(self.client.part("PATCH", path, json=numbered, headers={"If-Match": "*"}))
+                parts.append(
+                    self.client.part("PATCH", path, json={**changed, **numbered}, headers={"If-Match": "*"})
+                )
         return parts
 
     def _line_rows(
@@ -222,12 +228,15 @@ class Writer:
         before: Mapping[str, Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
         units = self._units_of(given)
-        rows = []
+        rows: list[dict[str, Any]] = []
+        named: set[str] = set()
         for number, line in enumerate(given, 1):
-            if line.get("key") and line["key"] not in before:
-                raise BadRequest.field(
-                    LINES, f"lines: line {number}: the document has no line {line['key']}."
-                )
+            key = line.get("key")
+            if key and key not in before:
+                raise BadRequest.field(LINES, f"lines: line {number}: the document has no line {key}.")
+            if key in named:
+                raise BadRequest.field(LINES, f"lines: line {number}: line {key} is given twice.")
+            named |= {key} if key else set()
             try:
                 rows.append(self._line_row(lines, line, units))
             except BadRequest as error:
