@@ -182,3 +182,21 @@ def test_a_line_is_named_once_in_either_case(system, quote):
         system.update("quote", made.rid, Write({"lines": [first, {**second, "key": first["key"].upper()}]}))
     shouted = [{**first, "key": first["key"].upper(), "description": "C"}, second]
     assert descriptions(system.update("quote", made.rid, Write({"lines": shouted}))) == "CB"
+
+
+def test_a_line_keeps_its_unit_whose_name_other_units_bear_too(system, quote, remote):
+    made = quote("A")
+    (product, *_) = remote.control("GET", "rows/product?limit=1")
+    item = {"product_id": product["id"], "quantity": "1", "unit_price": "1"}
+    made = system.update("quote", made.rid, Write({"lines": [item, line("B")]}))
+    unit = made.fields["lines"][0]["unit"]
+    # Every group of units has one of its own, and people leave its name as it is.
+    group = remote.control("POST", "rows/uomschedule", {"values": {"name": "Other", "baseuomname": unit}})
+    bound = {"name": unit, "quantity": 1, "uomscheduleid@odata.bind": f"/uomschedules({group['id']})"}
+    remote.control("POST", "rows/uom", {"values": bound})
+    given = [{**made.fields["lines"][0], "quantity": "2"}, made.fields["lines"][1]]
+    changed = system.update("quote", made.rid, Write({"lines": given})).fields["lines"]
+    assert (float(changed[0]["quantity"]), changed[0]["unit"]) == (2, unit)
+    given = [changed[1], changed[0]]
+    changed = system.update("quote", made.rid, Write({"lines": given})).fields["lines"]
+    assert [each["key"] for each in changed] == [each["key"] for each in given]

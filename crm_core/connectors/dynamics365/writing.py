@@ -214,10 +214,9 @@ class Writer:
                 parent = {f"{lines.parent}@odata.bind": f"/{table.remote}({rid})"}
                 parts.append(self.client.part("POST", lines.remote, json={**row, **numbered, **parent}))
             elif moved or before[str(key)] != line:
-                changed = row if before[str(key)] != line else {}
                 path = key_segment(lines.remote, str(key))
                 parts.append(
-                    self.client.part("PATCH", path, json={**changed, **numbered}, headers={"If-Match": "*"})
+                    self.client.part("PATCH", path, json={**row, **numbered}, headers={"If-Match": "*"})
                 )
         return parts
 
@@ -237,19 +236,26 @@ class Writer:
             if key in named:
                 raise BadRequest.field(LINES, f"lines: line {number}: line {key} is given twice.")
             named |= {key} if key else set()
+            was = before.get(str(key), {})
             try:
-                rows.append(self._line_row(lines, line, units))
+                rows.append(self._line_row(lines, line, was, units) if line != was else {})
             except BadRequest as error:
                 raise BadRequest.field(LINES, f"lines: line {number}: {error.message}") from None
         return rows
 
-    def _line_row(self, lines: Table, line: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, Any]:
+    def _line_row(
+        self, lines: Table, line: Mapping[str, Any], was: Mapping[str, Any], units: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What is sent for a line; `was`: the line as it is, if it is there."""
         fields = {name: value for name, value in line.items() if lines.by_field[name].writable}
         product = fields.get("product_id")
         if product is None:
             if not fields.get("description"):
                 raise BadRequest("a line names a product_id, or has a description of what is written in.")
             fields.pop("unit", None)  # what is written in has no unit of the catalogue
+        elif product == was.get("product_id") and fields.get("unit") == was.get("unit"):
+            fields.pop("unit", None)  # the name alone may be that of several units
+            units = {}
         # An absent field of a line is an empty one: a line is given as a whole.
         given_whole = ("description", "quantity", "unit_price", "discount", "tax") if line.get("key") else ()
         empty = dict.fromkeys(given_whole)
