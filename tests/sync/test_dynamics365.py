@@ -200,3 +200,26 @@ def test_a_line_keeps_its_unit_whose_name_other_units_bear_too(system, quote, re
     given = [changed[1], changed[0]]
     changed = system.update("quote", made.rid, Write({"lines": given})).fields["lines"]
     assert [each["key"] for each in changed] == [each["key"] for each in given]
+
+
+def test_what_many_writes_name_is_looked_up_once(system, outcomes, remote):
+    remote.control("POST", "fill", {"table": "account", "count": 1, "seed": 1})
+    (currency, *_) = remote.control("GET", "rows/transactioncurrency?limit=1")
+    named = {"currency": currency["values"]["isocurrencycode"], "owner_email": "person@sandbox.example"}
+    assert errors(outcomes("account", *(Write({"name": f"A{n}", **named}) for n in range(20)))) == [None] * 20
+    asked = [each["path"].rpartition("/")[2] for each in remote.control("GET", "requests")]
+    # Once by its text, once by its id for the answer.
+    assert (asked.count("transactioncurrencies"), asked.count("systemusers")) == (2, 2)
+
+
+def test_where_what_a_write_names_can_not_be_looked_up_nothing_is_sent(outcomes, remote, values):
+    remote.fault("throttle", path="*/transactioncurrencies*", retry_after=30)
+    found = outcomes(
+        "account",
+        Write({"name": "A"}),
+        *(Write({"name": f"C{n}", "currency": "USD"}) for n in range(5)),
+    )
+    assert errors(found) == ["NotBegun", "RateLimited", *["NotBegun"] * 4]
+    assert values() == {}
+    asked = [each for each in remote.control("GET", "requests") if each["path"].endswith("currencies")]
+    assert len(asked) == 1

@@ -14,6 +14,8 @@ from crm_core.ports import Clock
 from crm_core.protocols.odata import quoted
 
 KEPT_SECONDS = 600.0
+BOUND_SECONDS = 60.0
+"""How long a text is known to stand for a row: many writes name the same owner and currency."""
 IDS_PER_READ = 100
 MAX_KEPT = 10_000
 """Texts at most: beyond, all are forgotten, so that memory does not grow with the number of products."""
@@ -28,6 +30,7 @@ class Lookups:
         self._client = client
         self._clock = clock
         self._kept: dict[tuple[str, str], tuple[str, float]] = {}
+        self._bound: dict[tuple[str, str], tuple[Mapping[str, str], float]] = {}
 
     def filled(self, table: Table, rows: Sequence[Row]) -> list[Row]:
         """The rows with the texts that they refer to, each under its path; one read for each other table."""
@@ -83,7 +86,18 @@ class Lookups:
                 bound.update(self._reference(lookup, table.by_native[path].field, str(value)))
         return bound
 
-    def _reference(self, lookup: Lookup, field: str, text: str) -> dict[str, str]:
+    def _reference(self, lookup: Lookup, field: str, text: str) -> Mapping[str, str]:
+        now = self._clock.monotonic()
+        known = self._bound.get((lookup.bind, text))
+        if known is not None and known[1] > now:
+            return known[0]
+        if len(self._bound) >= MAX_KEPT:
+            self._bound = {}
+        found = self._reference_read(lookup, field, text)
+        self._bound[lookup.bind, text] = (found, now + BOUND_SECONDS)
+        return found
+
+    def _reference_read(self, lookup: Lookup, field: str, text: str) -> Mapping[str, str]:
         rows = [
             row
             for row in self._rows(lookup, f"{lookup.text} eq {quoted(text)}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crm_core.connector import Answer, Outcome, Write
+from crm_core.connector import STOPPING, Answer, Outcome, Write, not_begun
 from crm_core.connectors.dynamics365.client import Client, after_writing, json_of
 from crm_core.connectors.dynamics365.reading import Reader
 from crm_core.connectors.dynamics365.tables.common import Table
@@ -70,7 +70,8 @@ class Many:
     def units(self, table: Table, writes: Sequence[Write]) -> tuple[list[Unit], Outcomes]:
         """What is to be carried out, and what became of the writes that can't be.
 
-        Raises what reading the kinds of rows meets.
+        Raises what reading the kinds of rows meets. Where reading what a write names meets an error that the next ones
+        would meet too, nothing is carried out.
         """
         settled: Outcomes = {}
         rows: dict[tuple[str, str], list[_Row]] = defaultdict(list)
@@ -80,6 +81,12 @@ class Many:
             try:
                 row = self._row(table, tables, index, write)
             except HubError as error:
+                if error.recovery in STOPPING:
+                    if isinstance(error, VendorError):
+                        error.outcome_unknown = False  # it was a read
+                    left = Outcome(error=not_begun(error))
+                    others = dict.fromkeys(range(len(writes)), left) | settled
+                    return [], {**others, index: Outcome(error=error)}
                 settled[index] = Outcome(error=error)
                 continue
             if row is None:
