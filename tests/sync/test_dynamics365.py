@@ -223,3 +223,7 @@ def test_where_what_a_write_names_can_not_be_looked_up_nothing_is_sent(outcomes,
     assert values() == {}
     asked = [each for each in remote.control("GET", "requests") if each["path"].endswith("currencies")]
     assert len(asked) == 1
+
+
+def test_a_document_without_lines_has_no_field_of_them(system, quote):
+    assert "lines" not in quote().fields
