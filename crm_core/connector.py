@@ -17,6 +17,7 @@ from crm_core.model.expand import Expansion, refuse
 from crm_core.model.filters import Node
 from crm_core.model.mapping import EntityMap, NativeField, Navigation
 from crm_core.model.options import Order
+from crm_core.model.record import NOTHING
 from crm_core.ports import Clock, Ids, Pool
 
 MANY_WIDTH = 4
@@ -162,7 +163,7 @@ class TokenFacts:
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """What the remote says of one record: its canonical fields, or `fields` None for a delete.
 
@@ -176,9 +177,9 @@ class Change:
     version: str = ""
     modified: str = ""
     etag: str = ""
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     problem: str = ""
-    expanded: "Mapping[str, Related | Change | None]" = field(default_factory=dict)
+    expanded: "Mapping[str, Related | Change | None]" = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Related:
 
 @dataclass(frozen=True)
 class Page:
-    """Changes and the cursor after them. `more`: ask again at once; the cursor is then the next page's."""
+    """Changes, without `raw`, and the cursor after them. `more`: ask again at once; the cursor is then the next page's."""
 
     changes: Sequence[Change]
     cursor: Cursor

@@ -5,6 +5,7 @@
 here, by every implementation, because the emulator does not enforce all of them.
 """
 
+import hashlib
 import re
 import threading
 import uuid
@@ -64,7 +65,7 @@ class RowTooLarge(StoreError):
         self.property_name = property_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a table. `etag` is empty until the store has given one."""
 
@@ -78,7 +79,7 @@ class Row:
         return replace(self, values={**self.values, **values})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One step of a transaction. `etag` guards replace and delete; "*" means whatever is there."""
 
@@ -87,7 +88,7 @@ class Operation:
     etag: str = "*"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowPage:
     """Rows ordered by (pk, rk); `token` goes on after the last of them, None at the end.
 
@@ -244,13 +245,20 @@ _NAMESPACE = uuid.UUID("3f5f4fd2-3d0a-5d0c-9f5b-1d2f4b6f7a10")
 
 def derived_id(*parts: str) -> str:
     """The UUID that these parts always give (a record's id from connection, entity and remote id)."""
-    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(parts)))
+    # What uuid.uuid5 does, without the object that it makes of it.
+    digest = bytearray(
+        hashlib.sha1(_NAMESPACE.bytes + "\x1f".join(parts).encode(), usedforsecurity=False).digest()
+    )
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"
 
 
 def wire_size(value: Value) -> int:
     """Bytes that a value takes in a row: text counts as UTF-16."""
     if isinstance(value, str):
-        return len(value.encode("utf-16-le"))
+        return len(value) * 2 if value.isascii() else len(value.encode("utf-16-le"))
     if isinstance(value, bytes):
         return len(value)
     return 8

@@ -89,7 +89,7 @@ class Folder:
         """(the hub's settings, `more` of them, as a local.settings.json; the environment to start it in)."""
         values = {
             "FUNCTIONS_WORKER_RUNTIME": "python",
-            "AzureWebJobsStorage": _connection_string(ports),
+            "AzureWebJobsStorage": connection_string(ports),
             "PYTHON_THREADPOOL_THREAD_COUNT": "16",
             "HUB_API_KEY": self.api_key,
             "INTEGRATION_ENCRYPTION_KEY": self.encryption_key,
@@ -131,7 +131,7 @@ def _is_good(file: Path) -> bool:
     return certificate.not_valid_after_utc - _RENEW_BEFORE > datetime.now(UTC)
 
 
-def _connection_string(ports: Ports) -> str:
+def connection_string(ports: Ports) -> str:
     services: Mapping[str, int] = {"Blob": ports.blob, "Queue": ports.queue, "Table": ports.table}
     endpoints = "".join(
         f"{name}Endpoint=http://127.0.0.1:{port}/{_ACCOUNT};" for name, port in services.items()

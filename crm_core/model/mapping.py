@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
@@ -79,17 +79,27 @@ class FieldMap:
             return self.targets[0]
         return next((each for each in self.targets if each.native == kind), None)
 
-    def inward(self, kind: Field, value: Any) -> Any:
-        """The canonical value of what the remote holds; raises ValueError where it can't be one."""
-        if value is None or value == "":
-            return None
-        if self.names:
-            return self.names.get(value, f"{NATIVE_PREFIX}{value}")
+    def reader(self, kind: Field) -> Callable[[Any], Any]:
+        """What gives the canonical value of what the remote holds, if that is not empty.
+
+        It raises ValueError where it can't be one.
+        """
+        names, parse = self.names, kind.parser
+        if names:
+            return lambda value: names.get(value) or f"{NATIVE_PREFIX}{value}"
         if self.midnight:
-            return kind.parse(str(value)[:10])
-        if kind.type in (Type.TEXT, Type.CHOICE) and not isinstance(value, str):
+            return lambda value: parse(str(value)[:10])
+        if kind.type in (Type.CHOICES, Type.LINES):
+            return kind.parse  # an empty list is nothing
+        if kind.type not in (Type.TEXT, Type.CHOICE):
+            return parse
+
+        def text(value: Any) -> Any:
+            if isinstance(value, str):
+                return parse(value)
             return str(value).lower() if isinstance(value, bool) else str(value)
-        return kind.parse(value)
+
+        return text
 
     def outward(self, kind: Field, value: Any) -> Any:
         """What is sent for a canonical value; amounts as Decimal. Raises ValueError saying what is expected."""
@@ -238,26 +248,34 @@ class EntityMap:
 
     def inward(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical fields of a remote row; empty ones are left out. Raises ValueError naming the property."""
-        known = self.entity.by_name
         fields: dict[str, Any] = {}
-        for each in self.fields:
+        for each, companion, read in self._readers:
             native = row.get(each.native)
             if native is None or native == "":
                 continue
-            kind = known[each.field]
             if each.targets:
                 target = each.target(row)
                 if target is None:
                     continue  # a reference to something else
-                if kind.companion:
-                    fields[kind.companion] = target.entity
+                if companion:
+                    fields[companion] = target.entity
             try:
-                value = each.inward(kind, native)
+                value = read(native)
             except ValueError as error:
                 raise ValueError(f"{each.native}: {error}") from None
             if value is not None:
                 fields[each.field] = value
         return fields
+
+    @cached_property
+    def _readers(self) -> Sequence[tuple[FieldMap, str, Callable[[Any], Any]]]:
+        """Each field that is read, its companion, and how its value is read."""
+        known = self.entity.by_name
+        return [
+            (each, known[each.field].companion, each.reader(known[each.field]))
+            for each in self.fields
+            if each.readable
+        ]
 
     def outward(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Native properties for canonical fields, references as they are written; raises BadRequest naming fields."""

@@ -6,16 +6,25 @@ The exact meaning of every field of a link is in docs/architecture.md; only what
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 HUB = "hub"
 """The origin of what an app wrote; every other origin is a connection's uid."""
 
+_encode = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True
+).encode
+"""Made once: json.dumps makes an encoder for every call that is not by its defaults."""
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""What is empty in most of a million records is one and the same."""
+
 LinkState = Literal["new", "creating", "live", "gone"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """When a value was set (RFC 3339, UTC) and from where."""
 
@@ -23,7 +32,7 @@ class Stamp:
     origin: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Link:
     """A record's state at one connection.
 
@@ -36,9 +45,9 @@ class Link:
     rid: str = ""
     ver: str = ""
     seen: str = ""
-    behind: Mapping[str, Any] = field(default_factory=dict)
-    echo: Mapping[str, Any] = field(default_factory=dict)
-    more: Mapping[str, Any] = field(default_factory=dict)
+    behind: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    echo: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    more: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def held(self, name: str, ours: Any) -> Any:
         """What the remote was last known to hold for a field: the base of the merge."""
@@ -47,15 +56,11 @@ class Link:
         return self.echo.get(name, ours)
 
     def to_json(self) -> dict[str, Any]:
-        known = {
-            "state": self.state,
-            "rid": self.rid,
-            "ver": self.ver,
-            "seen": self.seen,
-            "behind": dict(self.behind),
-            "echo": dict(self.echo),
-        }
-        return {**self.more, **{name: value for name, value in known.items() if value}}
+        data: dict[str, Any] = dict(self.more)
+        for name in _LINK_FIELDS:
+            if value := getattr(self, name):
+                data[name] = value
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Link":
@@ -67,7 +72,7 @@ class Link:
 _LINK_FIELDS = ("state", "rid", "ver", "seen", "behind", "echo")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """The hub's version of one thing.
 
@@ -81,10 +86,10 @@ class Record:
     stamp: Stamp
     created: Mapping[str, str]
     version: int = 1
-    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    stamps: Mapping[str, Stamp] = field(default_factory=lambda: NOTHING)
     dead: bool = False
-    links: Mapping[str, Link] = field(default_factory=dict)
-    more: Mapping[str, Any] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=lambda: NOTHING)
+    more: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def stamp_of(self, name: str) -> Stamp:
         return self.stamps.get(name, self.stamp)
@@ -97,9 +102,9 @@ class Record:
         data = {
             **self.more,
             "v": SCHEMA_VERSION,
-            "fields": dict(self.fields),
+            "fields": self.fields,
             "stamp": [self.stamp.time, self.stamp.origin],
-            "created": dict(self.created),
+            "created": self.created,
             "version": self.version,
             "links": {uid: link.to_json() for uid, link in self.links.items()},
         }
@@ -107,7 +112,7 @@ class Record:
             data["stamps"] = {name: [stamp.time, stamp.origin] for name, stamp in self.stamps.items()}
         if self.dead:
             data["dead"] = True
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return _encode(data)
 
     @classmethod
     def from_json(cls, record_id: str, entity: str, text: str | bytes) -> "Record":

@@ -147,7 +147,10 @@ def _transport(ca_bundle: str) -> "RequestsTransport":
             context.load_verify_locations(ca_bundle)
         except OSError as error:  # ssl.SSLError is one
             raise Misconfigured(f"CA_BUNDLE names no readable file of PEM certificates ({error}).") from None
-    transport = RequestsTransport(connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS)
+    # Nothing from the environment, as with remote systems; to look there again costs a tenth of a call.
+    transport = RequestsTransport(
+        connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False
+    )
     transport.open()
     # The transport has no option for the size of its pool, nor for more certificates. Nothing has been sent yet.
     for adapter in transport.session.adapters.values():

@@ -5,7 +5,7 @@ A change of a record, of its open items and of its history is one transaction un
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from crm_core.ports import (
     Value,
     check_row,
     every_row,
+    wire_size,
 )
 from crm_core.storage import layout
 
@@ -56,7 +57,7 @@ class Tomb:
     rid: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """What a row at a record id holds, and its ETag."""
 
@@ -77,7 +78,7 @@ class HistoryEntry:
     change: str = "update"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecordWrite:
     """One record to be written: what was read (None: nothing there), what it becomes, and its history."""
 
@@ -225,7 +226,7 @@ class Records:
             yield kind, connection, record_id
 
     def commit(
-        self, tenant: Tenant, entity: str, record_bucket: str, writes: Sequence[RecordWrite]
+        self, tenant: Tenant, entity: str, record_bucket: str, writes: Iterable[RecordWrite]
     ) -> CommitResult:
         """Writes records of one bucket, as many to a transaction as fit.
 
@@ -266,7 +267,7 @@ def _owner(chunk: list[tuple[RecordWrite, list[Operation]]], error: RowExists | 
 
 
 def _pack(
-    pk: str, writes: Sequence[RecordWrite], result: CommitResult
+    pk: str, writes: Iterable[RecordWrite], result: CommitResult
 ) -> Iterator[list[tuple[RecordWrite, list[Operation]]]]:
     """Writes with their operations, in groups that fit a transaction; what fits no row goes to `too_large`."""
     chunk: list[tuple[RecordWrite, list[Operation]]] = []
@@ -303,15 +304,13 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
     operations = [
         Operation("replace", row, write.before.etag) if write.before is not None else Operation("insert", row)
     ]
-    wanted = open_items(write.after) if isinstance(write.after, Record) else frozenset()
-    stored = frozenset[tuple[str, str]]()
-    if write.before is not None and isinstance(write.before.content, Record):
-        stored = open_items(write.before.content)
-    for kind, connection in sorted(wanted - stored):
-        rk = layout.open_item_rk(kind, connection, write.id)
-        operations.append(Operation("insert", Row(pk, rk, {"v": SCHEMA_VERSION})))
-    for kind, connection in sorted(stored - wanted):
-        operations.append(Operation("delete", Row(pk, layout.open_item_rk(kind, connection, write.id))))
+    wanted, stored = _items(write.after), _items(write.before.content if write.before else None)
+    if wanted != stored:
+        for kind, connection in sorted(wanted - stored):
+            rk = layout.open_item_rk(kind, connection, write.id)
+            operations.append(Operation("insert", Row(pk, rk, {"v": SCHEMA_VERSION})))
+        for kind, connection in sorted(stored - wanted):
+            operations.append(Operation("delete", Row(pk, layout.open_item_rk(kind, connection, write.id))))
     if write.history is not None:
         values = _packed({"v": SCHEMA_VERSION, **vars(write.history)})
         operations.append(
@@ -320,13 +319,17 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
     return operations
 
 
+def _items(content: Record | Redirect | Tomb | None) -> frozenset[tuple[str, str]]:
+    return open_items(content) if isinstance(content, Record) else frozenset()
+
+
 def _packed(data: Mapping[str, Any]) -> dict[str, Value]:
     return _packed_text(json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True))
 
 
 def _packed_text(text: str) -> dict[str, Value]:
     """JSON as properties: `json` while short, else compressed in parts `z0`, `z1`, ..."""
-    if len(text) <= PLAIN_CHARACTERS and len(text.encode("utf-16-le")) <= PLAIN_CHARACTERS * 2:
+    if len(text) <= PLAIN_CHARACTERS and wire_size(text) <= PLAIN_CHARACTERS * 2:
         return {"json": text}
     data = zlib.compress(text.encode())
     parts = (data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES))

@@ -4,7 +4,7 @@ The order of I/O matters: a point read is made after the row that it is merged i
 that row's ETag; where the row has moved on, that entry starts again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
-from crm_core.storage.records import CommitResult, HistoryEntry, RecordWrite, Redirect, Stored, Tomb
+from crm_core.storage.records import HistoryEntry, RecordWrite, Redirect, Stored, Tomb
 from crm_core.sync import merge
 from crm_core.sync.engine import Engine, Opened
 from crm_core.sync.merge import Snapshot, Verdict
@@ -47,8 +47,12 @@ class Tally:
     def counts(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in COUNTS}
 
+    def add(self, other: "Tally") -> None:
+        for name, amount in vars(other).items():
+            setattr(self, name, getattr(self, name) + amount)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """A snapshot on its way into the record `id`. `looked`: a point read made in this round."""
 
@@ -65,11 +69,25 @@ class _Entry:
         return _Entry(self.id, self.snapshot)
 
 
+_Planned = tuple[RecordWrite, _Entry, str]
+"""What is to be written, of which entry, and as what it counts."""
+
+
+@dataclass
+class _Committed:
+    """What became of one bucket's writes. `again`: the entries whose rows have to be read again."""
+
+    tally: Tally = field(default_factory=Tally)
+    made: list[str] = field(default_factory=list)
+    too_large: list[tuple[Change, str]] = field(default_factory=list)
+    again: list[_Entry] = field(default_factory=list)
+
+
 @dataclass
 class _Decided:
     """What the rows of a round led to."""
 
-    writes: list[tuple[RecordWrite, _Entry, str]] = field(default_factory=list)
+    writes: list[_Planned] = field(default_factory=list)
     looks: list[_Entry] = field(default_factory=list)
     elsewhere: list[_Entry] = field(default_factory=list)
 
@@ -180,7 +198,12 @@ class Applier:
         """First load: inserts without a read. Gives the entries that have to be read after all."""
         alive = [entry for entry in entries if entry.snapshot.change.fields is not None]
         left = [entry for entry in entries if entry.snapshot.change.fields is None]
-        writes = [(self._insert(entry, None), entry, "created") for entry in alive]
+        buckets = _grouped(alive, lambda entry: layout.bucket(entry.id))
+        # Made one by one as they are written, so that not all of them are in memory at once.
+        writes = {
+            bucket: ((self._insert(entry, None), entry, "created") for entry in group)
+            for bucket, group in buckets.items()
+        }
         return left + self._commit(writes)
 
     def _insert(self, entry: _Entry, before: Stored | None) -> RecordWrite:
@@ -196,7 +219,8 @@ class Applier:
         if decided.looks:
             for entry in self._look(decided.looks):
                 self._decide(entry, rows.get(entry.id), decided)
-        return self._commit(decided.writes) + decided.elsewhere
+        writes = _grouped(decided.writes, lambda planned: layout.bucket(planned[0].id))
+        return self._commit(writes) + decided.elsewhere
 
     def _read(self, ids: Iterable[str]) -> dict[str, Stored]:
         by_bucket = _grouped(ids, layout.bucket)
@@ -286,37 +310,49 @@ class Applier:
             if rid not in found or not found[rid].problem
         ]
 
-    def _commit(self, writes: list[tuple[RecordWrite, _Entry, str]]) -> list[_Entry]:
+    def _commit(self, buckets: Mapping[str, Iterable[_Planned]]) -> list[_Entry]:
         """Commits bucket by bucket, counts, sets aside what fits no row; gives the entries to read again."""
-        if writes:
+        if buckets:
             # What was read long ago may be gone: a full run of another worker would never tell of it again.
             self.keep_lease()
-        by_id = {write.id: (entry, count) for write, entry, count in writes}
-        buckets = _grouped((write for write, _, _ in writes), lambda write: layout.bucket(write.id))
-        results: list[CommitResult] = self.engine.pool.map(
-            lambda item: self.engine.records.commit(self.tenant, self.entity.name, item[0], item[1]),
-            list(buckets.items()),
-            WRITE_WIDTH,
-        )
         again: list[_Entry] = []
-        for result in results:
-            for write in result.written:
-                self._count(write, by_id[write.id][1])
-            for write, name in result.too_large:
+        for done in self.engine.pool.map(self._commit_bucket, list(buckets.items()), WRITE_WIDTH):
+            self.tally.add(done.tally)
+            self.made.extend(done.made)
+            for change, name in done.too_large:
                 self.set_aside(
-                    by_id[write.id][0].snapshot.change,
+                    change,
                     f"The record does not fit into a row of the store; its largest field is {name or 'unknown'}.",
                 )
-            again.extend(by_id[write.id][0].again() for write in result.stale)
+            again.extend(done.again)
         return again
 
-    def _count(self, write: RecordWrite, count: str) -> None:
-        setattr(self.tally, count, getattr(self.tally, count) + 1)
+    def _commit_bucket(self, item: tuple[str, Iterable[_Planned]]) -> _Committed:
+        """Beside other buckets, in a thread of its own; what it leaves no longer holds the records."""
+        bucket, planned = item
+        about: dict[str, tuple[_Entry, str]] = {}
+
+        def writes() -> Iterator[RecordWrite]:
+            for write, entry, count in planned:
+                about[write.id] = entry, count
+                yield write
+
+        result = self.engine.records.commit(self.tenant, self.entity.name, bucket, writes())
+        done = _Committed()
+        for write in result.written:
+            self._count(write, about[write.id][1], done)
+        done.too_large = [(about[write.id][0].snapshot.change, name) for write, name in result.too_large]
+        done.again = [about[write.id][0].again() for write in result.stale]
+        return done
+
+    def _count(self, write: RecordWrite, count: str, done: _Committed) -> None:
+        tally = done.tally
+        setattr(tally, count, getattr(tally, count) + 1)
         lives = self._is_live(write.after)
         lived = write.before is not None and self._is_live(write.before.content)
-        self.tally.known += lives - lived
+        tally.known += lives - lived
         if lives and not lived and isinstance(write.after, Record):
-            self.made.append(write.after.links[self.uid].rid)
+            done.made.append(write.after.links[self.uid].rid)
 
     def _is_live(self, content: Record | Redirect | Tomb) -> bool:
         link = content.links.get(self.uid) if isinstance(content, Record) else None

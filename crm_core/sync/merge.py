@@ -17,7 +17,7 @@ from crm_core.model.record import Link, Record, Stamp
 DELETED_AT = "deleted_at"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a remote said of one record. `lo`, `hi`: hub time before the request and after the response."""
 
@@ -62,7 +62,7 @@ def first_seen(record_id: str, entity: Entity, connection: str, snapshot: Snapsh
     return Record(
         id=record_id,
         entity=entity.name,
-        fields=dict(change.fields),
+        fields=change.fields,
         stamp=Stamp(_change_time(snapshot), connection),
         created={"time": snapshot.hi, "origin": connection, "run": run},
         links={connection: Link("live", rid=change.rid, ver=change.version, seen=snapshot.hi)},

@@ -53,6 +53,7 @@ from crm_core.errors import (
     NotSupported,
     RecordGone,
     Rejected,
+    VendorError,
     VersionMismatch,
 )
 from crm_core.model.expand import Expansion

@@ -103,7 +103,7 @@ class Feed:
         ]
         alive = [row for row in rows if not str(row.get("@odata.context", "")).endswith("/$deletedEntity")]
         # Deletes come after all that is alive, as the vendor sends them.
-        return [*self._reader.changes(table, alive), *deleted]
+        return [*self._reader.changes(table, alive, raw=False), *deleted]
 
     def _by_time(self, table: Table, cursor: Cursor, size: int) -> Page:
         """Ordered by (modifiedon, id), from `since` less the overlap; rows that the cursor has seen are dropped."""
@@ -113,7 +113,7 @@ class Feed:
         headers = prefer([table], f"odata.maxpagesize={min(size, MAX_PAGE)}")
         answer = self._client.call("GET", table.remote, query=options, headers=headers)
         body = json_of(answer, "GET")
-        read = self._reader.changes(table, rows_of(body))
+        read = self._reader.changes(table, rows_of(body), raw=False)
         now = _server_time(answer) or instant_text(self._clock.now().replace(microsecond=0))
         began = str(cursor.get("began") or now)
         # A row with a time in the future must not carry the cursor over all that comes until then.

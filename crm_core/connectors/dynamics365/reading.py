@@ -17,6 +17,7 @@ from crm_core.model.filters import Node
 from crm_core.model.literals import GUID_TYPE
 from crm_core.model.mapping import EntityMap, FieldMap, required_names
 from crm_core.model.options import Order
+from crm_core.model.record import NOTHING
 from crm_core.protocols.odata import Column, check_guid, expand_text, filter_text, key_segment
 
 MAX_PAGE = 5000
@@ -157,13 +158,18 @@ class Reader:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def changes(
-        self, table: Table, rows: Sequence[Row], steps: Sequence[Step] = (), *, lines: bool = True
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        steps: Sequence[Step] = (),
+        *,
+        lines: bool = True,
+        raw: bool = True,
     ) -> list[Change]:
-        """What rows say, with what they need from other tables.
+        """What rows say, with what they need from other tables, with the rows themselves or (`raw`) without.
 
         Raises BadAnswer for one without its key, or without what `steps` asked to be expanded.
         """
-        expanded = [{step.asked.name: self._led_to(step, row) for step in steps} for row in rows]
         filled = self._lookups.filled(table, rows)
         if table.constant:
             filled = [{**row, **table.constant} for row in filled]
@@ -171,8 +177,13 @@ class Reader:
             filled = self._with_lines(table, table.lines, filled)
         ways = {step.navigation.native for step in steps}
         return [
-            change_of(table, row, _without(raw, ways), found)
-            for row, raw, found in zip(filled, rows, expanded, strict=True)
+            change_of(
+                table,
+                row,
+                _without(came, ways) if raw else NOTHING,
+                {step.asked.name: self._led_to(step, came) for step in steps} if steps else NOTHING,
+            )
+            for row, came in zip(filled, rows, strict=True)
         ]
 
     def _with_lines(self, table: Table, lines: Table, rows: Sequence[Row]) -> list[Row]:

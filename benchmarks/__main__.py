@@ -1,0 +1,170 @@
+"""`python -m benchmarks`: what a first load and a run without changes cost, as a table or (`--json`) as data."""
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import counts, imports
+from benchmarks.parts import Bench
+from benchmarks.worker import Result
+from demo.parts import Parts
+from demo.trouble import Stopped, Trouble
+
+SIZES = (10_000, 100_000)
+PAGES = (5_000, 100)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `floor`: CPU seconds of the bare loop over the same pages and bytes, where it was run."""
+
+    store: str
+    records: int
+    page: int
+    result: Result
+    floor: float | None = None
+
+    @property
+    def name(self) -> str:
+        return counts.name_of(self.records, self.page)
+
+    def cells(self) -> Sequence[str]:
+        load = self.result.load
+        thousands = load.records / 1000
+        return (
+            self.store,
+            f"{self.records:,}",
+            f"{self.page:,}",
+            f"{load.records / load.seconds:,.0f}",
+            f"{load.cpu:.2f}",
+            f"{self.floor:.2f}" if self.floor else "",
+            f"{load.cpu / self.floor:.1f}" if self.floor else "",
+            f"{self.result.peak_kib / 1024:.0f}",
+            f"{load.remote / thousands:.2f}",
+            f"{load.storage / thousands:.2f}",
+            str(load.slices),
+            f"{self.result.nothing.remote} + {self.result.nothing.storage}" if self.result.nothing else "",
+        )
+
+
+HEADS = (
+    "store", "accounts", "page", "records/s", "CPU s", "bare CPU s", "ratio", "peak MiB", "remote/1000",
+    "storage/1000", "slices", "nothing new",
+)  # fmt: skip
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures the hub's pull between a Dataverse server and a store that answer at once.",
+    )
+    parser.add_argument(
+        "--records", type=int, nargs="+", default=list(SIZES), help="accounts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pages", type=int, nargs="+", default=list(PAGES), help="sizes (default: %(default)s)"
+    )
+    parser.add_argument("--no-azurite", action="store_true", help="only the sink")
+    parser.add_argument("--json", action="store_true", help="data instead of a table")
+    parser.add_argument("--save-counts", action="store_true", help="write benchmarks/counts.json anew")
+    return parser.parse_args()
+
+
+def rows(bench: Bench, given: argparse.Namespace) -> Iterator[Row]:
+    """The sink's rows with the ids of the golden counts, each with its floor; then those of Azurite."""
+    for records in given.records:
+        bench.fill(records)
+        for page in given.pages:
+            # First: it leaves the remote system with every page at hand.
+            floor = bench.run("bare", bench.sink["connection_string"], page)
+            bench.empty_sink()
+            result = bench.run("pull", bench.sink["connection_string"], page)
+            bench.empty_sink()
+            yield Row("sink", records, page, result, floor.load.cpu)
+    for records in () if given.no_azurite else given.records:
+        bench.fill(records)
+        page = max(given.pages)
+        salt = f"azurite-{records}"
+        yield Row("Azurite", records, page, bench.run("pull", bench.azurite(), page, salt=salt))
+
+
+def table(found: Sequence[Row]) -> str:
+    lines = [HEADS, *(row.cells() for row in found)]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(HEADS))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if number else cell.ljust(width) for number, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )  # fmt: skip
+
+
+def differences(found: Sequence[Row]) -> list[str]:
+    """Where calls are not the golden ones. A load that took more than a slice has more of them: that is no fault."""
+    golden = counts.golden()
+    return [
+        f"{row.name}: {counts.calls_of(row.result)}, not {golden[row.name]}"
+        for row in found
+        if row.store == "sink" and row.name in golden and row.result.load.slices == 1
+        if counts.calls_of(row.result) != golden[row.name]
+    ]
+
+
+def _imports() -> Mapping[str, imports.Import]:
+    return {name: imports.measure(name) for name in ("azure.functions", "function_app")}
+
+
+def _import_line(found: Mapping[str, imports.Import]) -> str:
+    base, app = found.values()
+    return (
+        f"Importing the app takes {app.seconds:.3f} CPU s, azure.functions alone {base.seconds:.3f}: "
+        f"{app.seconds / base.seconds:.2f} times ({len(app.modules)} modules against {len(base.modules)})."
+    )
+
+
+def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
+    imported = _imports()
+    bench = Bench(parts, folder)
+    found = []
+    for row in rows(bench, given):
+        found.append(row)
+        if not given.json:
+            print(f"{row.store}, {row.name}: {row.result.load.seconds:.1f} s", file=sys.stderr)
+    if given.save_counts:
+        counts.save({row.name: counts.calls_of(row.result) for row in found if row.store == "sink"})
+    wrong = differences(found)
+    if given.json:
+        loads = [asdict(row) for row in found]
+        seconds = {name: each.seconds for name, each in imported.items()}
+        print(json.dumps({"loads": loads, "imports": seconds, "differences": wrong}, indent=2))
+    else:
+        print(table(found))
+        print("nothing new: remote + storage calls of a pull for which nothing had changed")
+        print(_import_line(imported))
+        print("\n".join(wrong) or "Calls are those of benchmarks/counts.json.")
+    return 1 if wrong else 0
+
+
+def main() -> int:
+    given = _arguments()
+    parts = Parts()
+    parts.catch_signals()
+    folder = Path(tempfile.mkdtemp(prefix="crm-hub-benchmark-"))
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(parts.stop)
+            return _run(given, parts, folder)
+    except Stopped:
+        return 130
+    except Trouble as trouble:
+        print(f"make bench: {trouble}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

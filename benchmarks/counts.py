@@ -1,0 +1,28 @@
+"""The golden calls: `counts.json`, by size of the load and of its pages. A lost call shows as a difference."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.worker import Result
+
+FILE = Path(__file__).with_name("counts.json")
+
+
+def name_of(records: int, page: int) -> str:
+    return f"{records} accounts by {page}"
+
+
+def calls_of(result: Result) -> dict[str, dict[str, int]]:
+    """What the file holds of a result."""
+    parts = {"first load": result.load, "nothing new": result.nothing}
+    return {name: {"remote": cost.remote, "storage": cost.storage} for name, cost in parts.items() if cost}
+
+
+def golden() -> dict[str, Mapping[str, Mapping[str, int]]]:
+    found: dict[str, Mapping[str, Mapping[str, int]]] = json.loads(FILE.read_text())
+    return found
+
+
+def save(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+    FILE.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,0 +1,88 @@
+"""The parts of a benchmark as processes: the remote system, the sink, Azurite, and a fresh worker for each task."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.worker import Result, Task, result_of
+from demo import start
+from demo.folder import Folder, connection_string, environment
+from demo.parts import Parts
+from demo.ports import free_ports
+from demo.trouble import Trouble
+
+SEED = 1
+_TABLE = "account"
+
+
+class Bench:
+    """What the rows share. `folder`: for logs, certificates and Azurite's data. `parts` are stopped by the caller."""
+
+    def __init__(self, parts: Parts, folder: Path) -> None:
+        self._parts = parts
+        self._folder = folder
+        self._azurite = ""
+        self.remote = self._started("remote", "--ca", str(folder / "ca.pem"))
+        self.sink = self._started("sink")
+        self._filled = 0
+
+    def _started(self, name: str, *arguments: str) -> Mapping[str, str]:
+        """Starts one of our servers; gives what it says of itself."""
+        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+        log = self._folder / f"{name}.log"
+        part = self._parts.start(name, command, log, environment(), cwd=start.ROOT, grace=10)
+        return start.sandbox_ready(self._parts, part)
+
+    def azurite(self) -> str:
+        """A connection string; starts it with the first call."""
+        if not self._azurite:
+            folder, ports = Folder(self._folder), free_ports()
+            part = start.start_azurite(self._parts, folder, ports, start.check_tools())
+            start.azurite_ready(self._parts, part, ports)
+            folder.close()
+            self._azurite = connection_string(ports)
+        return self._azurite
+
+    def fill(self, records: int) -> None:
+        """The remote system has exactly these accounts, with the same ids each time."""
+        if self._filled != records:
+            self.control("reset")
+            self.control("fill", {"table": _TABLE, "count": records, "seed": SEED})
+            self._filled = records
+
+    def control(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+        request = urllib.request.Request(  # noqa: S310 - our own server on loopback
+            f"{self.remote['control']}{path}",
+            json.dumps(body or {}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - the same
+            answer.read()
+
+    def figures(self) -> Mapping[str, Any]:
+        """What the sink was asked since it was last emptied."""
+        with urllib.request.urlopen(f"{self.sink['address']}/figures") as answer:  # noqa: S310 - our own server
+            found: Mapping[str, Any] = json.load(answer)
+        return found
+
+    def empty_sink(self) -> None:
+        """So that the fixed ids can come again."""
+        urllib.request.urlopen(f"{self.sink['address']}/empty").close()  # noqa: S310 - our own server
+
+    def run(self, kind: str, storage: str, page: int, *, still: bool = False, salt: str = "") -> Result:
+        """One task in a process of its own. Without a salt the ids are those of the golden counts."""
+        self._parts.check()
+        task = Task(kind, self.remote, storage, page, still, salt or "benchmark")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.worker"],
+            cwd=start.ROOT, env=environment(), input=json.dumps(asdict(task)).encode(), capture_output=True, check=False,
+        )  # fmt: skip
+        self._parts.check()
+        if done.returncode:
+            raise Trouble(f"The worker ended with {done.returncode}:\n{done.stderr.decode()}")
+        return result_of(json.loads(done.stdout))

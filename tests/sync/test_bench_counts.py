@@ -1,0 +1,66 @@
+"""The calls of a first load and of a run without changes are the golden ones: by the benchmark's own parts."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import counts
+from benchmarks.parts import Bench
+from demo.parts import Parts
+
+RECORDS = 10_000
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    parts = Parts()
+    try:
+        bench = Bench(parts, tmp_path_factory.mktemp("benchmark"))
+        bench.fill(RECORDS)
+        yield bench
+    finally:
+        parts.stop()
+
+
+@pytest.mark.parametrize("page", [5000, 100])
+def test_calls_are_the_golden_ones(bench, page):
+    bench.empty_sink()
+    result = bench.run("pull", bench.sink["connection_string"], page, still=True)
+    assert result.counts["created"] == result.load.records == RECORDS
+    assert result.load.slices == 1
+    golden = counts.golden()[counts.name_of(RECORDS, page)]
+    assert counts.calls_of(result) == golden, (
+        "If the change is meant, run `python -m benchmarks --no-azurite --save-counts` and commit the file with it."
+    )
+    # What was counted is what was asked, and every record arrived.
+    figures = bench.figures()
+    assert figures["rows"]["records"] == RECORDS
+    assert figures["requests"] > result.load.storage
+    assert result.load.remote == RECORDS // page + 1
+    assert result.load.storage <= (16 if page == 5000 else 17) * RECORDS / 1000
+
+
+def test_the_golden_calls_keep_what_is_promised():
+    """The limits of docs/benchmarks.md, at the size that only the benchmark runs too."""
+    golden = counts.golden()
+    assert len(golden) == 4
+    for name, calls in golden.items():
+        records, page = (int(each) for each in re.findall(r"\d+", name))
+        most = 17 if page == 100 else 13 if records == 100_000 else 16
+        assert calls["first load"]["remote"] == records / page + 1
+        assert calls["first load"]["storage"] <= most * records / 1000
+        assert calls["nothing new"] == {"remote": 1, "storage": 2}
+
+
+def test_the_command_measures_and_finds_no_difference():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--records", "400", "--pages", "100", "--no-azurite"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^sink +400 +100 .* 1 \+ 2$", done.stdout, re.MULTILINE)
+    assert "Calls are those of benchmarks/counts.json." in done.stdout
