@@ -10,16 +10,16 @@ from crm_core.functions import runs
 from crm_core.functions.crm import CONNECTION, RAW, etag_of, item_of, open_entity, write_of
 from crm_core.functions.endpoint import problem, route, validated
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, preferences, whole_number
-from crm_core.hub import Hub
 from crm_core.model.entities import ENTITIES, Entity
 from crm_core.ports import derived_id
-from crm_core.sync.engine import Opened
-from crm_core.sync.results import COUNTED, Item, Progress, Result, carry_out, results
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from crm_core.functions.bodies import BatchBody, OperationBody
+    from crm_core.hub import Hub
+    from crm_core.sync.engine import Opened
+    from crm_core.sync.results import Item, Result
 
 MAX_ITEMS_AT_ONCE, MAX_CALLS_AT_ONCE = 100, 50
 """More operations, or more remote calls, become a run."""
@@ -55,6 +55,8 @@ def batch(call: Call) -> Reply:
     Over 100 operations or 50 remote calls, or with `Prefer: respond-async`, it becomes a run: 202, and the outcomes
     are at /api/runs/{id}/outcomes. With `Prefer: return=minimal` outcomes have no item.
     """
+    from crm_core.sync.results import Progress, carry_out
+
     hub, opened, connector, entity = open_entity(call)
     operations: list[Any] = cast("BatchBody", call.body).operations
     _check_confirmed(call, operations)
@@ -78,7 +80,7 @@ def batch(call: Call) -> Reply:
     return Reply(200, {"counts": _counts(found), "value": shown}, {**applied, **after})
 
 
-def is_long(items: list[Item], batch_size: int) -> bool:
+def is_long(items: "list[Item]", batch_size: int) -> bool:
     """Whether a batch is too long for a caller to wait for it."""
     writes = sum(isinstance(each, Write) for each in items)
     return len(items) > MAX_ITEMS_AT_ONCE or -(-writes // batch_size) > MAX_CALLS_AT_ONCE
@@ -98,6 +100,8 @@ def outcomes(call: Call) -> Reply:
 
     Before that, those that are known so far. They are kept: nothing removes them yet.
     """
+    from crm_core.sync.results import Progress, results
+
     hub: Hub = call.hub
     run = runs.find(call)
     if run.mode != "batch":
@@ -133,7 +137,7 @@ def _check_confirmed(call: Call, operations: list[Any]) -> None:
         )
 
 
-def _items(call: Call, opened: Opened, entity: Entity, operations: list[Any]) -> list[Item]:
+def _items(call: Call, opened: "Opened", entity: Entity, operations: list[Any]) -> "list[Item]":
     """Each operation as a write, or as what is wrong with it. A key of the caller's becomes an id of ours."""
     items: list[Item] = []
     named: dict[str, int] = {}
@@ -192,7 +196,7 @@ def _check_unnamed(named: dict[str, int], index: int, write: Write) -> None:
         )
 
 
-def _key(call: Call, opened: Opened, entity: Entity, index: int, given: str) -> str:
+def _key(call: Call, opened: "Opened", entity: Entity, index: int, given: str) -> str:
     """The id that a create bears: from the caller's own key, else from the request's Idempotency-Key, else "" ."""
     if given:
         uid = opened.connection.uid
@@ -205,9 +209,9 @@ def _key(call: Call, opened: Opened, entity: Entity, index: int, given: str) -> 
 
 def _outcome(
     call: Call,
-    opened: Opened | None,
+    opened: "Opened | None",
     entity: Entity,
-    result: Result,
+    result: "Result",
     *,
     item: bool,
     raw: bool,
@@ -250,7 +254,9 @@ def _refusal(error: HubError, rid: str, trace: str) -> dict[str, Any]:
     return {**shown, "error": reply.body}
 
 
-def _counts(found: list[Result]) -> dict[str, int]:
+def _counts(found: "list[Result]") -> dict[str, int]:
+    from crm_core.sync.results import COUNTED
+
     counts = dict.fromkeys((*COUNTED.values(), "failed"), 0)
     for each in found:
         counts["failed" if each.outcome.error is not None else COUNTED[each.verb]] += 1

@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crm_core.connector import UNKNOWN, Change, Connector, Query, QueryPage, Related, Step, Write
-from crm_core.errors import BadAnswer, BadRequest, NotFound, NotSupported, VersionMismatch
+from crm_core.errors import BadAnswer, BadRequest, HubError, NotFound, NotSupported, VersionMismatch
 from crm_core.functions import stale
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
-from crm_core.hub import Hub
 from crm_core.model.entities import BY_PATH, Entity
 from crm_core.model.expand import Expansion, parse_expand, refuse
 from crm_core.model.filters import Function, Operator, parse_filter
 from crm_core.model.options import parse_names, parse_orders
-from crm_core.sync.engine import Opened
-from crm_core.sync.results import mismatch
+
+if TYPE_CHECKING:
+    from crm_core.hub import Hub
+    from crm_core.sync.engine import Opened
 
 MAX_TOP = 1000
 DEFAULT_TOP = 100
@@ -46,7 +47,7 @@ def entity_of(path: str) -> Entity:
     return entity
 
 
-def open_entity(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
+def open_entity(call: Call) -> "tuple[Hub, Opened, Connector, Entity]":
     hub: Hub = call.hub
     entity = entity_of(call.parts["entities"])
     opened = hub.connect(call.tenant, call.parameters.get("connection", ""))
@@ -55,7 +56,7 @@ def open_entity(call: Call) -> tuple[Hub, Opened, Connector, Entity]:
 
 
 def item_of(
-    opened: Opened,
+    opened: "Opened",
     entity: Entity,
     change: Change,
     *,
@@ -198,7 +199,7 @@ def _told(page: QueryPage | stale.Aged) -> dict[str, Any]:
     return {} if count is None else {"count": count.total, "countIsLowerBound": count.at_least}
 
 
-def _page(call: Call, opened: Opened, entity: Entity, asked: Query) -> QueryPage | stale.Aged:
+def _page(call: Call, opened: "Opened", entity: Entity, asked: Query) -> QueryPage | stale.Aged:
     connector = opened.connector
     if not stale.wanted(call.parameters, connector.entity_map(entity.name), asked.select):
         return connector.query(entity.name, asked)
@@ -210,7 +211,7 @@ def _page(call: Call, opened: Opened, entity: Entity, asked: Query) -> QueryPage
     )
 
 
-def _bound_to(call: Call, opened: Opened, parameters: Mapping[str, str]) -> tuple[str, ...]:
+def _bound_to(call: Call, opened: "Opened", parameters: Mapping[str, str]) -> tuple[str, ...]:
     """What a skiptoken belongs to: tenant, principal, connection, entity and query."""
     pairs = (f"{name}={value}" for name, value in sorted(parameters.items()))
     return (call.tenant.name, call.principal.id, opened.connection.uid, call.parts["entities"], *pairs)
@@ -251,7 +252,7 @@ def get(call: Call) -> Reply:
     return Reply(200, item, {"ETag": found.etag})
 
 
-def _one(call: Call, opened: Opened, entity: Entity, expand: Sequence[Expansion]) -> Change | stale.Aged:
+def _one(call: Call, opened: "Opened", entity: Entity, expand: Sequence[Expansion]) -> Change | stale.Aged:
     connector, rid = opened.connector, call.parts["rid"]
     if not stale.wanted(call.parameters, connector.entity_map(entity.name), ()):
         return connector.get(entity.name, rid, expand=expand)
@@ -268,7 +269,7 @@ def update(call: Call) -> Reply:
     try:
         change = connector.update(entity.name, call.parts["rid"], write, if_match)
     except VersionMismatch as error:
-        raise mismatch(error, if_match) from None
+        raise _mismatch(error, if_match) from None
     item = item_of(opened, entity, change, raw=flag(call.parameters, "raw"))
     return Reply(200, item, {"ETag": change.etag})
 
@@ -289,8 +290,14 @@ def delete(call: Call) -> Reply:
     try:
         connector.delete(entity.name, call.parts["rid"], if_match)
     except VersionMismatch as error:
-        raise mismatch(error, if_match) from None
+        raise _mismatch(error, if_match) from None
     return Reply(204)
+
+
+def _mismatch(error: VersionMismatch, if_match: str) -> HubError:
+    from crm_core.sync.results import mismatch
+
+    return mismatch(error, if_match)
 
 
 def write_of(connector: Connector, entity: Entity, body: Mapping[str, Any], *, create: bool) -> Write:

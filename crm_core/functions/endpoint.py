@@ -51,7 +51,6 @@ from crm_core.functions.web import (
     take_parameters,
     trace_id,
 )
-from crm_core.hub import Hub
 from crm_core.log import Log, bind, bound, new_span, new_trace, traceparent
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import BY_PATH
@@ -62,6 +61,8 @@ from crm_core.settings import load
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from werkzeug.routing import MapAdapter
+
+    from crm_core.hub import Hub
 
 _log = Log("crm_core.api")
 
@@ -149,14 +150,16 @@ def _segment(path: str) -> str:
 _hub_lock = threading.Lock()
 
 
-def the_hub() -> Hub:
+def the_hub() -> "Hub":
     """The hub of this process, made from the environment; raises Misconfigured, and tries again at the next call."""
     with _hub_lock:
         return _make_hub()
 
 
 @cache
-def _make_hub() -> Hub:
+def _make_hub() -> "Hub":
+    from crm_core.hub import Hub  # with all that it wires: indexing the app needs none of it
+
     return Hub(load(os.environ))
 
 
@@ -206,7 +209,7 @@ def _response(reply: Reply, trace: str) -> func.HttpResponse:
     )
 
 
-def _answer(hub: Hub, req: func.HttpRequest, trace: str) -> Reply:
+def _answer(hub: "Hub", req: func.HttpRequest, trace: str) -> Reply:
     raw_path, raw_query = parse_url(req.url)
     incoming = Incoming(
         method=req.method.upper(),
@@ -272,7 +275,7 @@ class MethodNotAllowed(HubError):
 ANYBODY = Principal(DEFAULT_TENANT, "anybody", Role.READER)
 
 
-def authenticate(hub: Hub, incoming: Incoming, role: Role | None) -> Principal:
+def authenticate(hub: "Hub", incoming: Incoming, role: Role | None) -> Principal:
     """The caller, by X-API-KEY or the same key as Bearer; open routes take anybody, and know who has a key.
 
     Raises Unauthenticated without or with a wrong key, Forbidden if the role does not suffice.
@@ -294,7 +297,7 @@ def authenticate(hub: Hub, incoming: Incoming, role: Role | None) -> Principal:
     return principal
 
 
-def _principal(hub: Hub, key: str) -> Principal | None:
+def _principal(hub: "Hub", key: str) -> Principal | None:
     """Hashes are compared, in constant time, so that neither length nor content of the right key shows."""
     given, wanted = (
         hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
@@ -377,7 +380,7 @@ def _once(call: Call, found: Route) -> Reply:
     return reply
 
 
-def _repeated(hub: Hub, present: Mapping[str, str], body: str) -> Reply:
+def _repeated(hub: "Hub", present: Mapping[str, str], body: str) -> Reply:
     if present["body"] != body:
         raise Unprocessable("The Idempotency-Key was used for another request; take a new one.")
     if "answer" not in present:

@@ -2,20 +2,19 @@
 
 from typing import TYPE_CHECKING, Any, cast
 
-from crm_core.connection_admin import Wanted
 from crm_core.connector import Connector
 from crm_core.errors import BadRequest
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag
-from crm_core.hub import Hub, connector_class, connector_names
 from crm_core.model.connection import Connection, Schedule
 from crm_core.model.state import ConnectionState, EntityState
-from crm_core.storage.state import States
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, ScheduleBody
+    from crm_core.hub import Hub
+    from crm_core.storage.state import States
 
 
 def _connection_body() -> "type[BaseModel]":
@@ -44,7 +43,7 @@ def _state(name: str, state: EntityState) -> dict[str, Any]:
     }
 
 
-def _item(connection: Connection, states: States | None) -> dict[str, Any]:
+def _item(connection: Connection, states: "States | None") -> dict[str, Any]:
     """A connection as people see it: secrets are not in it, not even their names' values."""
     state = states.connection if states else ConnectionState()
     return {
@@ -81,6 +80,8 @@ def _find(call: Call) -> Connection:
 @route("GET", "/api/connectors", role=Role.READER)
 def connectors(_: Call) -> Reply:
     """Every connector: the settings and secrets that a connection needs, and its entities."""
+    from crm_core.hub import connector_class, connector_names
+
     return Reply(200, {"value": [_connector(connector_class(name)) for name in connector_names()]})
 
 
@@ -138,6 +139,8 @@ def _schedule(body: "ScheduleBody | None") -> Schedule | None:
 @route("POST", "/api/integrations", role=Role.INTEGRATOR, body=_connection_body, answer=201)
 def create(call: Call) -> Reply:
     """Makes a connection; its first pull begins with the next tick."""
+    from crm_core.connection_admin import Wanted
+
     hub: Hub = call.hub
     body = cast("ConnectionBody", call.body)
     _only_admin(call, body.confirmed_origin)
@@ -163,6 +166,8 @@ def one(call: Call) -> Reply:
 @route("PATCH", "/api/integrations/<connection>", role=Role.INTEGRATOR, body=_connection_patch)
 def update(call: Call) -> Reply:
     """Changes a connection; a saved credential lets one that needed attention work again."""
+    from crm_core.connection_admin import Wanted
+
     hub: Hub = call.hub
     body = cast("ConnectionPatch", call.body)
     _only_admin(call, body.confirmed_origin)

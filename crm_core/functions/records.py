@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import BadRequest, NotFound
 from crm_core.functions.crm import NO_SKIP, entity_of, filter_parameter
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, not_modified, whole_number
-from crm_core.hub import Hub
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.filters import parse_filter
@@ -16,11 +15,14 @@ from crm_core.model.matching import check_name, matcher
 from crm_core.model.options import Order, parse_names, parse_orders
 from crm_core.model.record import HUB, Record
 
+if TYPE_CHECKING:
+    from crm_core.hub import Hub
+
 MAX_TOP = 1000
 DEFAULT_TOP = 100
 
 
-def _names(hub: Hub, tenant: Tenant) -> dict[str, str]:
+def _names(hub: "Hub", tenant: Tenant) -> dict[str, str]:
     """Connection uid -> slug."""
     return {each.uid: each.slug for each in hub.connections.every(tenant)}
 

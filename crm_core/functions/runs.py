@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from crm_core.errors import BadRequest, NotFound
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
-from crm_core.hub import Hub
 from crm_core.model.fields import instant_text, parse_instant
 from crm_core.model.state import COUNTS, Run
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from crm_core.functions.bodies import RunBody
+    from crm_core.hub import Hub
 
 POLL_SECONDS = 1
 DEFAULT_TOP, MAX_TOP = 50, 200
@@ -52,7 +52,7 @@ def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
     return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
 
 
-def _with_children(hub: Hub, call: Call, run: Run, names: dict[str, str]) -> dict[str, Any]:
+def _with_children(hub: "Hub", call: Call, run: Run, names: dict[str, str]) -> dict[str, Any]:
     """A parent's status and figures are its children's: it has none of its own to fall out of step."""
     now = hub.clock.now()
     children = [child for child_id in run.children if (child := hub.runs.get(call.tenant, child_id))]
@@ -84,7 +84,7 @@ def _with_children(hub: Hub, call: Call, run: Run, names: dict[str, str]) -> dic
     }
 
 
-def _names(hub: Hub, call: Call) -> dict[str, str]:
+def _names(hub: "Hub", call: Call) -> dict[str, str]:
     return {each.uid: each.slug for each in hub.connections.every(call.tenant)}
 
 

@@ -7,19 +7,21 @@ answer) is refused beforehand, whether it is down or not: the same request alway
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crm_core.connector import UNKNOWN, Change, Cursor
 from crm_core.errors import BadRequest, HubError, RateLimited, StoreUnavailable, Unavailable
 from crm_core.functions.web import Call, Parameter
-from crm_core.hub import Hub
 from crm_core.model.entities import Entity
 from crm_core.model.fields import parse_instant, seconds_until
 from crm_core.model.mapping import EntityMap
 from crm_core.model.record import Record
 from crm_core.storage import layout
-from crm_core.storage.state import States
-from crm_core.sync.engine import Opened
+
+if TYPE_CHECKING:
+    from crm_core.hub import Hub
+    from crm_core.storage.state import States
+    from crm_core.sync.engine import Opened
 
 STALE = Parameter(
     "stale", "ok: while the system does not answer, answer from the store, with Warning and Age"
@@ -39,7 +41,7 @@ class Aged:
     cursor: Cursor | None
     as_of: str
 
-    def headers(self, hub: Hub) -> Mapping[str, str]:
+    def headers(self, hub: "Hub") -> Mapping[str, str]:
         """Warning as in RFC 7234 section 5.5.1, Age in seconds."""
         age = max(0, round((hub.clock.now() - parse_instant(self.as_of)).total_seconds()))
         return {"Warning": f'110 crm-hub "Response is stale: as of {self.as_of}"', "Age": str(age)}
@@ -48,7 +50,7 @@ class Aged:
 class Store:
     """The stored side of one live read; made only for a caller who said stale=ok."""
 
-    def __init__(self, call: Call, opened: Opened, entity: Entity) -> None:
+    def __init__(self, call: Call, opened: "Opened", entity: Entity) -> None:
         self._hub: Hub = call.hub
         self._tenant = call.tenant
         self._uid = opened.connection.uid
@@ -73,7 +75,7 @@ class Store:
         return aged
 
     @cached_property
-    def _states(self) -> States | None:
+    def _states(self) -> "States | None":
         return self._hub.states.read(self._tenant, self._uid)
 
     def _trouble(self) -> HubError | None:

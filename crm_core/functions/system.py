@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import BadRequest, NotSupported
 from crm_core.functions.crm import CONNECTION
 from crm_core.functions.endpoint import ANYBODY, route
 from crm_core.functions.web import Call, Parameter, Reply, Role, whole_number
-from crm_core.hub import CACHE_SECONDS, Hub
 from crm_core.model.connection import Connection
 from crm_core.model.fields import hub_time
+
+if TYPE_CHECKING:
+    from crm_core.hub import Hub
 
 MAX_HOURS = 24
 DEFAULT_MINUTES = 60
@@ -90,6 +92,8 @@ def token(call: Call) -> Reply:
 @route("POST", "/api/crm/system/clear-cache", role=Role.OPERATOR, parameters=[CONNECTION])
 def clear_cache(call: Call) -> Reply:
     """Forgets what is kept of a connection, its token too: here at once, in other instances within 60 s."""
+    from crm_core.hub import CACHE_SECONDS
+
     hub: Hub = call.hub
     renewed = hub.clear_cache(_find(call))
     answer = {

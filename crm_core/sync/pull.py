@@ -93,6 +93,8 @@ class _Pull:
         self.slice_end = engine.slice_end(lane)
         self.run = run or self._scheduled_run()
         self.applier: Applier | None = None
+        self.first: Fetched | None = None
+        """Taken out when it is read: whoever kept it would keep a page in memory to the end of the run."""
         bind(run=self.run.id)
 
     def _scheduled_run(self) -> Run:
@@ -122,12 +124,13 @@ class _Pull:
             self.run = replace(self.run, mode="full")
         try:
             self._end_lapsed()
-            fetched = None if self._comparing() else self._first_page()
-            if fetched is not None and self._is_idle(fetched.page):
-                self._succeed(fetched.page.cursor)
-                return
+            if not self._comparing():
+                self.first = self._first_page()
+                if self._is_idle(self.first.page):
+                    self._succeed(self.first.page.cursor)
+                    return
             self._take_lease()
-            self._read_and_compare(fetched)
+            self._read_and_compare()
         except StoreUnavailable:
             raise
         except RowChanged:
@@ -269,10 +272,10 @@ class _Pull:
         page = self.opened.connector.changes(self.job.entity, cursor, size=self.engine.tuning.page_records)
         return Fetched(page, lo, hub_time(self.engine.clock.now()))
 
-    def _read_and_compare(self, fetched: Fetched | None) -> None:
+    def _read_and_compare(self) -> None:
         applier = self.applier = self._applier()
-        if fetched is not None:
-            cursor = self._read(fetched, applier)
+        if self.first is not None:
+            cursor = self._read(applier)
             if cursor is None:
                 return
             if self.run.mode == "incremental":
@@ -307,12 +310,14 @@ class _Pull:
             keep_lease=self._keep_lease,
         )
 
-    def _read(self, fetched: Fetched, applier: Applier) -> Cursor | None:
+    def _read(self, applier: Applier) -> Cursor | None:
         """Reads pages to the end of the feed and gives its cursor; None if the rest is for another slice.
 
         The next page is fetched while a batch is written. When the time is up no further page is asked for.
         """
         clock, tuning = self.engine.clock, self.engine.tuning
+        fetched, self.first = self.first, None
+        assert fetched is not None
         batch: list[Snapshot] = []
         began = clock.monotonic()
         while True:
