@@ -3,6 +3,7 @@
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
 # make docs   docs/support-matrix.md from what the connectors declare
+# make bench  what a first load costs, against a store that answers at once and against Azurite (ARGS="--records 10000")
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint docs simulate soak install sandbox clean
+.PHONY: run test lint docs simulate soak bench install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -43,6 +44,9 @@ simulate: install
 
 soak: install
 	@exec $(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
+
+bench: install
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 sandbox: install
 	@exec $(BIN)/python -m sandbox dynamics365 --port 8950 --tls-port 8951 --records 100 --ca .data/sandbox-ca.pem $(ARGS)

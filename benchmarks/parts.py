@@ -42,7 +42,7 @@ class Bench:
         """A connection string; starts it with the first call."""
         if not self._azurite:
             folder, ports = Folder(self._folder), free_ports()
-            part = start.start_azurite(self._parts, folder, ports, start.check_tools())
+            part = start.start_azurite(self._parts, folder, ports, start.check_tools(), in_memory=True)
             start.azurite_ready(self._parts, part, ports)
             folder.close()
             self._azurite = connection_string(ports)

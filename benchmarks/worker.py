@@ -18,6 +18,7 @@ from typing import Any
 
 from crm_core.connection_admin import Wanted
 from crm_core.connector import Transport
+from crm_core.errors import StoreUnavailable
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Schedule
 from crm_core.ports import Table, measured
@@ -25,9 +26,10 @@ from crm_core.settings import load
 from crm_core.storage import layout
 from crm_core.storage.memory import MemoryBlob, MemoryQueue
 from crm_core.sync.engine import Job
-from crm_core.system import SystemClock
+from crm_core.system import SystemClock, search_garbage_seldom
 
 ENTITY = "account"
+DELIVERIES = 5
 _KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -191,9 +193,19 @@ class Bench:
             lane, message = next(found, ("", None))
             if message is None:
                 return handled
-            self.hub.handle(lane, message.body, message.dequeue_count)
+            self._deliver(lane, message.body)
             self.queue.delete(lane, message)
         raise AssertionError
+
+    def _deliver(self, lane: str, body: str) -> None:
+        """As the host does: what fails for want of storage comes again."""
+        for delivery in range(1, DELIVERIES):
+            try:
+                self.hub.handle(lane, body, delivery)
+            except StoreUnavailable:
+                continue
+            return
+        self.hub.handle(lane, body, DELIVERIES)
 
     def _cost(self, work: Callable[[], int]) -> Cost:
         began, cpu = time.monotonic(), cpu_seconds()
@@ -233,6 +245,7 @@ def pull(task: Task) -> Result:
 
 def main() -> int:
     task = Task(**json.load(sys.stdin))
+    search_garbage_seldom()  # as the app does
     if task.kind == "bare":
         from benchmarks.bare import bare
 

@@ -477,7 +477,7 @@ def _no_connection(name: str) -> NotFound:
 def _storage_account(settings: Settings) -> StorageAccount:
     storage = settings.storage
     if storage.connection_string:
-        return StorageAccount(connection_string=storage.connection_string)
+        return StorageAccount(connection_string=storage.connection_string, ca_bundle=settings.ca_bundle)
     return StorageAccount(
         table_uri=storage.table_uri,
         queue_uri=storage.queue_uri,

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
 Value = str | int | float | bool | bytes
@@ -264,6 +265,7 @@ def wire_size(value: Value) -> int:
     return 8
 
 
+@lru_cache(maxsize=4096)
 def check_key(value: str) -> None:
     """Raises ValueError for a key that the service would refuse. Keys are built by our own layout."""
     if len(value) > MAX_KEY_CHARACTERS:

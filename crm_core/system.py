@@ -1,5 +1,6 @@
 """The real clock, ids and parallel work: the only place that imports time, random numbers and threads for them."""
 
+import gc
 import random
 import secrets
 import time
@@ -17,6 +18,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 POOL_THREADS = 32
+GARBAGE_AFTER = 10_000
+"""New objects between two searches for cycles (Python's own number is 700)."""
+
+
+def search_garbage_seldom() -> None:
+    """For a process of the hub: a page is many thousand objects that form no cycle and live until they are written, and
+    looking through them again and again is a twentieth of a load's CPU time.
+    """
+    gc.set_threshold(GARBAGE_AFTER)
 
 
 class SystemClock:

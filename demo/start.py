@@ -31,9 +31,11 @@ def check_tools() -> str:
     return node
 
 
-def start_azurite(parts: Parts, folder: Folder, ports: Ports, node: str) -> Part:
+def start_azurite(parts: Parts, folder: Folder, ports: Ports, node: str, *, in_memory: bool = False) -> Part:
+    """`in_memory`: nothing is kept, and no large save stops it for a while."""
+    kept = ["--inMemoryPersistence"] if in_memory else ["--location", folder.path / "azurite"]
     command = [
-        node, AZURITE, "--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location", folder.path / "azurite",
+        node, AZURITE, "--silent", "--disableTelemetry", "--skipApiVersionCheck", *kept,
         "--blobPort", ports.blob, "--queuePort", ports.queue, "--tablePort", ports.table,
     ]  # fmt: skip
     env = {**environment(), "NODE_OPTIONS": "--no-warnings"}

@@ -159,7 +159,9 @@ def the_hub() -> "Hub":
 @cache
 def _make_hub() -> "Hub":
     from crm_core.hub import Hub  # with all that it wires: indexing the app needs none of it
+    from crm_core.system import search_garbage_seldom
 
+    search_garbage_seldom()
     return Hub(load(os.environ))
 
 

@@ -138,7 +138,7 @@ def _decimal(_: Field, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         raise ValueError('expected a decimal number, as text ("1250.50") or as a number')
     try:
-        number = Decimal(str(value))
+        number = value if isinstance(value, Decimal) else Decimal(str(value))
     except InvalidOperation:
         raise ValueError('expected a decimal number, as text ("1250.50") or as a number') from None
     return decimal_text(number)

@@ -249,30 +249,38 @@ class EntityMap:
     def inward(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical fields of a remote row; empty ones are left out. Raises ValueError naming the property."""
         fields: dict[str, Any] = {}
-        for each, companion, read in self._readers:
-            native = row.get(each.native)
-            if native is None or native == "":
+        for name, native, reference, companion, read in self._readers:
+            value = row.get(native)
+            if value is None or value == "":
                 continue
-            if each.targets:
-                target = each.target(row)
+            if reference is not None:
+                target = reference.target(row)
                 if target is None:
                     continue  # a reference to something else
                 if companion:
                     fields[companion] = target.entity
             try:
-                value = read(native)
+                value = read(value)
             except ValueError as error:
-                raise ValueError(f"{each.native}: {error}") from None
+                raise ValueError(f"{native}: {error}") from None
             if value is not None:
-                fields[each.field] = value
+                fields[name] = value
         return fields
 
     @cached_property
-    def _readers(self) -> Sequence[tuple[FieldMap, str, Callable[[Any], Any]]]:
-        """Each field that is read, its companion, and how its value is read."""
+    def _readers(self) -> Sequence[tuple[str, str, FieldMap | None, str, Callable[[Any], Any]]]:
+        """Of each field that is read what that needs: its name, `native`, itself if it is a reference, its companion,
+        and how its value is read.
+        """
         known = self.entity.by_name
         return [
-            (each, known[each.field].companion, each.reader(known[each.field]))
+            (
+                each.field,
+                each.native,
+                each if each.targets else None,
+                known[each.field].companion,
+                each.reader(known[each.field]),
+            )
             for each in self.fields
             if each.readable
         ]

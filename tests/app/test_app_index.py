@@ -36,7 +36,8 @@ print(json.dumps({"functions": functions, "modules": sorted(sys.modules)}))
 worker.close()
 """
 HEAVY = re.compile(
-    r"(msal|azure\.identity|azure\.storage|azure\.keyvault|azure\.data|requests|pydantic)(\..*)?"
+    r"(msal|azure\.identity|azure\.storage|azure\.keyvault|azure\.data|requests|pydantic"
+    r"|crm_core\.(hub|sync|connectors|protocols|connection_admin|diagnosis|storage\.azure))(\..*)?"
 )
 
 

@@ -1,5 +1,6 @@
 """Pulling accounts from a Dataverse server into the store, over Azurite and real HTTP."""
 
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 
@@ -595,3 +596,24 @@ def test_a_run_of_several_entities_has_a_run_for_each(bench):
     bench.work()
     children = [bench.run(child) for child in parent.children]
     assert {child.entity: child.counts["created"] for child in children} == {"account": 1, "contact": 1}
+
+
+@pytest.mark.parametrize("memory_bench", [{"PAGE_RECORDS": "7", "BATCH_RECORDS": "7"}], indirect=True)
+def test_no_page_is_kept_longer_than_it_is_worked_on(memory_bench, monkeypatch):
+    """Or memory would grow with the number of pages; the first one is fetched elsewhere than the others."""
+    for number in range(40):
+        memory_bench.remote.create(f"Row {number}")
+    memory_bench.connect()
+    connector = memory_bench.opened.connector
+    changes, pages, alive = connector.changes, [], []
+
+    def watched(*args, **more):
+        alive.append(sum(each() is not None for each in pages))
+        page = changes(*args, **more)
+        pages.append(weakref.ref(page))
+        return page
+
+    monkeypatch.setattr(connector, "changes", watched)
+    assert memory_bench.pull().counts["created"] == 40
+    assert len(alive) == 6
+    assert max(alive) <= 1  # the one that is being written while the next is fetched

@@ -1,6 +1,7 @@
 """The model: fields, filters, mappings, records. Pure, so tested by values and properties."""
 
 import json
+import uuid
 from contextlib import suppress
 from decimal import Decimal
 
@@ -31,6 +32,7 @@ from crm_core.model.filters import (
 )
 from crm_core.model.mapping import NativeField
 from crm_core.model.record import Link, Record, Stamp, open_items
+from crm_core.ports import derived_id
 from crm_core.protocols.odata import Column, filter_text
 from crm_core.protocols.rest import dump_json
 
@@ -233,6 +235,18 @@ class TestMapping:
     def test_a_wrong_version_is_named(self):
         with pytest.raises(BadRequest, match=r"such as v9\.2"):
             normal_version("../../x")
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4))
+def test_a_derived_id_is_the_uuid_of_its_parts(parts):
+    namespace = uuid.UUID("3f5f4fd2-3d0a-5d0c-9f5b-1d2f4b6f7a10")
+    try:
+        expected = str(uuid.uuid5(namespace, "\x1f".join(parts)))
+    except UnicodeEncodeError:
+        with pytest.raises(UnicodeEncodeError):
+            derived_id(*parts)
+    else:
+        assert derived_id(*parts) == expected
 
 
 class TestRecord:
