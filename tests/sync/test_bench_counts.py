@@ -59,7 +59,7 @@ def test_the_golden_calls_keep_what_is_promised():
 def test_the_command_measures_and_finds_no_difference():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--records", "400", "--pages", "100", "--no-azurite"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search(r"^sink +400 +100 .* 1 \+ 2$", done.stdout, re.MULTILINE)
