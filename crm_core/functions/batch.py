@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from crm_core.connector import Change, Connector, Write
+from crm_core.connector import UNKNOWN, Change, Connector, Write
 from crm_core.errors import BadRequest, FieldError, HubError, NotFound
 from crm_core.functions import runs
 from crm_core.functions.crm import CONNECTION, RAW, etag_of, item_of, open_entity, write_of
@@ -238,7 +238,7 @@ def _left(entity: Entity, change: Change) -> dict[str, Any]:
         "entity": entity.name,
         "connection": None,
         "etag": change.etag,
-        **(change.fields or {}),
+        **{name: value for name, value in (change.fields or {}).items() if value is not UNKNOWN},
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any
 
-from crm_core.connector import Change, Outcome, Verb, Write, not_begun
+from crm_core.connector import UNKNOWN, Change, Outcome, Verb, Write, not_begun
 from crm_core.errors import (
     BadAnswer,
     HubError,
@@ -52,15 +52,21 @@ class Result:
         elif change is not None:
             data["change"] = {"rid": change.rid, "version": change.version, "etag": change.etag}
             if not minimal:
-                data["change"] |= {"fields": change.fields, "modified": change.modified}
+                fields = change.fields or {}
+                unknown = [name for name, value in fields.items() if value is UNKNOWN]
+                known = {name: value for name, value in fields.items() if value is not UNKNOWN}
+                data["change"] |= {"fields": known, "modified": change.modified}
                 data["change"] |= {"raw": change.raw} if raw else {}
+                data |= {"unknown": unknown} if unknown else {}
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Result":
         outcome = Outcome(error=error_from_json(data["error"])) if "error" in data else Outcome()
         if "change" in data:
-            outcome = Outcome(Change(**{"fields": {}, **data["change"]}))
+            change = {"fields": {}, **data["change"]}
+            change["fields"] |= dict.fromkeys(data.get("unknown", ()), UNKNOWN)
+            outcome = Outcome(Change(**change))
         return cls(data["index"], outcome, data["verb"], data["rid"])
 
 

@@ -1,7 +1,10 @@
 """Many writes: one outcome each, whatever the calls that carry them."""
 
-from crm_core.connector import Outcome, carried_out
+import json
+
+from crm_core.connector import UNKNOWN, Change, Outcome, carried_out
 from crm_core.errors import NotBegun, RateLimited, Rejected
+from crm_core.sync.results import Result
 
 
 class InOrder:
@@ -48,3 +51,9 @@ def test_the_first_unit_is_begun_whatever_the_time():
     assert found[0].error is None
     assert isinstance(found[1].error, NotBegun)
     assert found[1].error.retry_after is None
+
+
+def test_what_an_answer_does_not_tell_is_kept_as_that():
+    change = Change("r1", {"subject": "A", "location": UNKNOWN}, version="1")
+    stored = json.dumps(Result(0, Outcome(change)).to_json(minimal=False, raw=False))
+    assert Result.from_json(json.loads(stored)).outcome.change == change
