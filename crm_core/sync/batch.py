@@ -230,10 +230,18 @@ class _Batch:
         return self._write_one(write)
 
     def _holds(self, held: Change, write: Write) -> bool:
-        """Whether a record has the values of a write. A native property may not be in the answer: then not."""
+        """Whether a record has the values of a write, as they are or as the system stores them. A native property may
+        not be in the answer: then not.
+        """
         have = held.fields or {}
         known = ENTITIES[self.job.entity].by_name
-        return all(known[name].same(have.get(name), value) for name, value in write.fields.items()) and all(
+        maps = self.opened.connector.entity_map(self.job.entity).of(have).by_field
+
+        def holds(name: str, value: Any) -> bool:
+            stored = maps[name].canon(known[name], value) if name in maps else value
+            return any(known[name].same(have.get(name), each) for each in (value, stored))
+
+        return all(holds(name, value) for name, value in write.fields.items()) and all(
             name in held.raw and held.raw[name] == value for name, value in write.native.items()
         )
 

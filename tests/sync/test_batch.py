@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -316,6 +317,17 @@ def test_an_answer_that_was_lost_is_looked_for_before_anything_is_repeated(bench
     assert (ended.status, ended.counts) == ("succeeded", {"created": 2, "updated": 1, "deleted": 1})
     assert names(bench) == Counter(["New 0", "New 1", "Changed"])
     assert outcomes(bench, run)[2].outcome.change.etag == etag(bench, changed)
+
+
+def test_an_update_that_the_system_stored_in_its_own_way_is_found_all_the_same(bench):
+    rid = bench.remote.create("Old")
+    before = etag(bench, rid)
+    bench.remote.fault("reset_after", method="PATCH", path=ACCOUNTS, count=1)
+    run = start(bench, [Write({"annual_revenue": "10.555"}, verb="update", rid=rid, if_match=before)])
+    ended, _ = to_the_end(bench, run)
+    (found,) = outcomes(bench, run)
+    assert (ended.counts, found.outcome.error) == ({"updated": 1}, None)
+    assert Decimal(found.outcome.change.fields["annual_revenue"]) == Decimal("10.56")
 
 
 def test_an_update_whose_outcome_nobody_can_tell_says_so(bench):
