@@ -3,6 +3,9 @@
 import pytest
 
 from crm_core.connector import Query, Write
+from crm_core.connectors.dynamics365 import feed
+from crm_core.connectors.dynamics365.reading import select_of
+from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.errors import BadRequest, CursorExpired, NotPermitted
 from crm_core.model.filters import parse_filter
 
@@ -227,3 +230,25 @@ def test_where_what_a_write_names_can_not_be_looked_up_nothing_is_sent(outcomes,
 
 def test_a_document_without_lines_has_no_field_of_them(system, quote):
     assert "lines" not in quote().fields
+
+
+def test_a_place_from_before_a_column_was_read_empties_no_field(memory_bench, remote, monkeypatch):
+    bench = memory_bench
+    remote.control("POST", "fill", {"table": "contact", "count": 1, "seed": 1})
+    (currency, *_) = remote.control("GET", "rows/transactioncurrency?limit=1")
+    bound = {"transactioncurrencyid@odata.bind": f"/transactioncurrencies({currency['id']})"}
+    rid = remote.create("A", values=bound)
+    bench.connect()
+    with monkeypatch.context() as before:
+        older = [name for name in select_of(TABLES["account"]) if name != "_transactioncurrencyid_value"]
+        before.setattr(feed, "select_of", lambda _: older)
+        bench.pull()
+    # Something else than the feed has brought the new field, such as a run with a filter.
+    remote.update(rid, name="B")
+    bench.pull(where="name eq 'B'")
+    code = currency["values"]["isocurrencycode"]
+    assert bench.stored()[rid].fields["currency"] == code
+    remote.update(rid, name="C")
+    assert bench.pull().mode == "full"
+    assert (bench.stored()[rid].fields["name"], bench.stored()[rid].fields["currency"]) == ("C", code)
+    assert bench.pull().mode == "incremental"
