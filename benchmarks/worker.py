@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from crm_core.connection_admin import Wanted
-from crm_core.connector import Transport
+from crm_core.connector import Query, Transport
 from crm_core.errors import StoreUnavailable
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Schedule
@@ -145,12 +145,12 @@ class Bench:
         self._warm()
 
     def _warm(self) -> None:
-        """As in a process that has worked before: it has its copy of the connection, the libraries are loaded, and it
-        signed in a day ago.
+        """As in a process that has worked before: it has its copy of the connection, the libraries are loaded, it has met
+        the owners and the currencies of records, and it signed in a day ago.
         """
         opened = self.hub.open(DEFAULT_TENANT, self.connection.uid)
         assert opened is not None
-        opened.connector.token()
+        opened.connector.query(ENTITY, Query(top=100))
         self.clock.ahead += timedelta(days=1)
 
     def _connect(self, remote: Mapping[str, str], slug: str) -> Connection:

@@ -149,7 +149,7 @@ class Tools:
     """Seconds for one verb with all its retries (the platform cuts an HTTP answer at 230 s)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenFacts:
     """What may be told of an access token, which is never its text. Times are epoch seconds.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from crm_core.connector import UNKNOWN, Change, Connector, Write
 from crm_core.errors import BadRequest, FieldError, HubError, NotFound
 from crm_core.functions import runs
 from crm_core.functions.crm import CONNECTION, RAW, etag_of, item_of, open_entity, write_of
@@ -16,6 +15,7 @@ from crm_core.ports import derived_id
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from crm_core.connector import Change, Connector, Write
     from crm_core.functions.bodies import BatchBody, OperationBody
     from crm_core.hub import Hub
     from crm_core.sync.engine import Opened
@@ -82,6 +82,8 @@ def batch(call: Call) -> Reply:
 
 def is_long(items: "list[Item]", batch_size: int) -> bool:
     """Whether a batch is too long for a caller to wait for it."""
+    from crm_core.connector import Write
+
     writes = sum(isinstance(each, Write) for each in items)
     return len(items) > MAX_ITEMS_AT_ONCE or -(-writes // batch_size) > MAX_CALLS_AT_ONCE
 
@@ -154,7 +156,8 @@ def _items(call: Call, opened: "Opened", entity: Entity, operations: list[Any]) 
     return items
 
 
-def _write(connector: Connector, entity: Entity, operation: Any) -> Write:
+def _write(connector: "Connector", entity: Entity, operation: Any) -> "Write":
+    from crm_core.connector import Write
     from crm_core.functions.bodies import OperationBody
 
     if not isinstance(operation, dict):
@@ -184,7 +187,7 @@ def _write(connector: Connector, entity: Entity, operation: Any) -> Write:
     )
 
 
-def _check_unnamed(named: dict[str, int], index: int, write: Write) -> None:
+def _check_unnamed(named: dict[str, int], index: int, write: "Write") -> None:
     """A record is named once: operations go side by side, and two on one record would be in no order."""
     name, value = ("id", write.rid.lower()) if write.rid else ("key", write.key)
     if not value:
@@ -232,7 +235,9 @@ def _outcome(
     return shown
 
 
-def _left(entity: Entity, change: Change) -> dict[str, Any]:
+def _left(entity: Entity, change: "Change") -> dict[str, Any]:
+    from crm_core.connector import UNKNOWN
+
     return {
         "id": change.rid,
         "entity": entity.name,

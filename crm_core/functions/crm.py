@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crm_core.connector import UNKNOWN, Change, Connector, Query, QueryPage, Related, Step, Write
 from crm_core.errors import BadAnswer, BadRequest, HubError, NotFound, NotSupported, VersionMismatch
 from crm_core.functions import stale
 from crm_core.functions.endpoint import route
@@ -15,6 +14,7 @@ from crm_core.model.filters import Function, Operator, parse_filter
 from crm_core.model.options import parse_names, parse_orders
 
 if TYPE_CHECKING:
+    from crm_core.connector import Change, Connector, Query, QueryPage, Step, Write
     from crm_core.hub import Hub
     from crm_core.sync.engine import Opened
 
@@ -58,16 +58,18 @@ def open_entity(call: Call) -> "tuple[Hub, Opened, Connector, Entity]":
 def item_of(
     opened: "Opened",
     entity: Entity,
-    change: Change,
+    change: "Change",
     *,
     raw: bool,
     select: tuple[str, ...] = (),
-    steps: Sequence[Step] = (),
+    steps: "Sequence[Step]" = (),
 ) -> dict[str, Any]:
     """A flat item with what it was expanded by, under the names that the caller used.
 
     An expanded list that is cut short says so beside it, by `{name}@more`.
     """
+    from crm_core.connector import Related
+
     item: dict[str, Any] = {
         "id": change.rid,
         "entity": entity.name,
@@ -86,7 +88,7 @@ def item_of(
     return item
 
 
-def _led_to(connector: Connector, step: Step, change: Change, *, raw: bool) -> dict[str, Any]:
+def _led_to(connector: "Connector", step: "Step", change: "Change", *, raw: bool) -> dict[str, Any]:
     entity = step.target.entity
     item: dict[str, Any] = {"id": change.rid, "entity": entity.name}
     if change.etag:  # not every system gives one here
@@ -97,14 +99,16 @@ def _led_to(connector: Connector, step: Step, change: Change, *, raw: bool) -> d
 
 def _fill(
     item: dict[str, Any],
-    connector: Connector,
+    connector: "Connector",
     entity: Entity,
-    change: Change,
+    change: "Change",
     *,
     raw: bool,
     select: tuple[str, ...],
 ) -> None:
     """Adds the canonical fields, empty ones as null; properties without a canonical name if they were asked for."""
+    from crm_core.connector import UNKNOWN
+
     if change.problem:
         raise BadAnswer(change.problem, system=connector.name)
     emap = connector.entity_map(entity.name)
@@ -124,8 +128,8 @@ def _fill(
 
 
 def _steps(
-    connector: Connector, entity: Entity, parameters: Mapping[str, str], rows: int
-) -> tuple[Step, ...]:
+    connector: "Connector", entity: Entity, parameters: Mapping[str, str], rows: int
+) -> "tuple[Step, ...]":
     """What is to be expanded for so many rows; raises BadRequest that names `expand`."""
     text = parameters.get("expand", "")
     steps = connector.steps(entity.name, parse_expand(text)) if text else ()
@@ -161,6 +165,8 @@ def _steps(
 )
 def query(call: Call) -> Reply:
     """Items of the remote system, a page at a time."""
+    from crm_core.connector import Query
+
     hub, opened, connector, entity = open_entity(call)
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
@@ -186,7 +192,7 @@ def query(call: Call) -> Reply:
     return Reply(200, body, page.headers(hub) if isinstance(page, stale.Aged) else {})
 
 
-def wants_count(connector: type[Connector] | Connector, parameters: Mapping[str, str]) -> bool:
+def wants_count(connector: "type[Connector] | Connector", parameters: Mapping[str, str]) -> bool:
     """Whether to count; raises NotSupported where the system can't."""
     wanted = flag(parameters, "count")
     if wanted and not connector.counts:
@@ -194,12 +200,12 @@ def wants_count(connector: type[Connector] | Connector, parameters: Mapping[str,
     return wanted
 
 
-def _told(page: QueryPage | stale.Aged) -> dict[str, Any]:
-    count = page.count if isinstance(page, QueryPage) else None
+def _told(page: "QueryPage | stale.Aged") -> dict[str, Any]:
+    count = None if isinstance(page, stale.Aged) else page.count
     return {} if count is None else {"count": count.total, "countIsLowerBound": count.at_least}
 
 
-def _page(call: Call, opened: "Opened", entity: Entity, asked: Query) -> QueryPage | stale.Aged:
+def _page(call: Call, opened: "Opened", entity: Entity, asked: "Query") -> "QueryPage | stale.Aged":
     connector = opened.connector
     if not stale.wanted(call.parameters, connector.entity_map(entity.name), asked.select):
         return connector.query(entity.name, asked)
@@ -252,7 +258,7 @@ def get(call: Call) -> Reply:
     return Reply(200, item, {"ETag": found.etag})
 
 
-def _one(call: Call, opened: "Opened", entity: Entity, expand: Sequence[Expansion]) -> Change | stale.Aged:
+def _one(call: Call, opened: "Opened", entity: Entity, expand: Sequence[Expansion]) -> "Change | stale.Aged":
     connector, rid = opened.connector, call.parts["rid"]
     if not stale.wanted(call.parameters, connector.entity_map(entity.name), ()):
         return connector.get(entity.name, rid, expand=expand)
@@ -300,8 +306,10 @@ def _mismatch(error: VersionMismatch, if_match: str) -> HubError:
     return mismatch(error, if_match)
 
 
-def write_of(connector: Connector, entity: Entity, body: Mapping[str, Any], *, create: bool) -> Write:
+def write_of(connector: "Connector", entity: Entity, body: Mapping[str, Any], *, create: bool) -> "Write":
     """Checks the item; asks for the remote's metadata only if it names what is not declared."""
+    from crm_core.connector import Write
+
     emap = connector.entity_map(entity.name)
     foreign = [name for name in body if emap.find(name) is None and name not in entity.by_name]
     described = connector.describe(entity.name) if foreign else {}

@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING, Any, cast
 
-from crm_core.connector import Connector
 from crm_core.errors import BadRequest
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag
 from crm_core.model.connection import Connection, Schedule
-from crm_core.model.state import ConnectionState, EntityState
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from crm_core.connector import Connector
     from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, ScheduleBody
     from crm_core.hub import Hub
+    from crm_core.model.state import EntityState
     from crm_core.storage.state import States
 
 
@@ -29,7 +29,7 @@ def _connection_patch() -> "type[BaseModel]":
     return ConnectionPatch
 
 
-def _state(name: str, state: EntityState) -> dict[str, Any]:
+def _state(name: str, state: "EntityState") -> dict[str, Any]:
     problem = vars(state.problem) if state.problem else None
     return {
         "entity": name,
@@ -45,6 +45,8 @@ def _state(name: str, state: EntityState) -> dict[str, Any]:
 
 def _item(connection: Connection, states: "States | None") -> dict[str, Any]:
     """A connection as people see it: secrets are not in it, not even their names' values."""
+    from crm_core.model.state import ConnectionState
+
     state = states.connection if states else ConnectionState()
     return {
         "uid": connection.uid,
@@ -85,7 +87,7 @@ def connectors(_: Call) -> Reply:
     return Reply(200, {"value": [_connector(connector_class(name)) for name in connector_names()]})
 
 
-def _connector(kind: type[Connector]) -> dict[str, Any]:
+def _connector(kind: "type[Connector]") -> dict[str, Any]:
     return {
         "name": kind.name,
         "label": kind.label,

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crm_core.connector import UNKNOWN, Change, Cursor
 from crm_core.errors import BadRequest, HubError, RateLimited, StoreUnavailable, Unavailable
 from crm_core.functions.web import Call, Parameter
 from crm_core.model.entities import Entity
 from crm_core.model.fields import parse_instant, seconds_until
-from crm_core.model.mapping import EntityMap
 from crm_core.model.record import Record
 from crm_core.storage import layout
 
 if TYPE_CHECKING:
+    from crm_core.connector import Change, Cursor
     from crm_core.hub import Hub
+    from crm_core.model.mapping import EntityMap
     from crm_core.storage.state import States
     from crm_core.sync.engine import Opened
 
@@ -37,8 +37,8 @@ PLACE = "stored"
 class Aged:
     """What the store answers. `as_of`: when it was last known to be the remote's (RFC 3339)."""
 
-    items: list[Change]
-    cursor: Cursor | None
+    items: "list[Change]"
+    cursor: "Cursor | None"
     as_of: str
 
     def headers(self, hub: "Hub") -> Mapping[str, str]:
@@ -104,11 +104,11 @@ class Store:
                 break
         return Aged([change], None, as_of) if change is not None and as_of else None
 
-    def page(self, cursor: Cursor | None, top: int) -> Aged | None:
+    def page(self, cursor: "Cursor | None", top: int) -> Aged | None:
         """The first page. None if the store was never filled, or after a page of the remote's, in its order."""
         return self.after({PLACE: {}}, top) if cursor is None and self._as_of() else None
 
-    def after(self, cursor: Cursor, top: int) -> Aged:
+    def after(self, cursor: "Cursor", top: int) -> Aged:
         """The page after one from the store, in the order of the hub's ids."""
         records, following = self._hub.records.walk(self._tenant, self._entity.name, cursor[PLACE], top=top)
         items = [change for record in records if (change := self._change(record)) is not None]
@@ -118,11 +118,13 @@ class Store:
         state = self._states.entities.get(self._entity.name) if self._states else None
         return state.last_success if state else ""
 
-    def _change(self, record: Record) -> Change | None:
+    def _change(self, record: Record) -> "Change | None":
         """As the remote was last known to hold it; None for what is not, or no more, at this connection.
 
         Without an ETag: a write must not rest on what may be old.
         """
+        from crm_core.connector import UNKNOWN, Change
+
         link = record.links.get(self._uid)
         if record.dead or link is None or link.state != "live":
             return None
@@ -137,6 +139,8 @@ class Store:
 
     def _rid(self, entity: str, record_id: str) -> Any:
         """The remote's id of a record that is referred to; UNKNOWN if the hub can't name it."""
+        from crm_core.connector import UNKNOWN
+
         if (entity, record_id) not in self._rids:
             record = self._hub.records.find(self._tenant, entity, record_id)
             link = record.links.get(self._uid) if record is not None else None
@@ -144,7 +148,7 @@ class Store:
         return self._rids[entity, record_id]
 
 
-def wanted(parameters: Mapping[str, str], emap: EntityMap, select: tuple[str, ...]) -> bool:
+def wanted(parameters: Mapping[str, str], emap: "EntityMap", select: tuple[str, ...]) -> bool:
     """Whether the caller takes an old answer; raises BadRequest for another word than ok, or for what the store can't say."""
     given = parameters.get("stale", "")
     if given not in ("", "ok"):

@@ -4,7 +4,7 @@ The change feed brings no row of another table along (no $expand with odata.trac
 once for all rows of a page, and kept for a while.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from crm_core.connectors.dynamics365.client import Client
@@ -32,23 +32,23 @@ class Lookups:
         self._kept: dict[tuple[str, str], tuple[str, float]] = {}
         self._bound: dict[tuple[str, str], tuple[Mapping[str, str], float]] = {}
 
-    def filled(self, table: Table, rows: Sequence[Row]) -> list[Row]:
-        """The rows with the texts that they refer to, each under its path; one read for each other table."""
+    def beside(self, table: Table, rows: Sequence[Row]) -> Callable[[Row], dict[str, str]]:
+        """What gives the texts that one of these rows refers to, by path; one read for each other table."""
         texts = {
-            each.native: self._texts(lookup, {str(rid) for row in rows if (rid := row.get(lookup.native))})
+            each.native: (lookup.native, by_id)
             for each in table.fields
             if (lookup := LOOKUPS.get(each.native))
+            and (by_id := self._texts(lookup, {str(rid) for row in rows if (rid := row.get(lookup.native))}))
         }
-        return [self._with_texts(row, texts) for row in rows] if any(texts.values()) else list(rows)
 
-    @staticmethod
-    def _with_texts(row: Row, texts: Mapping[str, Mapping[str, str]]) -> Row:
-        found = {
-            path: text
-            for path, by_id in texts.items()
-            if (rid := row.get(LOOKUPS[path].native)) and (text := by_id[str(rid)])
-        }
-        return {**row, **found} if found else row
+        def of(row: Row) -> dict[str, str]:
+            return {
+                path: text
+                for path, (native, by_id) in texts.items()
+                if (rid := row.get(native)) and (text := by_id[str(rid)])
+            }
+
+        return of
 
     def _texts(self, lookup: Lookup, ids: set[str]) -> Mapping[str, str]:
         """The text of each id, "" for one without."""

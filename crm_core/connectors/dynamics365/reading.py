@@ -170,24 +170,30 @@ class Reader:
 
         Raises BadAnswer for one without its key, or without what `steps` asked to be expanded.
         """
-        filled = self._lookups.filled(table, rows)
-        if table.constant:
-            filled = [{**row, **table.constant} for row in filled]
-        if table.lines is not None and lines:
-            filled = self._with_lines(table, table.lines, filled)
+        texts = self._lookups.beside(table, rows)
+        for step in steps:  # at once, or each row would ask for those that it leads to
+            self._lookups.beside(table_of(step.target), _all_led_to(step, rows))
+        lines_of = self._lines(table, table.lines, rows) if table.lines is not None and lines else None
+
+        def whole(row: Row) -> Row:
+            more = {**table.constant, **texts(row)}
+            if lines_of is not None:
+                more[LINES] = lines_of.get(str(row.get(table.key)).lower(), [])
+            return {**row, **more} if more else row
+
         ways = {step.navigation.native for step in steps}
         return [
             change_of(
                 table,
-                row,
-                _without(came, ways) if raw else NOTHING,
-                {step.asked.name: self._led_to(step, came) for step in steps} if steps else NOTHING,
+                whole(row),
+                _without(row, ways) if raw else NOTHING,
+                {step.asked.name: self._led_to(step, row) for step in steps} if steps else NOTHING,
             )
-            for row, came in zip(filled, rows, strict=True)
+            for row in rows
         ]
 
-    def _with_lines(self, table: Table, lines: Table, rows: Sequence[Row]) -> list[Row]:
-        """The documents with their lines, in the lines' order."""
+    def _lines(self, table: Table, lines: Table, rows: Sequence[Row]) -> Mapping[str, list[dict[str, Any]]]:
+        """By document, its lines in their order."""
         parent = f"_{lines.parent}_value"
         by_document: dict[str, list[dict[str, Any]]] = defaultdict(list)
         rids = [str(row[table.key]) for row in rows if row.get(table.key)]
@@ -199,9 +205,10 @@ class Reader:
                 ("$orderby", f"lineitemnumber asc,{lines.key} asc"),
             ]
             found = self._client.rows(lines.remote, options, prefer([lines]))
-            for row in self._lookups.filled(lines, found):
-                by_document[str(row.get(parent)).lower()].append(lines.inward(row))
-        return [{**row, LINES: by_document.get(str(row.get(table.key)).lower(), [])} for row in rows]
+            texts = self._lookups.beside(lines, found)
+            for row in found:
+                by_document[str(row.get(parent)).lower()].append(lines.inward({**row, **texts(row)}))
+        return by_document
 
     def _led_to(self, step: Step, row: Row) -> Related | Change | None:
         name = step.navigation.native
@@ -334,6 +341,13 @@ def count_of(body: Mapping[str, Any]) -> Count:
         raise BadAnswer("The answer lacks the count that was asked for.", system=SYSTEM)
     # A server that does not say whether it stopped there may have.
     return Count(total, bool(body.get(f"@{COUNT_ANNOTATIONS[1]}", total == COUNT_LIMIT)))
+
+
+def _all_led_to(step: Step, rows: Sequence[Row]) -> list[Row]:
+    """What a way of an `expand` leads to from all rows, as far as it can be read."""
+    found = (row.get(step.navigation.native) for row in rows)
+    each = (one for some in found for one in (some if isinstance(some, list) else [some]))
+    return [one for one in each if isinstance(one, dict)]
 
 
 def table_of(emap: EntityMap) -> Table:

@@ -81,7 +81,7 @@ OWN = {
         TrackingToken string 50
         {SORTED}""",
     "appointment": f"""
-        Location string 200
+        Location string 400
         IsAllDayEvent bool
         {SORTED}""",
 }
