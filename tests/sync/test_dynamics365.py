@@ -252,3 +252,13 @@ def test_a_place_from_before_a_column_was_read_empties_no_field(memory_bench, re
     assert bench.pull().mode == "full"
     assert (bench.stored()[rid].fields["name"], bench.stored()[rid].fields["currency"]) == ("C", code)
     assert bench.pull().mode == "incremental"
+
+
+def test_the_list_of_activities_finds_a_scheduled_meeting_among_the_open_ones(system, remote):
+    times = {"scheduledstart": "2026-12-01T15:00:00Z", "scheduledend": "2026-12-01T16:00:00Z"}
+    scheduled = {"subject": "A", **times, "statecode": 3, "statuscode": 5}
+    made = system.get("activity", remote.control("POST", "rows/appointment", {"values": scheduled})["id"])
+    assert (made.fields["status"], made.raw["statecode"]) == ("open", 3)
+    for text in ("status eq 'open'", "status in ('open','done')", "not (status eq 'canceled')"):
+        assert [each.rid for each in system.query("activity", Query(parse_filter(text))).items] == [made.rid]
+    assert system.query("activity", Query(parse_filter("status ne 'open'"))).items == []
