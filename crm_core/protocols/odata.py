@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from urllib.parse import quote
 
@@ -24,13 +24,15 @@ from crm_core.model.literals import (
 class Column:
     """A property that can be asked for. `type`: how its literals are written, a `Type` or "guid".
 
-    `values`: canonical name -> native values, where the names are ours.
+    `values`: canonical name -> native values, where the names are ours. `days`: it holds times, of which a date of the
+    caller's means the whole day in UTC.
     """
 
     name: str
     native: str
     type: str
     values: Mapping[str, Sequence[str | int | bool]]
+    days: bool = False
 
 
 def quoted(text: str) -> str:
@@ -117,12 +119,30 @@ def _compare(node: Compare, column: Column, *, negated: bool) -> str:
     operator = _OPPOSITE[node.operator] if negated else node.operator
     if column.values and isinstance(value, str) and node.value.kind is Kind.TEXT:
         text = _named(column, operator, value)
+    elif column.days and isinstance(value, date):
+        text = _day(column.native, operator, value)
     else:
         text = f"{column.native} {operator} {_literal(column, value)}"
     if value is None or operator is Operator.EQ:
         return text
     is_order = operator is not Operator.NE
     return text if is_order and not negated else _or_empty(column, text)
+
+
+def _day(native: str, operator: Operator, day: date) -> str:
+    """A condition on the day of a time."""
+    begin = f"{day.isoformat()}T00:00:00Z"
+    # No day follows the calendar's last one, and nothing is at its very end.
+    end = f"{(day + timedelta(days=1)).isoformat()}T00:00:00Z" if day < date.max else f"{day}T23:59:59Z"
+    texts = {
+        Operator.EQ: f"({native} ge {begin} and {native} lt {end})",
+        Operator.NE: f"({native} lt {begin} or {native} ge {end})",
+        Operator.LT: f"{native} lt {begin}",
+        Operator.GE: f"{native} ge {begin}",
+        Operator.LE: f"{native} lt {end}",
+        Operator.GT: f"{native} ge {end}",
+    }
+    return texts[operator]
 
 
 def _or_empty(column: Column, text: str) -> str:

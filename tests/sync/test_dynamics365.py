@@ -262,3 +262,30 @@ def test_the_list_of_activities_finds_a_scheduled_meeting_among_the_open_ones(sy
     for text in ("status eq 'open'", "status in ('open','done')", "not (status eq 'canceled')"):
         assert [each.rid for each in system.query("activity", Query(parse_filter(text))).items] == [made.rid]
     assert system.query("activity", Query(parse_filter("status ne 'open'"))).items == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("eq 2026-10-15", "BC"), ("ne 2026-10-15", "ADE"), ("lt 2026-10-15", "A"), ("le 2026-10-15", "ABC"),
+        ("gt 2026-10-15", "D"), ("ge 2026-10-15", "BCD"), ("in (2026-10-15,2026-10-16)", "BCD"), ("eq null", "E"),
+        ("le 9999-12-31", "ABCD"), ("gt 1753-01-01", "ABCD"),
+    ],
+)  # fmt: skip
+def test_a_date_that_is_kept_as_a_time_is_the_whole_day(system, remote, condition, found):
+    times = {"A": "14T23:59:59", "B": "15T00:00:00", "C": "15T22:00:00", "D": "16T00:00:00", "E": None}
+    remote.control("POST", "fill", {"table": "quote", "count": 1, "seed": 1})
+    (sample, *_) = remote.control("GET", "rows/quote?limit=1")
+    remote.control("DELETE", f"rows/quote/{sample['id']}")
+    bound = {"customerid_account@odata.bind": f"/accounts({remote.create('Customer')})"}
+    bound["pricelevelid@odata.bind"] = f"/pricelevels({sample['values']['_pricelevelid_value']})"
+    for name, time in times.items():
+        until = {"effectiveto": f"2026-10-{time}Z"} if time else {}
+        remote.control("POST", "rows/quote", {"values": {"name": name, **until, **bound}})
+
+    def names(text):
+        page = system.query("quote", Query(parse_filter(text)))
+        return "".join(sorted(each.fields["name"] for each in page.items))
+
+    assert names(f"valid_until {condition}") == found
+    assert names(f"not (valid_until {condition})") == "".join(sorted(set("ABCDE") - set(found)))

@@ -235,7 +235,9 @@ class Columns:
     def __call__(self, name: str, parameter: str = "filter") -> Column:
         each = self._table.find(name)
         if each is not None:
-            return Column(name, each.native, self._type(each, name, parameter), self._values(each, name))
+            days = each.midnight and name != each.native
+            kind = Type.DATE if days else self._type(each, name, parameter)
+            return Column(name, each.native, kind, self._values(each, name), days)
         if name in ("id", self._table.key):
             return Column(name, self._table.key, GUID_TYPE, {})
         if name in self._table.companions:
