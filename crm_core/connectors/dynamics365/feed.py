@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from crm_core.connector import Answer, Change, Cursor, Page
+from crm_core.connectors.dynamics365 import kinds
 from crm_core.connectors.dynamics365.client import Client, Options, following_of, json_of, prefer, rows_of
 from crm_core.connectors.dynamics365.reading import MAX_PAGE, Reader, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
@@ -37,9 +38,11 @@ class Feed:
     def begin(self, table: Table, since: str, where: Node | None) -> Cursor:
         """Where a run begins that reads only what was modified since a time ("": ever) and passes a filter."""
         if table.kinds:
-            return _turns(
-                table, {each.remote: self.begin(each, since, where) for each in table.kinds.values()}
-            )
+            parts = {
+                own.remote: self.begin(own, since, kinds.of_one(where, table, own) if where else None)
+                for own in table.kinds.values()
+            }
+            return _turns(table, parts)
         return {"since": since, "seen": {}, "filter": self._reader.filter(table, where) if where else ""}
 
     def changes(self, table: Table, cursor: Cursor | None, size: int) -> Page:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crm_core.connector import UNKNOWN, Change, Count, Query, QueryPage, Related, Step
+from crm_core.connectors.dynamics365 import kinds
 from crm_core.connectors.dynamics365.client import Client, following_of, prefer, rows_of
 from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.metadata import KNOWN_TYPES, Metadata
@@ -120,6 +121,7 @@ class Reader:
                 return text
             return _WILDCARD.sub(r"[\g<0>]", text)
 
+        node = kinds.of_all(node, table) if table.kinds else node
         return filter_text(node, Columns(table, self._metadata), pattern=pattern)
 
     def _knows_patterns(self, table: Table, column: str) -> bool:
