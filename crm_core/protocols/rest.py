@@ -2,7 +2,9 @@
 
 import json as jsonlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -49,6 +51,9 @@ _SAFE_IN_PATH = "/%()=,'@$:!*+&;~"
 _SAFE_IN_NAME = "$@()',*:!/~"
 _SAFE_IN_VALUE = "$@()',*:!/~"
 _SAFE_IN_QUERY = "%&=;+?$@()',*:!/~"
+
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+"""Of the verb that is under way, by the monotonic clock."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _CREDENTIALS = (
@@ -142,9 +147,21 @@ class Rest:
             if not any(name.lower() == "content-type" for name in sent_headers):
                 sent_headers["Content-Type"] = "application/json"
         once_more = method.upper() in REPEATABLE_METHODS if repeatable is None else repeatable
-        deadline = self._tools.clock.monotonic() + self._tools.call_deadline
+        deadline = _deadline.get() or self._tools.clock.monotonic() + self._tools.call_deadline
         call = _Call(method.upper(), url, sent_headers, body, once_more, expect, deadline, [], timeout)
         return self._repeat(call)
+
+    @contextmanager
+    def verb(self) -> Iterator[None]:
+        """The calls inside share the time that one verb has: a caller waits for all of them."""
+        if _deadline.get() is not None:
+            yield
+            return
+        token = _deadline.set(self._tools.clock.monotonic() + self._tools.call_deadline)
+        try:
+            yield
+        finally:
+            _deadline.reset(token)
 
     def follow(self, link: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """GET of a link from an answer; only its path and query are taken. Raises BadAnswer, and as `call`."""

@@ -96,7 +96,8 @@ class _Decided:
 class Applier:
     """Applies batches for one run. `fresh`: the hub has no record of this connection, so rows are inserted unread.
     `known`: how many it had when the run began. `careful`: one by one, so that a record which raises is set aside
-    and does not stop the others. `keep_lease`: called between steps; raises RowChanged if the lease is lost.
+    and does not stop the others. `whole`: what has the version that was merged is merged again, since a field may be
+    read that was not then, or a text that it refers to may be another. `keep_lease`: called between steps; raises RowChanged if the lease is lost.
     """
 
     engine: Engine
@@ -107,6 +108,7 @@ class Applier:
     fresh: bool = False
     known: int = 0
     careful: bool = False
+    whole: bool = False
     keep_lease: Callable[[], None] = lambda: None
     tally: Tally = field(default_factory=Tally)
     made: list[str] = field(default_factory=list)
@@ -267,7 +269,7 @@ class Applier:
             decided.looks.append(entry)
             return
         after = record
-        if verdict is Verdict.MERGE:
+        if verdict is Verdict.MERGE or (self.whole and self._is_same_version(record, snapshot)):
             after = self._merged(record, snapshot)
         if after is record:
             self.tally.unchanged += 1
@@ -284,6 +286,10 @@ class Applier:
                 change="delete" if snapshot.change.fields is None else "update",
             )
         decided.writes.append((RecordWrite(entry.id, stored, after, history), entry, count))
+
+    def _is_same_version(self, record: Record, snapshot: Snapshot) -> bool:
+        link = record.links.get(self.uid)
+        return link is not None and link.ver == snapshot.change.version
 
     def _merged(self, record: Record, snapshot: Snapshot) -> Record:
         if snapshot.change.fields is None:

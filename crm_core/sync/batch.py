@@ -231,17 +231,20 @@ class _Batch:
 
     def _holds(self, held: Change, write: Write) -> bool:
         """Whether a record has the values of a write, as they are or as the system stores them. A native property may
-        not be in the answer: then not.
+        not be in the answer: then not. What the system never tells goes with something that it does.
         """
         have = held.fields or {}
         known = ENTITIES[self.job.entity].by_name
         maps = self.opened.connector.entity_map(self.job.entity).of(have).by_field
+        told = {
+            name: value for name, value in write.fields.items() if name not in maps or maps[name].readable
+        }
 
         def holds(name: str, value: Any) -> bool:
             stored = maps[name].canon(known[name], value) if name in maps else value
             return any(known[name].same(have.get(name), each) for each in (value, stored))
 
-        return all(holds(name, value) for name, value in write.fields.items()) and all(
+        return all(holds(name, value) for name, value in told.items()) and all(
             name in held.raw and held.raw[name] == value for name, value in write.native.items()
         )
 

@@ -307,6 +307,7 @@ class _Pull:
             fresh=self.run.fresh_start,
             known=self.state.known,
             careful=self.careful,
+            whole=self.run.mode == "full",
             keep_lease=self._keep_lease,
         )
 

@@ -1,12 +1,14 @@
 """The connector of Dynamics 365 against the sandbox: what becomes of writes that go wrong."""
 
+from contextlib import suppress
+
 import pytest
 
 from crm_core.connector import Query, Write
 from crm_core.connectors.dynamics365 import feed
 from crm_core.connectors.dynamics365.reading import select_of
 from crm_core.connectors.dynamics365.tables import TABLES
-from crm_core.errors import BadRequest, CursorExpired, NotPermitted
+from crm_core.errors import BadRequest, CursorExpired, NotPermitted, Rejected
 from crm_core.model.filters import parse_filter
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -317,3 +319,62 @@ def test_a_field_that_a_kind_of_activity_lacks_is_empty_in_it(memory_bench, syst
         read += page.changes
         cursor = page.cursor if page.more else None
     assert {each.rid for each in read} == {each.rid for each in listed}
+
+
+def test_to_empty_a_contact_s_account_leaves_another_contact_that_it_belongs_to(system, remote):
+    parent = system.create("contact", Write({"last_name": "Jefa"})).rid
+    rid = system.create("contact", Write({"last_name": "Peña"})).rid
+    remote.control(
+        "PATCH",
+        f"rows/contact/{rid}",
+        {"values": {"parentcustomerid_contact@odata.bind": f"/contacts({parent})"}},
+    )
+    read = system.get("contact", rid)
+    assert "account_id" not in read.fields
+    assert read.raw["_parentcustomerid_value"] == parent
+    same = system.update("contact", rid, Write({"account_id": None}))
+    changed = system.update("contact", rid, Write({"account_id": None, "last_name": "Peña Soto"}))
+    assert (same.version, changed.fields["last_name"]) == (read.version, "Peña Soto")
+    assert system.get("contact", rid).raw["_parentcustomerid_value"] == parent
+    account = remote.create("A")
+    moved = system.update("contact", rid, Write({"account_id": account}))
+    assert moved.fields["account_id"] == account
+    assert "account_id" not in system.update("contact", rid, Write({"account_id": None})).fields
+
+
+def test_lines_of_a_closed_order_do_not_open_it(system, remote):
+    lines = [{"description": "Cable", "quantity": "1", "unit_price": "2"}]
+    account = remote.create("A")
+    order = {"name": "O", "customer_id": account, "customer_type": "account", "lines": lines}
+    made = system.create("order", Write({**order, "status": "fulfilled"}))
+    with suppress(Rejected):  # the system decides whether a closed order can be changed
+        system.update("order", made.rid, Write({"lines": []}))
+    assert system.get("order", made.rid).fields["status"] == "fulfilled"
+
+
+def test_a_pull_of_activities_with_nothing_new_asks_each_table_once(memory_bench, remote):
+    memory_bench.connect(entities={"activity": "pull"})
+    memory_bench.opened.connector.create("activity", Write({"kind": "call", "subject": "A"}))
+    first = memory_bench.pull()
+    assert first.counts["created"] == 1
+    before = remote.requests()
+    still = memory_bench.pull()
+    assert remote.requests() - before == 4
+    assert (still.status, still.read, still.slices) == ("succeeded", 0, 0)
+
+
+def test_a_full_run_takes_what_a_row_refers_to_though_its_version_is_the_same(memory_bench, remote):
+    memory_bench.connect()
+    connector = memory_bench.opened.connector
+    rid = connector.create("account", Write({"name": "A", "currency": "USD"})).rid
+    memory_bench.pull()
+    (stored,) = memory_bench.stored().values()
+    assert stored.fields["currency"] == "USD"
+    (currency,) = remote.control("GET", "rows/transactioncurrency?limit=10")
+    remote.control(
+        "PATCH", f"rows/transactioncurrency/{currency['id']}", {"values": {"isocurrencycode": "PEN"}}
+    )
+    memory_bench.hub.clear_cache(memory_bench.opened.connection)
+    assert memory_bench.pull("full").counts["updated"] == 1
+    assert memory_bench.stored()[rid].fields["currency"] == "PEN"
+    assert memory_bench.pull("full").counts["unchanged"] == 1

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from functools import wraps
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from crm_core.connector import (
@@ -40,9 +41,11 @@ from crm_core.connectors.dynamics365.writing import (
     STATUS,
     Writer,
     closing_of,
+    emptied,
     kind_of,
     missing_reference,
     needs_steps,
+    spared,
 )
 from crm_core.errors import (
     BadAnswer,
@@ -75,6 +78,21 @@ _SIGN_IN: Mapping[str, frozenset[str]] = {
     "certificate": frozenset({"tenant_id", "client_id", "client_certificate"}),
     "managed_identity": frozenset(),
 }
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_time(verb: Callable[Concatenate["Dynamics365", P], T]) -> Callable[Concatenate["Dynamics365", P], T]:
+    """A verb whose calls share one deadline."""
+
+    @wraps(verb)
+    def bounded(connector: "Dynamics365", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with connector.rest.verb():
+            return verb(connector, *args, **kwargs)
+
+    return bounded
 
 
 class Dynamics365(Connector):
@@ -147,13 +165,13 @@ class Dynamics365(Connector):
         self._tokens = auth = self._auth(account, tools, base)
         with _setting("api_version"):
             version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
-        self._rest = Rest(
+        self.rest = Rest(
             account, tools, system=self.name, base_url=f"{base}/api/data/{version}/", auth=auth, origins=origins,
             explain=self.explain, concurrency=self.concurrency,
         )  # fmt: skip
         self._ids = tools.ids
         self._without_actions: set[str] = set()
-        self._client = Client(self._rest, tools.ids)
+        self._client = Client(self.rest, tools.ids)
         self._metadata = Metadata(self._client)
         lookups = Lookups(self._client, tools.clock)
         self._reader = Reader(self._client, self._metadata, lookups)
@@ -217,16 +235,18 @@ class Dynamics365(Connector):
         return self._tokens.facts(fresh=fresh)
 
     def reach(self) -> Mapping[str, Any]:
-        self._rest.reach()
-        return {"host": urlsplit(self._rest.base_url).netloc}
+        self.rest.reach()
+        return {"host": urlsplit(self.rest.base_url).netloc}
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
         return self._metadata.fields(self.entity_map(entity))
 
+    @in_time
     def query(self, entity: str, query: Query) -> QueryPage:
         return self._reader.query(self.entity_map(entity), query, self.steps(entity, query.expand))
 
+    @in_time
     def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:
         steps = self.steps(entity, expand)
         return self._reader.get(self._own(self.entity_map(entity), rid), rid, steps)
@@ -251,6 +271,7 @@ class Dynamics365(Connector):
             raise RecordGone(f"There is no {table.entity.name} {rid}.", system=self.name, vendor_status=404)
         return found
 
+    @in_time
     def create(self, entity: str, write: Write) -> Change:
         """With an id of ours and If-None-Match: a create whose answer was lost can be repeated, and is made once."""
         table = self._served(kind_of(self.entity_map(entity), write))
@@ -269,6 +290,7 @@ class Dynamics365(Connector):
                 raise
         return self.create(entity, replace(write, key=rid))
 
+    @in_time
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
         """If-Match always: without it the PATCH of a missing record would create one.
 
@@ -276,7 +298,12 @@ class Dynamics365(Connector):
         """
         table = self._served(self._own(self.entity_map(entity), rid))
         rid = check_guid(rid)
-        now = self._reader.get(table, rid) if LINES in write.fields and table.lines is not None else None
+        looks = (LINES in write.fields and table.lines is not None) or emptied(table, write)
+        now = self._reader.get(table, rid) if looks else None
+        if now is not None:
+            write = spared(table, write, now)
+            if not write.fields and not write.native:
+                return now
         # What is worked out from the row as it was must not meet another one.
         parts = self._writer.update(table, rid, write, if_match or (now.etag if now else ""), now)
         if not parts:
@@ -339,6 +366,7 @@ class Dynamics365(Connector):
         assert isinstance(read, Answer)
         return json_of(read, "PATCH")
 
+    @in_time
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
         table = self._own(self.entity_map(entity), rid)
         headers = {"If-Match": if_match} if if_match else {}

@@ -73,12 +73,17 @@ class Feed:
             raise CursorExpired(
                 f"This place in the feed is of no table of {table.entity.name}.", system=SYSTEM
             )
-        own = next(each for each in table.kinds.values() if each.remote == turn)
-        page = self.changes(own, at["tables"].get(turn), size)
-        last = turn == order[-1]
-        following = turn if page.more else order[0] if last else order[order.index(turn) + 1]
-        tables = {**at["tables"], turn: page.cursor}
-        return Page(page.changes, {"tables": tables, "turn": following}, more=page.more or not last)
+        tables = dict(at["tables"])
+        while True:
+            own = next(each for each in table.kinds.values() if each.remote == turn)
+            page = self.changes(own, tables.get(turn), size)
+            tables[turn] = page.cursor
+            last = turn == order[-1]
+            if not page.more:
+                turn = order[0] if last else order[order.index(turn) + 1]
+            # A kind without news is no page of its own, so that a pull with nothing new is one.
+            if page.changes or page.more or last:
+                return Page(page.changes, {"tables": tables, "turn": turn}, more=page.more or not last)
 
     def _first(self, table: Table, size: int) -> Page:
         options = [("$select", ",".join(select_of(table)))]

@@ -5,15 +5,16 @@ nothing: states that only an action sets, lines of a document, rows that have to
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crm_core.connector import Change, Write
 from crm_core.connectors.dynamics365.client import Client, prefer
 from crm_core.connectors.dynamics365.lookups import Lookups
-from crm_core.connectors.dynamics365.reading import LINES, select_of
+from crm_core.connectors.dynamics365.reading import IDS_PER_READ, LINES, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Closing, Table
 from crm_core.errors import BadRequest, FieldError, Rejected, VendorError
+from crm_core.model.mapping import FieldMap
 from crm_core.ports import Ids
 from crm_core.protocols.odata import key_segment
 from crm_core.protocols.odata_batch import Part
@@ -53,9 +54,30 @@ def needs_steps(table: Table, write: Write, status: str | None) -> bool:
     return closing is not None and closing.start not in ("", status) and status not in table.final
 
 
+def emptied(table: Table, write: Write) -> list[FieldMap]:
+    """The references to one of several tables that a write empties."""
+    return [
+        each
+        for name, value in write.fields.items()
+        if value is None and (each := table.by_field.get(name)) is not None and each.kind_native
+    ]
+
+
 def is_plain(table: Table, write: Write) -> bool:
-    """Whether a write is one request."""
+    """Whether a write is one request, and can be made without a look at the row."""
+    if write.verb == "update" and emptied(table, write):
+        return False
     return LINES not in write.fields and closing_of(table, write) is None
+
+
+def spared(table: Table, write: Write, now: Change) -> Write:
+    """A write without the references that it empties and that lead to what has no name here: nobody who reads them as
+    empty means those.
+    """
+    foreign = {each.field for each in emptied(table, write) if each.target(now.raw) is None}
+    if not foreign:
+        return write
+    return replace(write, fields={name: value for name, value in write.fields.items() if name not in foreign})
 
 
 def missing_reference(table: Table, rid: str, write: Write, error: VendorError) -> VendorError:
@@ -135,7 +157,7 @@ class Writer:
     ) -> list[Part]:
         """The requests of an update; `now`: the row as it is, known where lines change or it `needs_steps`."""
         status = now.fields.get(STATUS) if now is not None and now.fields is not None else None
-        locked = status in table.locked
+        locked = STATUS in write.fields and status in table.locked
         body = self.body(table, write, create=False)
         bodies = []
         if locked:
@@ -272,14 +294,13 @@ class Writer:
         products = sorted(
             {str(line["product_id"]) for line in given if line.get("product_id") and not line.get("unit")}
         )
-        if not products:
-            return {}
-        where = " or ".join(f"productid eq {rid}" for rid in products)
-        rows = self.client.rows(
-            "products", [("$select", "productid,_defaultuomid_value"), ("$filter", where)]
-        )
-        return {
-            str(row["productid"]).lower(): str(row["_defaultuomid_value"])
-            for row in rows
-            if row.get("_defaultuomid_value")
-        }
+        units: dict[str, str] = {}
+        for start in range(0, len(products), IDS_PER_READ):
+            where = " or ".join(f"productid eq {rid}" for rid in products[start : start + IDS_PER_READ])
+            options = [("$select", "productid,_defaultuomid_value"), ("$filter", where)]
+            units |= {
+                str(row["productid"]).lower(): str(row["_defaultuomid_value"])
+                for row in self.client.rows("products", options)
+                if row.get("_defaultuomid_value")
+            }
+        return units
