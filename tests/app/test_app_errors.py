@@ -653,6 +653,13 @@ SYSTEM = {"system": "dynamics365"}
 REFUSED = "No connection to '127.0.0.1': it refuses or can't be reached."
 
 
+def request_id(answer):
+    """The vendor's own id of the request that it refused."""
+    found = answer.json()["vendor"]["requestId"]
+    assert uuid.UUID(found)
+    return found
+
+
 def vendor_problem(problem, answer, status, code, detail, *fields, vendor=None, **more):
     problem(
         answer, status, code, detail, *fields, vendor={**SYSTEM, **(vendor or {}), "message": detail}, **more
@@ -720,7 +727,7 @@ def test_a_missing_privilege_is_502_and_named(api, problem, account, faults):
     faults("privilege", code="prvWriteAccount", path="*/accounts*")
     answer = api("PATCH", f"{ACCOUNTS}/{rid}", {"phone": "1"})
     detail = PRIVILEGE % (fixed("app user"), fixed("prvWriteAccount"), fixed("app user"))
-    vendor = {"status": 403, "code": "0x80040220"}
+    vendor = {"status": 403, "code": "0x80040220", "requestId": request_id(answer)}
     vendor_problem(problem, answer, 502, "NotPermitted", detail, vendor=vendor)
 
 
@@ -745,10 +752,8 @@ def test_a_text_is_as_long_as_the_remote_counts_it(api, sandbox, account):
 
 def test_a_record_that_is_not_there_is_404_in_the_vendor_s_words(api, problem, sandbox):
     answer = api("GET", f"{ACCOUNTS}/{RID}")
-    request_id = answer.json()["vendor"]["requestId"]
-    assert uuid.UUID(request_id)
     detail = f"dynamics365 answered 404: Entity 'account' With Id = {RID} Does Not Exist"
-    vendor = {"status": 404, "code": "0x80040217", "requestId": request_id}
+    vendor = {"status": 404, "code": "0x80040217", "requestId": request_id(answer)}
     vendor_problem(problem, answer, 404, "RecordGone", detail, vendor=vendor)
 
 
@@ -760,10 +765,11 @@ def test_a_rate_limit_is_503_with_the_vendor_s_retry_after_and_no_second_try(
     faults("throttle", retry_after=17, path="*/accounts*")
     answer = api("GET", "/api/crm/accounts?top=1&connection=throttled")
     detail = "dynamics365 answered 429: Number of requests exceeded the limit of 6000 over time window of 300 seconds."
-    vendor_problem(problem, answer, 503, "RateLimited", detail, vendor={"status": 429, "code": "0x80072322"})
+    vendor = {"status": 429, "code": "0x80072322", "requestId": request_id(answer)}
+    vendor_problem(problem, answer, 503, "RateLimited", detail, vendor=vendor)
     assert answer.headers["Retry-After"] == "17"
     again = api("GET", "/api/crm/accounts?top=2&connection=throttled")
-    vendor_problem(problem, again, 503, "RateLimited", detail, vendor={"status": 429, "code": "0x80072322"})
+    vendor_problem(problem, again, 503, "RateLimited", detail, vendor=vendor)
     assert 14 <= int(again.headers["Retry-After"]) <= 17
     assert len([each for each in sandbox.requests_since(seen) if each["path"].endswith("/accounts")]) == 1
 

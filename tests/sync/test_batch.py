@@ -160,7 +160,7 @@ def test_however_short_a_slice_is_it_gets_further(bench):
     bench.work()
     ended = bench.run(run.id)
     assert (ended.status, ended.counts["created"]) == ("succeeded", 10)
-    assert 4 < ended.slices < 10
+    assert 2 <= ended.slices < 10  # each part takes one at least
     assert names(bench) == Counter(f"New {n}" for n in range(10))
 
 
