@@ -266,9 +266,7 @@ class Hub:
                 if connection.slug == "dynamics365":
                     return connection.uid
         slugs = ", ".join(sorted(connection.slug for connection in known))
-        raise BadRequest.field(
-            "connection", f"connection: say which one, by ?connection=; there are {slugs}."
-        )
+        raise BadRequest.field("connection", f"connection: say which one, by its name; there are {slugs}.")
 
     # --- sync ----------------------------------------------------------------------------------------------------
 

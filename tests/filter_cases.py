@@ -227,7 +227,7 @@ NUMBER_CASES = _values(
     Case("annual_revenue in (0.10,-3.250)", "tenth minus"),
     Case("not (annual_revenue le 0.1)", "full bare most"),
     Case("annual_revenue eq 1e40", Refused("The filter compares annual_revenue with '1e40'; expected a number.")),
-    Case("annual_revenue eq '1250.5'", Refused("The filter compares annual_revenue with '1250.5'; expected a number.")),
+    Case("annual_revenue eq '1250.5'", Refused("The filter compares annual_revenue with '1250.5'; expected a number, without quotes.")),
     Case("employees eq 1.5", Refused("The filter compares employees with '1.5'; expected a whole number.")),
     Case("employees eq \u0663", Refused("The filter compares employees with '\u0663'; expected a whole number.")),
     Case("annual_revenue eq \u0663.5", Refused("The filter compares annual_revenue with '\u0663.5'; expected a number.")),
@@ -327,7 +327,7 @@ BOOLEAN_CASES = [
     Case("department eq 'D' and email_opt_out eq true or last_name eq 'B' and department eq 'D'", "ana ben", "contact"),
     Case("department eq 'D' and (last_name eq 'A' or last_name eq 'C') and not (account_id eq null)", "ana eva", "contact"),
     Case("email_opt_out eq 'true'",
-         Refused("The filter compares email_opt_out with 'true'; expected true or false."), "contact"),
+         Refused("The filter compares email_opt_out with 'true'; expected true or false, without quotes."), "contact"),
     Case("email_opt_out gt false", Refused(
         "The filter compares email_opt_out gt true or false; they have no order, use eq or ne."), "contact"),
 ]  # fmt: skip
@@ -338,7 +338,7 @@ REFUSALS = [
         ("nope eq 1", "filter: 'nope' is no field of account; known are "),
         ("Name eq 'x'", "filter: 'Name' is no field of account; known are "),
         ("name eq 42", "The filter compares name with '42'; expected a text in quotes."),
-        ("name eq Acme", f"The filter uses the name 'Acme' where a value belongs; {KNOWN}"),
+        ("name eq Acme", f"The filter uses the name 'Acme' where a value belongs (a text stands in quotes); {KNOWN}"),
         ("'Acme' eq name", f"The filter uses a string where a field name belongs; {KNOWN}"),
         ("name", f"The filter uses the name 'name'; {KNOWN}"),
         ("name eq 'open", "The filter can't be read: unexpected \"'open\" at position 9."),

@@ -52,7 +52,7 @@ def batch(call: Call) -> Reply:
     delete without confirm=true, is refused before anything is done. Operations are carried out in any order. Once the
     system asks to wait, does not answer, or the time is over, the rest are 503 `NotBegun`: send them again.
 
-    Over 100 operations or 50 remote calls, or with `Prefer: respond-async`, it becomes a run: 202, and the outcomes
+    Over 100 operations, over 50 where the system takes one in a call, or with `Prefer: respond-async`, it becomes a run: 202, and the outcomes
     are at /api/runs/{id}/outcomes. With `Prefer: return=minimal` outcomes have no item.
     """
     from crm_core.sync.results import Progress, carry_out

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from crm_core.functions.bodies import RunBody
     from crm_core.hub import Hub
 
+NONE: Mapping[str, Run] = {}
 POLL_SECONDS = 1
 DEFAULT_TOP, MAX_TOP = 50, 200
 
@@ -52,10 +54,17 @@ def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
     return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
 
 
-def _with_children(hub: "Hub", call: Call, run: Run, names: dict[str, str]) -> dict[str, Any]:
-    """A parent's status and figures are its children's: it has none of its own to fall out of step."""
+def _with_children(
+    hub: "Hub", call: Call, run: Run, names: dict[str, str], here: Mapping[str, Run] = NONE
+) -> dict[str, Any]:
+    """A parent's status and figures are its children's: it has none of its own to fall out of step.
+
+    `here`: runs that are read already.
+    """
     now = hub.clock.now()
-    children = [child for child_id in run.children if (child := hub.runs.get(call.tenant, child_id))]
+    children = [
+        child for each in run.children if (child := here.get(each) or hub.runs.get(call.tenant, each))
+    ]
     if not children:
         return _item(run, names, now)
     items = [_item(child, names, now) for child in children]
@@ -143,7 +152,14 @@ def runs(call: Call) -> Reply:
     token = hub.open_token(given, *about)["token"] if given else None
     found, token = hub.runs.page(call.tenant, top=top, token=token)
     names, now = _names(hub, call), hub.clock.now()
-    body: dict[str, Any] = {"value": [_item(run, names, now) for run in found]}
+    here = {run.id: run for run in found}
+    items = [
+        _with_children(hub, call, run, names, here) if run.children else _item(run, names, now)
+        for run in found
+    ]
+    body: dict[str, Any] = {
+        "value": [{name: value for name, value in item.items() if name != "children"} for item in items]
+    }
     if token is not None:
         following = {"top": str(top), "skiptoken": hub.seal_token({"token": token}, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)

@@ -192,11 +192,9 @@ def _line(field: Field, number: int, value: dict[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise ValueError(f"line {number}: '{name}' is no field of a line; known are {', '.join(known)}")
         try:
-            parsed = known[name].parse(each)
+            line[name] = known[name].parse(each)
         except ValueError as error:
             raise ValueError(f"line {number}: {name}: {error}") from None
-        if parsed is not None:
-            line[name] = parsed
     return line
 
 

@@ -312,7 +312,7 @@ class _Converter:
         if type(node).__name__ == "Null":
             return Literal(Kind.NULL, "null")
         if kind is None:
-            raise self.refuse(f"{_describe(node)} where a value belongs")
+            raise self.refuse(f"{_describe(node)} where a value belongs (a text stands in quotes)")
         return Literal(kind, node.val.lower() if kind is Kind.BOOLEAN else node.val)
 
 

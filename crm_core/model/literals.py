@@ -51,6 +51,8 @@ def check_literal(field: str, literal: Literal, kind: str, names: Collection[str
         value = None
     if value is None:
         expected = EXPECTED.get(kind, "another field; this one can't be compared")
+        if literal.kind is Kind.TEXT and kind in UNQUOTED:
+            expected += ", without quotes"
         raise _refuse(f"{field} with {literal.text!r}; expected {expected}.")
     return None if value == "" else value
 
@@ -108,6 +110,7 @@ def _integer(text: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
+UNQUOTED = frozenset({Type.DECIMAL, Type.MONEY, Type.BOOLEAN, Type.DATE, Type.INSTANT})
 EXPECTED: Mapping[str, str] = {
     Type.TEXT: "a text in quotes",
     Type.CHOICE: "one of its names in quotes",

@@ -372,17 +372,7 @@ class EntityMap:
     ) -> None:
         each = self.find(name)
         if each is not None and name not in RESERVED:
-            kind = self.entity.by_name[each.field]
-            if kind.read_only or not each.writable:
-                raise ValueError("is read only; leave it out")
-            if each.field in fields:
-                raise ValueError(f"is given twice, as {each.field} and as {each.native}; leave one out")
-            is_native_value = name == each.native and each.names and name not in self.by_field
-            accepted = each.named(value) if is_native_value else kind.parse(value)
-            each.outward(kind, accepted)
-            fields[each.field] = accepted
-            if name in self.specific and accepted is not None:
-                self._accept_one(kind.companion, self.specific[name][1], described, fields, native)
+            self._accept_mapped(each, name, value, described, fields, native)
             return
         if name in self.companions:
             accepted = self.entity.by_name[name].parse(value)
@@ -402,6 +392,30 @@ class EntityMap:
         if isinstance(value, (dict, list)):
             raise ValueError("expected a single value")
         native[name] = value
+
+    def _accept_mapped(
+        self,
+        each: FieldMap,
+        name: str,
+        value: Any,
+        described: Mapping[str, NativeField],
+        fields: dict[str, Any],
+        native: dict[str, Any],
+    ) -> None:
+        kind = self.entity.by_name[each.field]
+        if kind.read_only or not each.writable:
+            raise ValueError("is read only; leave it out")
+        if each.field in fields:
+            other = "by another name" if name in self.specific else f"as {each.field} and as {each.native}"
+            raise ValueError(f"is given twice, {other}; leave one out")
+        if name in self.specific and value is None:
+            raise ValueError(f"can't be emptied for one kind alone; say {each.field} null")
+        is_native_value = name == each.native and each.names and name not in self.by_field
+        accepted = each.named(value) if is_native_value else kind.parse(value)
+        each.outward(kind, accepted)
+        fields[each.field] = accepted
+        if name in self.specific and accepted is not None:
+            self._accept_one(kind.companion, self.specific[name][1], described, fields, native)
 
 
 def _units(text: str) -> int:

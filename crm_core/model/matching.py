@@ -57,6 +57,9 @@ def _kind(name: str, entity: Entity) -> tuple[str, tuple[str, ...]]:
     """(type of a field's values, the names that it takes)."""
     if check_name(name, entity, "filter") == "id":
         return GUID_TYPE, ()
+    beside = next((each.name for each in entity.fields if each.companion == name), None)
+    if beside is not None:  # as a remote system's translation does
+        raise BadRequest.field("filter", f"filter: '{name}' only goes with {beside}; name that one.")
     field = entity.by_name[name]
     return GUID_TYPE if field.type is Type.REF else field.type, field.choices
 

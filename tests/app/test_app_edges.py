@@ -257,7 +257,7 @@ def test_a_cron_may_name_days_and_months(api, connect, cron):
 def test_connections_to_choose_from_are_in_the_order_of_their_slugs(api, problem, connect):
     for slug in ("zulu", "alpha", "mike"):
         connect(slug)
-    detail = "connection: say which one, by ?connection=; there are alpha, demo, mike, zulu."
+    detail = "connection: say which one, by its name; there are alpha, demo, mike, zulu."
     bad(problem, api("GET", ACCOUNTS), detail, "connection")
 
 

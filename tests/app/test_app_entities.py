@@ -29,7 +29,7 @@ def test_a_case_knows_its_customer_by_one_name_or_by_two(api, problem, account, 
     both = {"customer_id": contact, "customer_type": "contact"}
     changed = api.ok("PATCH", f"/api/crm/cases/{case['id']}", both)
     assert {name: changed[name] for name in both} == both
-    (found,) = lists(api, "cases", f"customer_contact_id eq {contact}")
+    (found,) = lists(api, "cases", f"customer_id eq {contact}")
     assert found["id"] == case["id"]
     detail = "customer_id: can be of several kinds; give customer_type too: account, contact."
     problem(
@@ -71,6 +71,51 @@ def test_if_match_holds_for_a_state_that_an_action_sets(api, problem, case):
     assert (
         api("PATCH", path, {"status": "resolved"}, headers={"If-Match": new}).json()["status"] == "resolved"
     )
+
+
+def test_a_name_that_says_one_kind_is_for_writing(api, problem, case):
+    answer = api("GET", "/api/crm/cases?filter=customer_contact_id ne null")
+    problem(
+        answer, 400, "BadRequest", "filter: 'customer_contact_id' is for writing; name customer_id.", "filter"
+    )
+    answer = api("PATCH", f"/api/crm/cases/{case['id']}", {"customer_contact_id": None})
+    detail = "customer_contact_id: can't be emptied for one kind alone; say customer_id null."
+    problem(answer, 400, "BadRequest", detail, "customer_contact_id")
+
+
+def test_a_closed_case_says_what_to_do(api, case):
+    path = f"/api/crm/cases/{case['id']}"
+    api.ok("PATCH", path, {"status": "canceled"})
+    refused = api("PATCH", path, {"title": "Other"}).json()
+    assert refused["code"] == "Rejected"
+    assert "This case is canceled; say which status it is to have as well" in refused["detail"]
+
+
+def test_a_line_s_product_is_an_id_and_there(api, product, account):
+    quote = {"name": "Q", "customer_account_id": account(name="C")}
+    for bad in (f"{product['id']} or productnumber ne null", "../accounts", "zzz"):
+        answer = api("POST", "/api/crm/quotes", {**quote, "lines": [{"product_id": bad, "quantity": "1"}]})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "lines")
+        assert "expected the id of a record at the system" in answer.json()["detail"]
+    nobody = str(uuid.uuid4())
+    answer = api("POST", "/api/crm/quotes", {**quote, "lines": [{"product_id": nobody, "quantity": "1"}]})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "lines")
+    answer = api("POST", "/api/crm/quotes", {**quote, "lines": [{"description": "x", "unit": "box"}]})
+    assert "line 1: unit: what is written in has no unit" in answer.json()["detail"]
+
+
+def test_what_there_is_no_currency_of_is_refused_with_those_that_there_are(api, account):
+    answer = api("PATCH", f"/api/crm/accounts/{account(name='C')}", {"currency": "XXX"})
+    assert answer.json()["errors"][0]["field"] == "currency"
+    assert "expected one of USD" in answer.json()["detail"]
+
+
+def test_a_run_of_several_entities_tells_its_end_in_the_list_too(api):
+    run = api.run("demo")
+    listed = api.ok("GET", "/api/runs")["value"]
+    (found,) = [each for each in listed if each["id"] == run["id"]]
+    assert (found["status"], found["ended_at"]) == (run["status"], run["ended_at"])
+    assert all("children" not in each for each in listed)
 
 
 def test_a_resolution_goes_with_the_state(api, problem, case):

@@ -266,14 +266,14 @@ def test_the_tokens_of_two_lists_are_no_way_into_each_other(api, problem, connec
          f"The filter uses a path through another record where a field name belongs; {OPERATORS}"),
         ("x/any(a:a/name eq 'b')", f"The filter uses any or all; {OPERATORS}"),
         ("employees add 1 eq 2", f"The filter uses arithmetic where a field name belongs; {OPERATORS}"),
-        ("name eq phone", f"The filter uses the name 'phone' where a value belongs; {OPERATORS}"),
+        ("name eq phone", f"The filter uses the name 'phone' where a value belongs (a text stands in quotes); {OPERATORS}"),
         ("employees eq 'x'", "The filter compares employees with 'x'; expected a whole number."),
         ("employees eq 1.5", "The filter compares employees with '1.5'; expected a whole number."),
-        ("revenue gt 'x'", "The filter compares revenue with 'x'; expected a number."),
+        ("revenue gt 'x'", "The filter compares revenue with 'x'; expected a number, without quotes."),
         ("name eq 3", "The filter compares name with '3'; expected a text in quotes."),
         ("createdon gt 'x'", f"The filter compares createdon with 'x'; expected {INSTANT}."),
         ("createdon gt 5", f"The filter compares createdon with '5'; expected {INSTANT}."),
-        ("creditonhold eq 'yes'", "The filter compares creditonhold with 'yes'; expected true or false."),
+        ("creditonhold eq 'yes'", "The filter compares creditonhold with 'yes'; expected true or false, without quotes."),
         ("parent_id eq 'x'",
          "The filter compares parent_id with 'x'; expected an id such as 629ca2a0-024a-ea11-a815-000d3a591218."),
         ("accountid eq 5",
@@ -611,7 +611,7 @@ def test_a_slug_that_is_taken_is_409(api, problem, wanted):
 
 def test_with_two_connections_a_call_has_to_name_one(api, problem, connect):
     connect("second")
-    detail = "connection: say which one, by ?connection=; there are demo, second."
+    detail = "connection: say which one, by its name; there are demo, second."
     for path in (ACCOUNTS, "/api/crm/system/health"):
         bad(problem, api("GET", path), detail, "connection")
     assert api("GET", f"{ACCOUNTS}?connection=second&top=1").status_code == 200

@@ -6,7 +6,7 @@ external systems"; table and column facts from the Common Data Model.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
@@ -42,6 +42,7 @@ from crm_core.connectors.dynamics365.writing import (
     Writer,
     closing_of,
     emptied,
+    first_status,
     kind_of,
     missing_reference,
     needs_steps,
@@ -314,8 +315,10 @@ class Dynamics365(Connector):
             if self._lacks_action(table, write, refused):
                 return self.update(entity, rid, write, if_match)
             leads = STATUS in write.fields and (table.locked or table.closings)
-            if not isinstance(refused, Rejected) or not leads:
+            if not isinstance(refused, Rejected):
                 raise
+            if not leads:
+                raise self._told_how(table, rid, refused) from None
             now = self._reader.get(table, rid)
             status = (now.fields or {}).get(STATUS)
             as_it_is = dict(write.fields) == {STATUS: status} and not write.native
@@ -327,6 +330,21 @@ class Dynamics365(Connector):
                 return now
             parts = self._writer.update(table, rid, write, if_match or now.etag, now)
             return self._carried_out(table, rid, parts, write, repeatable=False)
+
+    def _told_how(self, table: Table, rid: str, refused: Rejected) -> Rejected:
+        """A refusal that may be one because the row is closed, with what to do then."""
+        if STATUS in table.by_field and (table.locked or table.final):
+            with suppress(HubError):
+                status = (self._reader.get(table, rid).fields or {}).get(STATUS)
+                remedy = ""
+                if status in table.locked:
+                    remedy = f"say which status it is to have as well, and it is opened first ({first_status(table)} leaves it open)."
+                elif status in table.final:
+                    remedy = "and stays as it is."
+                if remedy:
+                    refused.message = f"{refused.message} This {table.entity.name} is {status}; {remedy}"
+                    refused.args = (refused.message,)
+        return refused
 
     def _served(self, table: Table) -> Table:
         """The table as this environment serves it: where it has not the actions, states are set by updates alone."""

@@ -17,6 +17,7 @@ KEPT_SECONDS = 600.0
 BOUND_SECONDS = 60.0
 """How long a text is known to stand for a row: many writes name the same owner and currency."""
 IDS_PER_READ = 100
+MAX_SHOWN = 20
 MAX_KEPT = 10_000
 """Texts at most: beyond, all are forgotten, so that memory does not grow with the number of products."""
 
@@ -110,9 +111,13 @@ class Lookups:
                 if active
                 else f"none of the {lookup.collection} has"
             )
-            raise BadRequest.field(
-                field, f"{field}: {found} '{text}' as {lookup.text}; expected one that has."
-            )
+            expected = "one that has"
+            if not active and lookup.few:
+                known = sorted(
+                    {str(row.get(lookup.text)) for row in self._rows(lookup, f"{lookup.text} ne null")}
+                )
+                expected = f"one of {', '.join(known[:MAX_SHOWN])}"
+            raise BadRequest.field(field, f"{field}: {found} '{text}' as {lookup.text}; expected {expected}.")
         row = active[0]
         bound = {f"{lookup.bind}@odata.bind": f"/{lookup.collection}({row[lookup.key]})"}
         # A product needs the unit's group too; only a unit's row tells it.

@@ -236,6 +236,9 @@ class Columns:
 
     def __call__(self, name: str, parameter: str = "filter") -> Column:
         each = self._table.find(name)
+        if name in self._table.specific:
+            field = self._table.specific[name][0].field
+            raise BadRequest.field(parameter, f"{parameter}: '{name}' is for writing; name {field}.")
         if each is not None:
             days = each.midnight and name != each.native
             kind = Type.DATE if days else self._type(each, name, parameter)

@@ -14,6 +14,7 @@ from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.reading import IDS_PER_READ, LINES, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Closing, Table
 from crm_core.errors import BadRequest, FieldError, Rejected, VendorError
+from crm_core.model.literals import GUID
 from crm_core.model.mapping import FieldMap
 from crm_core.ports import Ids
 from crm_core.protocols.odata import key_segment
@@ -82,10 +83,15 @@ def spared(table: Table, write: Write, now: Change) -> Write:
 
 def missing_reference(table: Table, rid: str, write: Write, error: VendorError) -> VendorError:
     """A 404 to a write can mean the record, or one that it refers to; the message names the id."""
-    for name, value in write.fields.items():
-        each = table.by_field.get(name)
-        bound = each is not None and each.targets and isinstance(value, str)
-        if bound and value.lower() != rid and value.lower() in error.message.lower():
+    referred = [
+        (name, value)
+        for name, value in write.fields.items()
+        if name in table.by_field and table.by_field[name].targets
+    ]
+    referred += [(LINES, line.get("product_id")) for line in write.fields.get(LINES) or []]
+    for name, value in referred:
+        found = isinstance(value, str) and value.lower() != rid and value.lower() in error.message.lower()
+        if found:
             return Rejected(
                 error.message,
                 system=SYSTEM,
@@ -259,8 +265,11 @@ class Writer:
                 raise BadRequest.field(LINES, f"lines: line {number}: line {key} is given twice.")
             named |= {key} if key else set()
             was = before.get(str(key), {})
+            # What a line that is there does not say stays as it is; what it says is null goes.
+            whole = {**was, **line}
+            same = {name: value for name, value in whole.items() if value is not None} == was
             try:
-                rows.append(self._line_row(lines, line, was, units) if line != was else {})
+                rows.append({} if same else self._line_row(lines, whole, was, units))
             except BadRequest as error:
                 raise BadRequest.field(LINES, f"lines: line {number}: {error.message}") from None
         return rows
@@ -274,14 +283,12 @@ class Writer:
         if product is None:
             if not fields.get("description"):
                 raise BadRequest("a line names a product_id, or has a description of what is written in.")
-            fields.pop("unit", None)  # what is written in has no unit of the catalogue
+            if fields.get("unit"):
+                raise BadRequest("unit: what is written in has no unit of the catalogue; leave it out.")
         elif product == was.get("product_id") and fields.get("unit") == was.get("unit"):
             fields.pop("unit", None)  # the name alone may be that of several units
             units = {}
-        # An absent field of a line is an empty one: a line is given as a whole.
-        given_whole = ("description", "quantity", "unit_price", "discount", "tax") if line.get("key") else ()
-        empty = dict.fromkeys(given_whole)
-        row = self.lookups.bound(lines, lines.outward({**empty, **fields}))
+        row = self.lookups.bound(lines, lines.outward(fields))
         row["isproductoverridden"] = product is None
         if fields.get("unit_price") is not None:
             row["ispriceoverridden"] = True  # else the price list's price stays
@@ -291,9 +298,8 @@ class Writer:
 
     def _units_of(self, given: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """By product, its own unit, for lines that name none: a line of a product can't be without."""
-        products = sorted(
-            {str(line["product_id"]) for line in given if line.get("product_id") and not line.get("unit")}
-        )
+        named = {str(line["product_id"]) for line in given if line.get("product_id") and not line.get("unit")}
+        products = sorted(each for each in named if GUID.fullmatch(each))  # what is no id is refused later
         units: dict[str, str] = {}
         for start in range(0, len(products), IDS_PER_READ):
             where = " or ".join(f"productid eq {rid}" for rid in products[start : start + IDS_PER_READ])

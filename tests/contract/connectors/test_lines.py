@@ -1,6 +1,7 @@
 """Documents with lines: what is written is what comes back, line by line, in order and by key."""
 
 import itertools
+from decimal import Decimal
 
 import pytest
 
@@ -123,16 +124,22 @@ def test_an_update_of_something_else_leaves_the_lines_alone(world, variant):
     assert after.fields["lines"] == made.fields["lines"]
 
 
-def test_a_line_is_given_as_a_whole(world, variant):
-    """What it leaves out becomes empty, as a field of a record that is null would."""
+def test_what_a_line_leaves_out_stays_and_what_it_says_is_null_goes(world, variant):
     made = written(world, variant, line_of(world, variant))
     (line,) = made.fields["lines"]
-    bare = {
-        name: line[name] for name in ("key", "product_id", "unit", "quantity", "unit_price") if name in line
+    after = world.connector.update(
+        variant.entity, made.rid, Write({"lines": [{"key": line["key"], "quantity": "7"}]})
+    )
+    (found,) = same_everywhere(world, variant, after)
+    assert Decimal(found.pop("quantity")) == 7
+    assert {name: found.get(name) for name in line if name not in ("quantity", "total")} == {
+        name: value for name, value in line.items() if name not in ("quantity", "total")
     }
+    bare = {"key": line["key"], "discount": None, "tax": None, "description": None}
     after = world.connector.update(variant.entity, made.rid, Write({"lines": [bare]}))
     (found,) = same_everywhere(world, variant, after)
     assert not {"discount", "tax", "description"} & found.keys()
+    assert found["unit_price"] == line["unit_price"]
 
 
 def test_a_line_with_a_key_that_the_document_has_not_is_refused(world, variant):

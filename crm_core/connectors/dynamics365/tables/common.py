@@ -78,7 +78,8 @@ class Table(EntityMap):
 class Lookup:
     """A text that stands in another table, in `text` of the row of `collection` that the property `native` refers to.
 
-    `select`: what is read of that row; nothing: all. `bind`: the navigation property that writes the reference.
+    `select`: what is read of that row; nothing: all. `bind`: the navigation property that writes the reference. `few`:
+    the table has so few rows that a message can name them.
     """
 
     collection: str
@@ -87,6 +88,7 @@ class Lookup:
     native: str
     bind: str
     select: tuple[str, ...] = ()
+    few: bool = False
 
 
 LOOKUPS: Mapping[str, Lookup] = {
@@ -105,9 +107,10 @@ LOOKUPS: Mapping[str, Lookup] = {
         "_transactioncurrencyid_value",
         "transactioncurrencyid",
         ("transactioncurrencyid", "isocurrencycode"),
+        few=True,
     ),
-    "defaultuomid/name": Lookup("uoms", "uomid", "name", "_defaultuomid_value", "defaultuomid"),
-    "uomid/name": Lookup("uoms", "uomid", "name", "_uomid_value", "uomid"),
+    "defaultuomid/name": Lookup("uoms", "uomid", "name", "_defaultuomid_value", "defaultuomid", few=True),
+    "uomid/name": Lookup("uoms", "uomid", "name", "_uomid_value", "uomid", few=True),
     "productid/productnumber": Lookup(
         "products",
         "productid",
