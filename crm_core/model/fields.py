@@ -17,6 +17,8 @@ from typing import Any
 
 MAX_DECIMAL_EXPONENT = 30
 """Amounts beyond 10**30 or finer than 10**-30 are typing errors, and would print as very long text."""
+_WHOLE_SECOND = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\dZ", re.ASCII)
+"""An instant that is written as we write it."""
 _HALF = re.compile("[\ud800-\udfff]")
 NATIVE_PREFIX = "native:"
 """A native value without a canonical name is kept under this prefix (canonical-model: policy `keep`)."""
@@ -116,6 +118,11 @@ def parse_instant(text: str) -> datetime:
 def _text(_: Field, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("expected text")
+    return checked_text(value)
+
+
+def checked_text(value: str) -> str:
+    """The text as it is; raises ValueError for one that no store takes."""
     if "\x00" in value or not (value.isascii() or _HALF.search(value) is None):
         raise ValueError("expected text without NUL or half characters")
     return value
@@ -161,7 +168,8 @@ def _date(_: Field, value: Any) -> str:
 
 def _instant(_: Field, value: Any) -> str:
     try:
-        return instant_text(parse_instant(value))
+        moment = parse_instant(value)
+        return value if _WHOLE_SECOND.fullmatch(value) else instant_text(moment)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("expected a time with a zone, such as 2026-11-24T13:45:00Z") from None
 

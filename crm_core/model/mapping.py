@@ -15,6 +15,7 @@ from crm_core.model.fields import (
     NATIVE_PREFIX,
     Field,
     Type,
+    checked_text,
     decimal_text,
     instant_text,
     parse_instant,
@@ -94,9 +95,11 @@ class FieldMap:
         if kind.type not in (Type.TEXT, Type.CHOICE):
             return parse
 
+        check = checked_text if kind.type is Type.TEXT else parse
+
         def text(value: Any) -> Any:
             if isinstance(value, str):
-                return parse(value)
+                return check(value)
             return str(value).lower() if isinstance(value, bool) else str(value)
 
         return text

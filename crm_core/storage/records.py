@@ -329,7 +329,8 @@ def _packed(data: Mapping[str, Any]) -> dict[str, Value]:
 
 def _packed_text(text: str) -> dict[str, Value]:
     """JSON as properties: `json` while short, else compressed in parts `z0`, `z1`, ..."""
-    if len(text) <= PLAIN_CHARACTERS and wire_size(text) <= PLAIN_CHARACTERS * 2:
+    # No character takes more than two of UTF-16.
+    if len(text) * 2 <= PLAIN_CHARACTERS or wire_size(text) <= PLAIN_CHARACTERS * 2:
         return {"json": text}
     data = zlib.compress(text.encode())
     parts = (data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES))

@@ -6,6 +6,7 @@ that row's ETag; where the row has moved on, that entry starts again.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 from crm_core.connector import Change
@@ -114,7 +115,7 @@ class Applier:
     made: list[str] = field(default_factory=list)
     """Remote ids of the records that came to life since the last checkpoint."""
 
-    @property
+    @cached_property
     def uid(self) -> str:
         return self.opened.connection.uid
 
