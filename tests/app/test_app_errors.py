@@ -271,7 +271,7 @@ def test_the_tokens_of_two_lists_are_no_way_into_each_other(api, problem, connec
         ("employees eq 1.5", "The filter compares employees with '1.5'; expected a whole number."),
         ("revenue gt 'x'", "The filter compares revenue with 'x'; expected a number, without quotes."),
         ("name eq 3", "The filter compares name with '3'; expected a text in quotes."),
-        ("createdon gt 'x'", f"The filter compares createdon with 'x'; expected {INSTANT}."),
+        ("createdon gt 'x'", f"The filter compares createdon with 'x'; expected {INSTANT}, without quotes."),
         ("createdon gt 5", f"The filter compares createdon with '5'; expected {INSTANT}."),
         ("creditonhold eq 'yes'", "The filter compares creditonhold with 'yes'; expected true or false, without quotes."),
         ("parent_id eq 'x'",

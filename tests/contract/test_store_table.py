@@ -226,6 +226,8 @@ def test_a_transaction_of_all_kinds(store, table):
 
 def test_all_or_nothing_with_the_index(store, table):
     old = store.transact(table, insert("a", "b", "c"))
+    # Azurite can give two rows of one transaction the same ETag: another one tells for sure that c has moved on.
+    store.transact(table, [Operation("replace", Row("p", "c"), old[2])])
     before = store.query(table).rows
     changes = [
         Operation("replace", Row("p", "a", {"n": 10}), old[0]),
@@ -238,9 +240,9 @@ def test_all_or_nothing_with_the_index(store, table):
         )
     assert exists.value.index == 3
     for failing in (
-        Operation("replace", Row("p", "c"), old[0]),
+        Operation("replace", Row("p", "c"), old[2]),
         Operation("replace", Row("p", "missing")),
-        Operation("delete", Row("p", "c"), old[0]),
+        Operation("delete", Row("p", "c"), old[2]),
         Operation("delete", Row("p", "missing")),
     ):
         with pytest.raises(RowChanged) as changed:
