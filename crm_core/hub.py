@@ -39,7 +39,7 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import failures, jobs, results, schedule
+from crm_core.sync import brake, failures, jobs, results, schedule
 from crm_core.sync.engine import Engine, Job, Opened, Tuning
 from crm_core.system import SystemClock, SystemIds, ThreadPool
 
@@ -299,6 +299,7 @@ class Hub:
             raise Conflict(
                 f"The connection {connection.slug} is paused; resume it by POST /api/integrations/{connection.slug}/resume."
             )
+        brake.refuse(self.states.read(tenant, connection.uid), wanted)
         if since or where:
             node = parse_filter(where) if where else None
             for entity in wanted:
@@ -345,6 +346,14 @@ class Hub:
                 raise
         return run
 
+    def approve_run(self, tenant: Tenant, run: Run) -> Run:
+        """Lets a run that the brake stopped go on, without it. Raises Conflict for any other."""
+        return brake.approve(self.engine, tenant, run)
+
+    def cancel_run(self, tenant: Tenant, run: Run) -> Run:
+        """Ends a run that the brake stopped. Raises Conflict for any other."""
+        return brake.cancel(self.engine, tenant, run)
+
     def _send_run(self, tenant: Tenant, run: Run) -> None:
         kind = "batch" if run.mode == "batch" else "pull"
         self.engine.send(layout.FRESH, Job(kind, tenant, run.connection, run.entity, run.id, trace=run.trace))
@@ -369,7 +378,7 @@ class Hub:
                 continue
             if (run.mode, run.since, run.filter) != does:
                 continue
-            if not run.ended and run.origin != "schedule" and run.created_at >= oldest:
+            if not run.ended and run.owed and run.created_at >= oldest:
                 if run.status == "queued" and run.created_at < late:
                     self._send_run(tenant, run)  # whoever asked for it may have died before it was sent
                 raise Conflict(

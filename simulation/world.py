@@ -46,6 +46,7 @@ class Shape:
         chance = scheduler.chance("shape")
         lease = chance.choice((10.0, 30.0, 90.0))
         settings = {
+            "BRAKE_DELETES": "1000000",  # people delete at random here, and nobody is there to approve
             "PAGE_RECORDS": str(chance.randint(2, 5)),
             "BATCH_RECORDS": str(chance.randint(2, 8)),
             "LEASE_SECONDS": str(lease),

@@ -74,6 +74,8 @@ def _with_children(
         status = "failed" if "failed" in statuses else "succeeded"
     elif statuses == {"queued"}:
         status = "queued"
+    elif "stopped" in statuses and all(child.ended or child.status == "stopped" for child in children):
+        status = "stopped"
     counts: Counter[str] = Counter()
     calls: Counter[str] = Counter()
     for child in children:
@@ -172,7 +174,30 @@ def one(call: Call) -> Reply:
     hub: Hub = call.hub
     run = find(call)
     item = _with_children(hub, call, run, _names(hub, call))
-    return Reply(200, item, {} if item["ended_at"] else {"Retry-After": str(POLL_SECONDS)})
+    waits = item["ended_at"] or item["status"] == "stopped"
+    return Reply(200, item, {} if waits else {"Retry-After": str(POLL_SECONDS)})
+
+
+@route("POST", "/api/runs/<run_id>/approve", role=Role.OPERATOR, answer=202)
+def approve(call: Call) -> Reply:
+    """Lets a run that the brake stopped go on where it stopped, without the brake; follow it at Operation-Location.
+
+    409 for a run that is not stopped.
+    """
+    hub: Hub = call.hub
+    return accepted(call, hub.approve_run(call.tenant, find(call)))
+
+
+@route("POST", "/api/runs/<run_id>/cancel", role=Role.OPERATOR)
+def cancel(call: Call) -> Reply:
+    """Ends a run that the brake stopped: failed, with the code Cancelled. What it had applied stays.
+
+    The next pull of the schedule begins at the same place and stops again if the remote system shows the same deletes.
+    409 for a run that is not stopped.
+    """
+    hub: Hub = call.hub
+    run = hub.cancel_run(call.tenant, find(call))
+    return Reply(200, _item(run, _names(hub, call), hub.clock.now()))
 
 
 def find(call: Call) -> Run:

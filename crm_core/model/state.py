@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 Health = Literal["ok", "unreachable", "needs_attention"]
 Mode = Literal["incremental", "full", "batch"]
 """`batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease."""
-RunStatus = Literal["queued", "running", "succeeded", "failed"]
+RunStatus = Literal["queued", "running", "stopped", "succeeded", "failed"]
+"""`stopped`: by the brake; it goes on, or ends, when a person says so."""
 COUNTS = ("created", "updated", "deleted", "unchanged", "failed")
 
 
@@ -62,13 +63,14 @@ class EntityState(_Stored):
 
     `cursor`: where the next incremental run begins; None before the first load is done. `lease_run`, `lease_until`:
     the run that works now. `due`: when the next pull begins, "" for never. `known`: about how many records have
-    a live link; exact after a full run.
+    a live link; exact after a full run. `stopped_run`: the run that the brake stopped; while it is named, none works.
     `begun`: a run has taken the lease once. `problem` with `waits`: this entity waits for a person.
     """
 
     cursor: Mapping[str, Any] | None = None
     lease_run: str = ""
     lease_until: str = ""
+    stopped_run: str = ""
     due: str = ""
     known: int = 0
     last_success: str = ""
@@ -88,7 +90,7 @@ class Run(_Stored):
     are: the number from which on they bear a worker's mark; of a batch, the marks of its outcomes.
     `since`, `filter`: reads only what was modified since (RFC 3339) and passes (OData text); such a run is `partial`.
     `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when
-    its message was last found to be poison.
+    its message was last found to be poison. `approved`: a person let it go on, without the brake.
     """
 
     id: str
@@ -109,6 +111,7 @@ class Run(_Stored):
     seen: int = 0
     parts: tuple[str, ...] = ()
     restarted_at: int = -1
+    approved: bool = False
     done: Mapping[str, Any] | None = None
     children: tuple[str, ...] = ()
     problem: Problem | None = None
@@ -120,6 +123,11 @@ class Run(_Stored):
     def partial(self) -> bool:
         """Whether it reads a part: it keeps its place itself and leaves the entity's alone."""
         return bool(self.since or self.filter)
+
+    @property
+    def owed(self) -> bool:
+        """Somebody waits for it: whoever asked for it, or let it go on."""
+        return self.origin != "schedule" or self.approved
 
     @property
     def ended(self) -> bool:

@@ -141,6 +141,11 @@ class Applier:
         """What was applied until now is vouched for by the state row; counting begins anew."""
         self.known, self.tally, self.made = known, Tally(), []
 
+    def living(self, rids: Sequence[str]) -> int:
+        """How many of the remote records live here."""
+        rows = self._read({self.record_id(rid) for rid in rids})
+        return sum(self._is_live(row.content) for row in rows.values())
+
     def look_again(self) -> None:
         """For a worker that was overtaken: what it brought to life may be gone at the remote, and the run that went
         on may have compared before it was there. Each of them is looked at; the lease is another's.

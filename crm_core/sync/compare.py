@@ -5,14 +5,17 @@ still finds.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from crm_core.connector import Change
+from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import Run
 from crm_core.sync.apply import Applier
+from crm_core.sync.engine import Engine
 from crm_core.sync.merge import Snapshot
 
 ID_BYTES = 16
@@ -28,14 +31,17 @@ def begin_part(run: Run, mark: str) -> Run:
 def remember(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> Run:
     """Keeps the ids of a batch before it is applied; gives the run with the number of its blobs."""
     ids = (bytes.fromhex(applier.record_id(each.change.rid).replace("-", "")) for each in batch)
-    applier.engine.blob.put(_name(applier, run, run.seen), b"".join(sorted(ids)))
+    applier.engine.blob.put(_name(applier.tenant, run, run.seen), b"".join(sorted(ids)))
     return replace(run, seen=run.seen + 1)
 
 
-def delete_missing(applier: Applier, run: Run, bucket: str) -> int:
+def delete_missing(
+    applier: Applier, run: Run, bucket: str, judge: Callable[[int, Callable[[], int]], None]
+) -> int:
     """Applies deletes to the live records of a bucket that the run did not read and a point read does not find.
 
-    Gives how many of the bucket's records live at the connection afterwards.
+    `judge`: called before some are applied, with how many they are at most, and what tells how many surely; it raises
+    where they are too many. Gives how many of the bucket's records live at the connection afterwards.
     """
     seen = set(_seen(applier, run, int(bucket, 16)))
     live = 0
@@ -50,26 +56,32 @@ def delete_missing(applier: Applier, run: Run, bucket: str) -> int:
     candidates = missing()
     before = applier.tally.known
     while rids := list(itertools.islice(candidates, LOOK_BATCH)):
+        judge(len(rids), partial(_gone, applier, rids))
         now = hub_time(applier.engine.clock.now())
         applier.apply([Snapshot(Change(rid, None), now, now) for rid in rids])
     return live + applier.tally.known - before
 
 
-def forget(applier: Applier, run: Run) -> None:
+def _gone(applier: Applier, rids: Sequence[str]) -> int:
+    """How many of the remote records a point read does not find."""
+    return len(rids) - len(applier.opened.connector.get_many(applier.entity.name, rids))
+
+
+def forget(engine: Engine, tenant: Tenant, run: Run) -> None:
     for number in range(run.seen):
-        applier.engine.blob.delete(_name(applier, run, number))
+        engine.blob.delete(_name(tenant, run, number))
 
 
-def _name(applier: Applier, run: Run, number: int) -> str:
+def _name(tenant: Tenant, run: Run, number: int) -> str:
     """With the mark of the worker that wrote it: one that was overtaken must not write over another's."""
     marks = (f"{part}/" for part in reversed(run.parts) if int(part[:NUMBER_DIGITS]) <= number)
-    return f"runs/{applier.tenant.name}/{run.id}/{next(marks, '')}{number:0{NUMBER_DIGITS}}"
+    return f"runs/{tenant.name}/{run.id}/{next(marks, '')}{number:0{NUMBER_DIGITS}}"
 
 
 def _seen(applier: Applier, run: Run, first_digit: int) -> Iterator[bytes]:
     """The ids of one bucket: those whose first hex digit it is."""
     for number in range(run.seen):
-        data = applier.engine.blob.get(_name(applier, run, number)) or b""
+        data = applier.engine.blob.get(_name(applier.tenant, run, number)) or b""
         for start in range(0, len(data), ID_BYTES):
             if data[start] >> 4 == first_digit:
                 yield data[start : start + ID_BYTES]

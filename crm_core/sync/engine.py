@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Sizes and times of sync, each with its unit in its name."""
+    """Sizes, times and limits of sync, each with its unit in its name."""
 
     fresh_slice_seconds: float = 20
     bulk_slice_seconds: float = 240
@@ -60,6 +60,8 @@ class Tuning:
     batch_records: int = 4000
     batch_seconds: float = 5
     page_records: int = 5000
+    brake_deletes: float = 20
+    brake_deletes_percent: float = 5
 
 
 @dataclass(frozen=True)

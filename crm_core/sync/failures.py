@@ -54,7 +54,7 @@ def pull_failed(
         engine.states.save_entity(job.tenant, job.connection, job.entity, changes)
     except RowChanged:
         # Another worker has taken over; a run that a caller was promised is still owed and comes again.
-        if run.etag and run.origin != "schedule":
+        if run.etag and run.owed:
             engine.send(layout.FRESH, replace(job, run=run.id, attempt=attempt), delay)
         return
     connection_failed(engine, job, states.connection, error, delay, problem)
@@ -123,11 +123,13 @@ def _save_connection(engine: Engine, job: Job, state: ConnectionState) -> None:
         return  # another worker has just recorded what it found, which is as new as ours
 
 
-def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -> None:
+def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -> Run:
     """A run that a person looks at failed, with the cause."""
     now = hub_time(engine.clock.now())
     problem = Problem(code, message, now)
-    told(engine.runs.save(tenant, replace(run, status="failed", ended_at=now, problem=problem)))
+    ended = engine.runs.save(tenant, replace(run, status="failed", ended_at=now, problem=problem))
+    told(ended)
+    return ended
 
 
 def told(run: Run) -> None:

@@ -84,7 +84,7 @@ def poisoned(engine: Engine, lane: str, body: str) -> None:
 
 def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
     run = engine.runs.get(job.tenant, job.run) if job.run else None
-    if run is not None and not run.ended:
+    if run is not None and not run.ended and run.status != "stopped":
         try:
             if run.read > run.restarted_at:
                 engine.runs.save(job.tenant, replace(run, restarted_at=run.read))

@@ -22,7 +22,7 @@ from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Future, Meter, RowChanged, RowExists, measured
 from crm_core.storage import layout
 from crm_core.storage.state import States
-from crm_core.sync import compare, failures
+from crm_core.sync import brake, compare, failures
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.merge import Snapshot
@@ -108,13 +108,7 @@ class _Pull:
 
     def work(self) -> None:
         now = self.engine.clock.now()
-        if self.run.ended:
-            self._finish_ended()
-            return
-        if self.stored_run and not self._promised and self.state.lease_run != self.run.id:
-            self._end_overtaken()  # it lost its lease in a pause, before it saved its row
-            return
-        if not self._may_begin(now):
+        if self._is_over() or not self._may_begin(now):
             return
         if not self.run.started_at:
             fresh = self.state.cursor is None and self.state.known == 0
@@ -123,16 +117,12 @@ class _Pull:
             # A first load left records and no cursor; what was deleted since then only a comparison shows.
             self.run = replace(self.run, mode="full")
         try:
-            self._end_lapsed()
-            if not self._comparing():
-                self.first = self._first_page()
-                if self._is_idle(self.first.page):
-                    self._succeed(self.first.page.cursor)
-                    return
-            self._take_lease()
-            self._read_and_compare()
+            if self._end_lapsed():
+                self._pull()
         except StoreUnavailable:
             raise
+        except brake.Stopped as stopped:
+            self._stop(stopped)
         except RowChanged:
             self._look_again()
             self._overtaken()
@@ -140,6 +130,29 @@ class _Pull:
             failures.pull_failed(
                 self.engine, self.job, self.opened, self.states, self.state, self._counted(), error
             )
+
+    def _is_over(self) -> bool:
+        """Whether the run has ended, was stopped, or can't begin; sees to what that leaves to be done."""
+        if self.run.ended:
+            self._finish_ended()
+        elif self.run.status == "stopped":
+            self._finish_stopped()
+        elif self.state.stopped_run:
+            self._stand_back(self.state.stopped_run)
+        elif self.stored_run and not self._promised and self.state.lease_run != self.run.id:
+            self._end_overtaken()  # it lost its lease in a pause, before it saved its row
+        else:
+            return False
+        return True
+
+    def _pull(self) -> None:
+        if not self._comparing():
+            self.first = self._first_page()
+            if self._is_idle(self.first.page):
+                self._succeed(self.first.page.cursor)
+                return
+        self._take_lease()
+        self._read_and_compare()
 
     def _may_begin(self, now: datetime) -> bool:
         promised = self._promised
@@ -175,22 +188,27 @@ class _Pull:
         self.states = replace(self.states, connection=saved)
         return True
 
-    def _end_lapsed(self) -> None:
+    def _end_lapsed(self) -> bool:
         """Another run's lapsed lease is taken over: nobody comes back for the row of one of the schedule, and one
-        that a caller was told of may have no message any more.
+        that a caller was told of may have no message any more. False if the brake stopped it: nothing begins then.
         """
         if self.state.lease_run in ("", self.run.id):
-            return
+            return True
         left = self.engine.runs.get(self.job.tenant, self.state.lease_run)
         if left is None or left.ended:
-            return
-        if left.origin == "schedule":
+            return True
+        if left.status == "stopped":
+            self._name_stopped(left)
+            self._stand_back(left.id)
+            return False
+        if not left.owed:
             failures.end_run(
                 self.engine, self.job.tenant, left, "Overtaken", "Its worker died; another run went on."
             )
         else:
             again = replace(self.job, run=left.id, attempt=0, trace=left.trace or self.job.trace)
             self.engine.send(layout.FRESH, again, WAIT_FOR_LEASE_SECONDS)
+        return True
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -203,6 +221,23 @@ class _Pull:
                 failures.release_lease(self.engine, self.job)
         except RowChanged:
             return  # another worker has seen to it
+
+    def _finish_stopped(self) -> None:
+        """The worker died after its run's row said so and before the state row did; or the message came twice."""
+        if self.state.stopped_run == self.run.id:
+            return
+        if self.state.lease_run != self.run.id:
+            self._end_overtaken()
+            return
+        with suppress(RowChanged):  # another worker has seen to it
+            self._name_stopped(self.run)
+
+    def _stand_back(self, stopped: str) -> None:
+        """The brake stopped a run of this entity. One that began to wait before that fails; its caller may ask again."""
+        if self.stored_run and self.run.id != stopped:
+            message = brake.stands_in_the_way(self.job.entity, stopped)
+            with suppress(RowChanged):  # it has ended
+                failures.end_run(self.engine, self.job.tenant, self.run, brake.CODE, message)
 
     def _look_again(self) -> None:
         if self.applier is None or not self.applier.made:
@@ -233,7 +268,7 @@ class _Pull:
     @property
     def _promised(self) -> bool:
         """A caller was told of this run."""
-        return self.stored_run and self.run.origin != "schedule"
+        return self.stored_run and self.run.owed
 
     @property
     def _from_the_cursor(self) -> bool:
@@ -282,16 +317,18 @@ class _Pull:
                 self._succeed(cursor)
                 return
             self.run = replace(self.run, cursor={"compare": 0, "live": 0, "done": cursor})
+            brake.judge_whole(applier, self.run)
         assert self.run.cursor is not None
         done: Mapping[str, Any] = self.run.cursor["done"]
         live: int = self.run.cursor["live"]
         for number in range(self.run.cursor["compare"], len(layout.BUCKETS)):
-            live += compare.delete_missing(applier, self.run, layout.BUCKETS[number])
+            judge = partial(brake.judge, applier, self.run)
+            live += compare.delete_missing(applier, self.run, layout.BUCKETS[number], judge)
             self._checkpoint(applier, {"compare": number + 1, "live": live, "done": done})
             if self._time_is_up() and number + 1 < len(layout.BUCKETS):
                 self._continue()  # after a step, so that however short a slice is it gets further
                 return
-        compare.forget(applier, self.run)
+        compare.forget(self.engine, self.job.tenant, self.run)
         self.state = replace(
             self.state, known=live
         )  # counted, where a crash can have made the running sum wrong
@@ -341,6 +378,7 @@ class _Pull:
             fetched = following.result()
 
     def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
+        brake.judge_batch(applier, self.run, batch)
         if self.run.mode == "full":
             self.run = compare.remember(applier, self.run, batch)
         applier.apply(batch)
@@ -375,9 +413,7 @@ class _Pull:
 
     def _checkpoint(self, applier: Applier, cursor: Cursor) -> None:
         """Saves how far we are, after the batch before it is applied, and renews the lease."""
-        tally = applier.tally
-        known = max(0, self.state.known + tally.known)
-        counts = {name: self.run.counts.get(name, 0) + getattr(tally, name) for name in COUNTS}
+        known, counts = self._sums(applier)
         if self._from_the_cursor:
             self._save_state(cursor=cursor, known=known, lease_until=self._lease_end())
             self.run = replace(self.run, counts=counts)
@@ -387,6 +423,12 @@ class _Pull:
         applier.checkpointed(known)
         if self.stored_run or any(counts[name] for name in COUNTS if name != "unchanged"):
             self._save_run(self._counted())
+
+    def _sums(self, applier: Applier) -> tuple[int, dict[str, int]]:
+        """How many records live at the connection, and the run's counts, with what was done since the last checkpoint."""
+        tally = applier.tally
+        counts = {name: self.run.counts.get(name, 0) + getattr(tally, name) for name in COUNTS}
+        return max(0, self.state.known + tally.known), counts
 
     def _counted(self) -> Run:
         """The run with the calls made so far in this slice."""
@@ -413,6 +455,27 @@ class _Pull:
         self.run = replace(self.run, slices=self.run.slices + 1)
         self._save_run(self._counted())
         self.engine.send(layout.BULK, replace(self.job, run=self.run.id, attempt=0))
+
+    def _stop(self, stopped: brake.Stopped) -> None:
+        """The run's row first, as at its end: a worker that dies in between leaves a lease, and whoever takes it over
+        finds the run stopped.
+        """
+        assert self.applier is not None
+        now = hub_time(self.engine.clock.now())
+        known, counts = self._sums(self.applier)
+        self.run = replace(self.run, status="stopped", counts=counts, problem=stopped.problem(self.run, now))
+        try:
+            self._save_run(self._counted())
+            self._name_stopped(self.run, known=known)
+        except RowChanged:
+            self._look_again()
+            self._overtaken()
+            return
+        _log.warning("run stopped", deletes=stopped.deletes, known=stopped.known, limit=stopped.limit)
+
+    def _name_stopped(self, run: Run, **changes: Any) -> None:
+        """Gives the lease back and lets no run begin before a person has decided about the stopped one."""
+        self._save_state(lease_run="", lease_until="", stopped_run=run.id, problem=run.problem, **changes)
 
     def _succeed(self, cursor: Cursor) -> None:
         """The run's row first: a worker that dies in between leaves a lease, which the tick gives back."""

@@ -98,7 +98,7 @@ def tick(engine: Engine) -> int:
 def is_due(state: EntityState, now: datetime) -> bool:
     if state.lease_run:
         return lapsed(state, now)
-    return bool(state.due) and not state.waits and not _later(state.due, now)
+    return bool(state.due) and not (state.waits or state.stopped_run) and not _later(state.due, now)
 
 
 def lapsed(state: EntityState, now: datetime) -> bool:
