@@ -27,6 +27,10 @@ MAX_SECRET = 16_000
 """Long enough for a certificate with its chain."""
 
 
+RESERVED_SLUGS = frozenset({"logs", "status", "sync", "test"})
+"""Words that stand in a path where a connection's name does."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a caller asks of a connection; None leaves it as it is (or as the connector's default)."""
@@ -75,6 +79,8 @@ class ConnectionAdmin:
     def create(self, tenant: Tenant, slug: str, connector: str, wanted: Wanted) -> Connection:
         """Raises BadRequest with an error per field, NotFound for the connector, Conflict if the slug is taken."""
         check_name(slug, "slug")
+        if slug in RESERVED_SLUGS:
+            raise BadRequest.field("slug", f"slug: '{slug}' is a word of the API; take another one.")
         kind = self._connector_class(connector)
         uid = self._ids.uuid()
         now = hub_time(self._clock.now())

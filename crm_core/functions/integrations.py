@@ -1,11 +1,14 @@
 """Connections and connectors: what there is, and how a connection is made, changed, tested and removed."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from crm_core.errors import BadRequest
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag
 from crm_core.model.connection import Connection, Schedule
+from crm_core.model.fields import parse_instant
+from crm_core.model.state import COUNTS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from crm_core.connector import Connector
     from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, ScheduleBody
     from crm_core.hub import Hub
-    from crm_core.model.state import EntityState
+    from crm_core.model.state import EntityState, Run
     from crm_core.storage.state import States
 
 
@@ -37,6 +40,7 @@ def _state(name: str, state: "EntityState") -> dict[str, Any]:
         "last_success": state.last_success or None,
         "next_run": state.due or None,
         "running": state.lease_run or None,
+        "stopped_run": state.stopped_run or None,
         "last_run": state.last_run or None,
         "waits": state.waits,
         "problem": problem,
@@ -132,6 +136,48 @@ def integrations(call: Call) -> Reply:
     found = sorted(hub.connections.every(call.tenant), key=lambda each: each.slug)
     items = [_item(each, hub.states.read(call.tenant, each.uid)) for each in found]
     return Reply(200, {"value": items})
+
+
+@route(
+    "GET",
+    "/api/integrations/status",
+    role=Role.READER,
+    parameters=[Parameter("connection", "Of this connection only, by slug or uid")],
+)
+def status(call: Call) -> Reply:
+    """How sync goes, per connection and entity: last success and how long ago, next run, and what stands in its way.
+
+    `counts` are those of `last_run`, the newest that changed something or that somebody asked for.
+    """
+    hub: Hub = call.hub
+    name = call.parameters.get("connection", "")
+    found = [hub.find(call.tenant, name)] if name else list(hub.connections.every(call.tenant))
+    rows = [
+        (connection, states.connection.health, entity, state)
+        for connection in sorted(found, key=lambda each: each.slug)
+        if (states := hub.states.read(call.tenant, connection.uid))
+        for entity, state in states.entities.items()
+    ]
+    last = hub.pool.map(
+        lambda row: hub.runs.get(call.tenant, row[3].last_run) if row[3].last_run else None, rows
+    )
+    now = hub.clock.now()
+    return Reply(200, {"value": [_status(*row, run, now) for row, run in zip(rows, last, strict=True)]})
+
+
+def _status(
+    connection: Connection, health: str, entity: str, state: "EntityState", last: "Run | None", now: datetime
+) -> dict[str, Any]:
+    lag = (now - parse_instant(state.last_success)).total_seconds() if state.last_success else None
+    return {
+        "connection": connection.slug,
+        "uid": connection.uid,
+        "health": health,
+        "paused": connection.paused,
+        **_state(entity, state),
+        "lag_seconds": None if lag is None else round(max(0.0, lag), 3),
+        "counts": {name: last.counts.get(name, 0) for name in COUNTS} if last else None,
+    }
 
 
 def _schedule(body: "ScheduleBody | None") -> Schedule | None:

@@ -191,7 +191,7 @@ class Hub:
         pytest.fail(f"nextLink leads on and on after {most} pages")
 
     def run(self, connection: str, mode: str = "incremental", seconds: float = 30) -> dict[str, Any]:
-        """Starts a run and waits for its end."""
+        """Starts a run and waits for its end, or until the brake has stopped it."""
         started = self("POST", "/api/runs", {"connection": connection, "mode": mode})
         assert started.status_code == 202, started.text
         return self.ended(started.headers["Operation-Location"], seconds)
@@ -200,7 +200,7 @@ class Hub:
         deadline = time.monotonic() + seconds
         while True:
             run: dict[str, Any] = self.ok("GET", where)
-            if run["status"] in ("succeeded", "failed"):
+            if run["status"] in ("succeeded", "failed", "stopped"):
                 return run
             assert time.monotonic() < deadline, f"after {seconds} s: {run}"
             time.sleep(0.05)

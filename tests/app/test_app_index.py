@@ -153,6 +153,7 @@ CALLS: Mapping[str, Invoke] = {
         "/api/integrations", 201, "{new}", {"slug": "made-by-post", "state": "ok"}
     ),
     "GET /api/integrations/<connection>": Invoke("/api/integrations/walk", holds={"slug": "walk"}),
+    "GET /api/integrations/status": Invoke("/api/integrations/status?connection=walk"),
     "PATCH /api/integrations/<connection>": Invoke(
         "/api/integrations/walk", body={"schedule": {}}, holds={"slug": "walk"}
     ),
@@ -189,6 +190,12 @@ CALLS: Mapping[str, Invoke] = {
     "GET /api/records/<entities>/<record_id>/history": Invoke("/api/records/accounts/{record}/history"),
     "GET /api/runs": Invoke("/api/runs?top=1"),
     "POST /api/runs": Invoke("/api/runs", 202, {"connection": "walk"}, {"connection": "walk"}),
+    "POST /api/runs/<run_id>/approve": Invoke(
+        "/api/runs/{stopped}/approve", 202, holds={"id": "{stopped}", "status": "running"}
+    ),
+    "POST /api/runs/<run_id>/cancel": Invoke(
+        "/api/runs/{refused}/cancel", holds={"id": "{refused}", "status": "failed"}
+    ),
     "GET /api/runs/<run_id>/outcomes": Invoke("/api/runs/{batch}/outcomes"),
     "GET /api/runs/<run_id>": Invoke("/api/runs/{run}", holds={"id": "{run}", "status": "succeeded"}),
 }
@@ -212,12 +219,25 @@ def there(api, sandbox, demo):
     )
     api.ended(f"/api/runs/{batch['id']}")
     record = api.stored("walk")[rows["kept"]]["id"]
+    rows |= stopped_runs(api, sandbox, new)
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
-    for slug in ("walk", "quiet", "made-by-post"):
+    for slug in ("walk", "quiet", "made-by-post", "stopped", "refused"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
     for name in ("Kept", "Made by the walk"):
         for rid in sandbox.named(name):
             sandbox.delete(rid)
+
+
+def stopped_runs(api, sandbox, new):
+    """Two runs that the brake has stopped, by the names of their connections."""
+    slugs = ("stopped", "refused")
+    many = [sandbox.create(name="Not for long") for _ in range(len(sandbox.accounts()) // 20 + 25)]
+    for slug in slugs:
+        api.ok("POST", "/api/integrations", {**new, "slug": slug})
+        api.run(slug)
+    for rid in many:
+        sandbox.delete(rid)
+    return {slug: api.run(slug)["id"] for slug in slugs}
 
 
 def filled(value: Any, names: Mapping[str, Any]) -> Any:

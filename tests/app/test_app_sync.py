@@ -261,6 +261,93 @@ def test_a_missing_privilege_stops_that_entity_until_a_test_succeeds(api, connec
     assert api.run("guarded")["status"] == "succeeded"
 
 
+def test_too_many_deletes_stop_a_run_until_a_person_decides(api, problem, connect, sandbox):
+    many = [sandbox.create(name="Lost by mistake") for _ in range(len(sandbox.accounts()) // 20 + 25)]
+    connect("braked")
+    api.run("braked")
+    for rid in many:
+        sandbox.delete(rid)
+    run = api.run("braked")
+    assert (run["status"], run["ended_at"], run["counts"]["deleted"]) == ("stopped", None, 0)
+    assert run["problem"]["code"] == "Brake"
+    path = f"/api/runs/{run['id']}"
+    assert "Retry-After" not in api("GET", path).headers
+    detail = (
+        f"Run {run['id']} of account was stopped by the brake; let it go on by POST {path}/approve,"
+        f" or end it by POST {path}/cancel."
+    )
+    problem(api("POST", "/api/runs", {"connection": "braked", "mode": "full"}), 409, "Conflict", detail)
+    (state,) = api.ok("GET", "/api/integrations/status?connection=braked")["value"]
+    assert (state["stopped_run"], state["running"], state["problem"]) == (run["id"], None, run["problem"])
+    assert all("deleted_at" not in api.stored("braked")[rid] for rid in many)
+
+    approved = api("POST", f"{path}/approve")
+    assert (approved.status_code, approved.json()["status"]) == (202, "running")
+    ended = api.ended(approved.headers["Operation-Location"])
+    assert (ended["status"], ended["problem"]) == ("succeeded", None)
+    assert ended["counts"]["deleted"] == len(many)
+    stored = api.stored("braked")
+    assert all(stored[rid]["deleted_at"] for rid in many)
+    for way in ("approve", "cancel"):
+        detail = f"Run {run['id']} is succeeded; only a stopped one can be approved or cancelled."
+        problem(api("POST", f"{path}/{way}"), 409, "Conflict", detail)
+    problem(api("POST", "/api/runs/0-0/approve"), 404, "NotFound", "There is no run '0-0'.")
+
+
+def test_the_stopped_run_of_one_entity_leaves_the_others(api, problem, connect, sandbox):
+    connect("two", entities={"account": "pull", "contact": "pull"})
+    api.run("two")
+    many = [sandbox.create(name="Lost by mistake") for _ in range(len(sandbox.accounts()) // 20 + 25)]
+    api.run("two")
+    for rid in many:
+        sandbox.delete(rid)
+    parent = api.run("two")
+    assert (parent["status"], parent["ended_at"], parent["problem"]["code"]) == ("stopped", None, "Brake")
+    by_entity = {each["entity"]: each for each in parent["children"]}
+    assert (by_entity["account"]["status"], by_entity["contact"]["status"]) == ("stopped", "succeeded")
+    detail = f"Run {parent['id']} is of several entities; name the stopped one of its children."
+    problem(api("POST", f"/api/runs/{parent['id']}/approve"), 409, "Conflict", detail)
+    contacts = api("POST", "/api/runs", {"connection": "two", "entities": ["contact"]})
+    assert contacts.status_code == 202
+    assert api.ended(contacts.headers["Operation-Location"])["status"] == "succeeded"
+    cancelled = api.ok("POST", f"/api/runs/{by_entity['account']['id']}/cancel")
+    assert (cancelled["status"], cancelled["problem"]["code"]) == ("failed", "Cancelled")
+    assert api.ok("GET", f"/api/runs/{parent['id']}")["status"] == "failed"
+
+
+def test_a_word_of_the_api_is_no_slug(api, problem):
+    answer = api("POST", "/api/integrations", {"slug": "status", "connector": "dynamics365"})
+    problem(answer, 400, "BadRequest", "slug: 'status' is a word of the API; take another one.", "slug")
+
+
+def test_the_status_tells_how_sync_goes(api, connect, problem):
+    connect("never", schedule={"minutes": 60})
+    connect("watched", entities={"account": "pull", "contact": "pull"})
+    run = api.run("watched")
+    rows = api.ok("GET", "/api/integrations/status")["value"]
+    names = [each["connection"] for each in rows]
+    assert names == sorted(names)
+    mine = [each for each in rows if each["connection"] == "watched"]
+    assert api.ok("GET", "/api/integrations/status?connection=watched")["value"][0]["entity"] == "account"
+    assert [each["entity"] for each in mine] == ["account", "contact"]
+    for each, child in zip(mine, run["children"], strict=True):
+        assert (each["health"], each["paused"], each["problem"]) == ("ok", False, None)
+        assert (each["last_success"], each["last_run"]) == (child["ended_at"], child["id"])
+        assert each["counts"] == child["counts"]
+        assert 0 <= each["lag_seconds"] < 60
+        assert (each["running"], each["stopped_run"], each["next_run"]) == (None, None, None)
+    api.ok("POST", "/api/integrations/watched/pause")
+    (first, _) = api.ok("GET", f"/api/integrations/status?connection={mine[0]['uid']}")["value"]
+    assert first["paused"]
+    assert first["lag_seconds"] > mine[0]["lag_seconds"]
+    (never,) = [each for each in rows if each["connection"] == "never"]
+    assert never["next_run"]
+    if never["last_success"] is None:  # the timer may have been quick
+        assert (never["lag_seconds"], never["counts"]) == (None, None)
+    detail = "There is no connection 'nobody'; GET /api/integrations lists them."
+    problem(api("GET", "/api/integrations/status?connection=nobody"), 404, "NotFound", detail)
+
+
 # --- credentials -------------------------------------------------------------------------------------------------
 
 

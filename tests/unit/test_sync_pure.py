@@ -155,6 +155,19 @@ class TestSchedule:
             check_schedule(schedule)
         assert caught.value.errors[0].field.startswith("schedule")
 
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            Schedule(minutes=0),
+            Schedule(cron="* * * * * *"),
+            Schedule(cron="0,30 * * * * *"),
+            Schedule(cron="0-1 * * * * *"),
+        ],
+    )
+    def test_more_often_than_each_minute_is_for_webhooks(self, schedule):
+        with pytest.raises(BadRequest, match=r"^schedule\.(minutes|cron): .* webhooks"):
+            check_schedule(schedule)
+
 
 class TestRetry:
     def test_a_rate_limit_waits_what_was_asked_and_counts_for_nothing(self):
