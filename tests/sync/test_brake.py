@@ -10,6 +10,7 @@ import pytest
 from crm_core.errors import Conflict
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.storage import layout
+from crm_core.sync import compare
 from crm_core.sync.engine import Job
 
 from .test_crash import Crash, Points, crashing_work
@@ -130,6 +131,17 @@ def test_approved_it_goes_on_where_it_stopped(bench, rids, origin):
     assert bench.pull().status == "stopped"  # the approval was for that run
 
 
+def test_approved_it_goes_on_though_the_connection_is_paused(bench, rids):
+    """As a run that was asked for before the pause does."""
+    delete(bench, rids[:20])
+    tick(bench)
+    bench.hub.forget(bench.hub.admin.pause(bench.opened.connection, paused=True))
+    run_id = bench.state().stopped_run
+    approve(bench, run_id)
+    assert bench.run(run_id).status == "succeeded"
+    bench.assert_equal()
+
+
 def test_a_second_approval_is_refused(bench, rids):
     delete(bench, rids[:20])
     run = bench.pull()
@@ -220,15 +232,15 @@ class TestAFullRun:
         assert not bench.hub.engine.blob._blobs
 
     @pytest.mark.parametrize("rids", [False], indirect=True)
-    def test_new_rows_do_not_hide_that_others_are_gone(self, bench, rids):
-        """The sums look well; the buckets tell."""
+    def test_a_sum_that_is_wrong_does_not_hide_what_is_gone(self, bench, rids, monkeypatch):
+        """The buckets tell: before each step of one."""
+        monkeypatch.setattr(compare, "LOOK_BATCH", 1)
         delete(bench, rids[:12])
-        entity_known = replace(bench.state(), known=0)  # a sum that is wrong
-        bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", entity_known)
+        state = replace(bench.state(), known=20)
+        bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", state)
         run = bench.pull("full")
-        assert run.status == "stopped"
-        assert living(bench) >= ROWS - 4
-        assert bench.state().known == 0
+        assert (run.status, run.counts["deleted"]) == ("stopped", 4)
+        assert (living(bench), bench.state().known) == (ROWS - 4, 16)
         approve(bench, run.id)
         assert bench.run(run.id).status == "succeeded"
         bench.assert_equal()
@@ -244,6 +256,8 @@ class TestAFullRun:
             return replace(page, changes=[each for each in page.changes if each.rid not in rids[:12]])
 
         monkeypatch.setattr(connector, "changes", shortened)
+        tuning = replace(bench.hub.engine.tuning, brake_deletes=0.5)  # none at all
+        monkeypatch.setattr(bench.hub, "engine", replace(bench.hub.engine, tuning=tuning))
         state = replace(bench.state(), known=0)
         bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", state)
         run = bench.pull("full")
