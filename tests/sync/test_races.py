@@ -309,31 +309,38 @@ def test_however_the_lease_changes_hands_nothing_is_lost_and_no_cursor_goes_back
     assert all(each.ended for each in run_rows(bench).values())
 
 
+def until_they_meet(race, tasks):
+    """Gives how often two workers had to do this until each of them was refused something by the other."""
+    for rounds in range(1, 6):
+        if min(race.run(*tasks)) > 0:
+            return rounds
+    raise AssertionError("they never met")  # a busy machine may let them miss each other once or twice
+
+
 @pytest.mark.parametrize("versioned", [True, False], ids=["with its history", "by its ETag alone"])
 def test_no_update_of_one_record_is_lost(bench, race, versioned):
     rid = bench.remote.create("Contested")
     bench.connect()
     bench.pull()
     record = bench.stored()[rid]
-    tasks = (["add_to_record", [record.id, name, COUNTS, versioned]] for name in ("one", "other"))
-    refused = race.run(*tasks)
-    assert min(refused) > 0, "they never met"
+    tasks = [["add_to_record", [record.id, name, COUNTS, versioned]] for name in ("one", "other")]
+    counted = until_they_meet(race, tasks) * COUNTS
     record = bench.stored()[rid]
-    assert (record.fields["one"], record.fields["other"]) == (COUNTS, COUNTS)
-    assert record.version == (1 + 2 * COUNTS if versioned else 1)
+    assert (record.fields["one"], record.fields["other"]) == (counted, counted)
+    assert record.version == (1 + 2 * counted if versioned else 1)
     steps = list(bench.hub.records.history(DEFAULT_TENANT, "account", record.id))
     assert [step.version for step in steps] == list(range(2, record.version + 1))
     for name in ("one", "other"):
         assert [step.old[name] for step in steps if name in step.old] == list(
-            range(COUNTS if versioned else 0)
+            range(counted if versioned else 0)
         )
 
 
 def test_no_update_of_one_state_row_is_lost(bench, race):
     bench.connect()
-    refused = race.run(*(["add_to_state", [bench.connection.uid, name, COUNTS]] for name in ("one", "other")))
-    assert min(refused) > 0, "they never met"
-    assert bench.state().known == 2 * COUNTS
+    tasks = [["add_to_state", [bench.connection.uid, name, COUNTS]] for name in ("one", "other")]
+    rounds = until_they_meet(race, tasks)
+    assert bench.state().known == 2 * COUNTS * rounds
 
 
 def test_two_that_merge_versions_of_one_record_end_with_the_newest(bench, race):
