@@ -1,10 +1,15 @@
-"""Sample accounts for the sandbox, through its control endpoint."""
+"""Sample rows for the sandbox, through its control endpoint: accounts by number, of each other table a few."""
 
 from demo.http import Client
 from demo.show import progress
 
 _PORTIONS = 10
 TABLE = "account"
+OTHERS = (
+    *("contact", "product", "campaign", "lead", "opportunity", "incident"),
+    *("quote", "salesorder", "invoice", "task", "phonecall", "email", "appointment"),
+)
+FEW = 20
 
 
 def fill(sandbox: Client, records: int, seed: int) -> int:
@@ -15,6 +20,7 @@ def fill(sandbox: Client, records: int, seed: int) -> int:
     """
     there, ever = _counts(sandbox)
     if ever >= records:
+        _fill_others(sandbox, seed)
         return there
     # The sandbox saves everything after each portion: few of them, whatever the number of records.
     portion = max(1, -(-records // _PORTIONS))
@@ -25,7 +31,16 @@ def fill(sandbox: Client, records: int, seed: int) -> int:
                 sandbox.call("POST", "/fill", {"table": TABLE, "count": count, "seed": seed * 1000 + number})
                 there, ever = _counts(sandbox)
                 advance(min(ever, records))
+    _fill_others(sandbox, seed)
     return there
+
+
+def _fill_others(sandbox: Client, seed: int) -> None:
+    """A few rows of each table that never had one."""
+    _, stats = sandbox.call("GET", "/stats")
+    empty = [each for each in OTHERS if not stats["rows"].get(each) and not stats["deleted"].get(each)]
+    if empty:
+        sandbox.call("POST", "/fill", {"tables": empty, "count": FEW, "seed": seed})
 
 
 def _counts(sandbox: Client) -> tuple[int, int]:

@@ -119,10 +119,11 @@ class Control:
         return str(name)
 
     def _fill(self, body: Values, _request: Request) -> Values:
-        table = self._table(body.get("table"))
-        rows = self._system.fill(table, int(body.get("count", 100)), int(body.get("seed", 1)))
+        tables = [self._table(each) for each in body.get("tables") or [body.get("table")]]
+        count, seed = int(body.get("count", 100)), int(body.get("seed", 1))
+        rows = {table: self._system.fill(table, count, seed) for table in tables}
         self._save()
-        return {"table": table, "rows": rows}
+        return {"rows": rows} if "tables" in body else {"table": tables[0], "rows": rows[tables[0]]}
 
     def _reset(self, _body: Values, _request: Request) -> None:
         self._frame.faults.clear()

@@ -143,6 +143,9 @@ def test_the_calls_it_prints_work_as_they_are_and_ctrl_c_stops_everything(start)
         assert all("Peña" in each["name"] for each in found["value"])
         assert run["status"] == "queued"
         assert [each["change"] for each in history["value"]][:2] == ["create", "update"]
+        for entities in ("leads", "cases", "quotes", "activities"):
+            url = re.sub(r"/accounts\?connection=demo' .*", f"/{entities}?connection=demo'", calls[0])
+            assert json.loads(run_shell(url))["value"], entities
 
     rival = start()
     assert rival.end() == 1
