@@ -6,7 +6,7 @@ import pkgutil
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,13 +14,12 @@ from crm_core import connectors
 from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
 from crm_core.diagnosis import Diagnosis
-from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFound, StoreUnavailable
-from crm_core.log import Log, bind, current_trace
+from crm_core.errors import BadRequest, HubError, Misconfigured, NotFound, StoreUnavailable
+from crm_core.log import Log, bind
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.fields import hub_time
-from crm_core.model.filters import parse_filter
 from crm_core.model.state import Mode, Run
-from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowChanged, StoreError, Table, count
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import Settings
@@ -39,8 +38,8 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import brake, failures, jobs, results, schedule
-from crm_core.sync.engine import Engine, Job, Opened, Tuning
+from crm_core.sync import brake, jobs, results, schedule, starting
+from crm_core.sync.engine import Engine, Opened, Tuning
 from crm_core.system import SystemClock, SystemIds, ThreadPool
 
 _log = Log("crm_core.hub")
@@ -49,10 +48,6 @@ CACHE_SECONDS = 60.0
 """How long a process uses its copy of a connection without reading it again."""
 TOKEN_HOURS = 24
 FLUSH_SECONDS = 15.0
-RECENT_RUNS, RECENT_HOURS = 200, 1
-"""Where a second run of the same mode looks for the first."""
-STILL_QUEUED = timedelta(minutes=2)
-"""A run that is asked for again and still waits after this time gets a second message: it may have lost its first."""
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """Of slugs and uids alike; nothing else names a connection."""
 
@@ -281,49 +276,9 @@ class Hub:
         since: str = "",
         where: str = "",
     ) -> Run:
-        """Puts a run on its way: one per entity, and a parent if they are several. Gives what the caller follows.
-
-        `since`, `where`: read only what was modified since (RFC 3339) and passes the filter.
-        Raises NotFound, BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
-        """
+        """Puts a run on its way; as `starting.start`. Raises NotFound too."""
         opened = self.connect(tenant, name)
-        connection = opened.connection
-        wanted = list(dict.fromkeys(entities or connection.entities))
-        for entity in wanted:
-            if entity not in connection.entities:
-                known = ", ".join(connection.entities)
-                raise BadRequest.field(
-                    "entities", f"entities: {connection.slug} has no '{entity}'; it has {known}."
-                )
-        if connection.paused:
-            raise Conflict(
-                f"The connection {connection.slug} is paused; resume it by POST /api/integrations/{connection.slug}/resume."
-            )
-        brake.refuse(self.states.read(tenant, connection.uid), wanted)
-        if since or where:
-            node = parse_filter(where) if where else None
-            for entity in wanted:
-                opened.connector.begin(entity, since=since, where=node)
-        self._refuse_second(tenant, connection, wanted, (mode, since, where))
-        runs = [self._new_run(connection, entity, mode, origin, since, where) for entity in wanted]
-        runs = [self.runs.insert(tenant, run) for run in runs]
-        followed = runs[0]
-        if len(runs) > 1:
-            followed = replace(
-                self._new_run(connection, "", mode, origin, since, where),
-                children=tuple(run.id for run in runs),
-            )
-            self.runs.insert(tenant, followed)
-        bind(run=followed.id)
-        for index, run in enumerate(runs):
-            try:
-                self._send_run(tenant, run)
-            except HubError as error:
-                if self._never_began(tenant, run, error):
-                    for unsent in runs[index + 1 :]:  # nobody would ever work on them
-                        failures.end_run(self.engine, tenant, unsent, error.code, error.message)
-                    raise
-        return followed
+        return starting.start(self.engine, opened, entities, mode, origin, since=since, where=where)
 
     def start_batch(
         self,
@@ -333,18 +288,7 @@ class Hub:
         progress: results.Progress,
         origin: str,
     ) -> Run:
-        """Puts a caller's long batch on its way as a run. It waits neither for other batches nor for pulls."""
-        tenant = opened.connection.tenant
-        run = replace(self._new_run(opened.connection, entity, "batch", origin), cursor=vars(progress))
-        results.keep_items(self.engine, tenant, run, items)
-        run = self.runs.insert(tenant, run)
-        try:
-            self._send_run(tenant, run)
-        except HubError as error:
-            if self._never_began(tenant, run, error):
-                results.forget_items(self.engine, tenant, run)
-                raise
-        return run
+        return starting.start_batch(self.engine, opened, entity, items, progress, origin)
 
     def approve_run(self, tenant: Tenant, run: Run) -> Run:
         """Lets a run that the brake stopped go on, without it. Raises Conflict for any other."""
@@ -353,54 +297,6 @@ class Hub:
     def cancel_run(self, tenant: Tenant, run: Run) -> Run:
         """Ends a run that the brake stopped. Raises Conflict for any other."""
         return brake.cancel(self.engine, tenant, run)
-
-    def _send_run(self, tenant: Tenant, run: Run) -> None:
-        kind = "batch" if run.mode == "batch" else "pull"
-        self.engine.send(layout.FRESH, Job(kind, tenant, run.connection, run.entity, run.id, trace=run.trace))
-
-    def _never_began(self, tenant: Tenant, run: Run, error: HubError) -> bool:
-        """Ends a run whose message was not sent. Its answer may have been lost: then somebody is at work on the run."""
-        try:
-            failures.end_run(self.engine, tenant, run, error.code, error.message)
-        except RowChanged:
-            return False
-        return True
-
-    def _refuse_second(
-        self, tenant: Tenant, connection: Connection, entities: Sequence[str], does: tuple[str, str, str]
-    ) -> None:
-        """Of the newest runs: one that does the same, that somebody waits for and that has not ended is enough."""
-        recent, _ = self.runs.page(tenant, top=RECENT_RUNS, token=None)
-        now = self.clock.now()
-        oldest, late = hub_time(now - timedelta(hours=RECENT_HOURS)), hub_time(now - STILL_QUEUED)
-        for run in recent:
-            if run.connection != connection.uid or run.entity not in entities:
-                continue
-            if (run.mode, run.since, run.filter) != does:
-                continue
-            if not run.ended and run.owed and run.created_at >= oldest:
-                if run.status == "queued" and run.created_at < late:
-                    self._send_run(tenant, run)  # whoever asked for it may have died before it was sent
-                raise Conflict(
-                    f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
-                )
-
-    def _new_run(
-        self, connection: Connection, entity: str, mode: Mode, origin: str, since: str = "", where: str = ""
-    ) -> Run:
-        now = self.clock.now()
-        run_id = layout.newest_first(int(now.timestamp() * 1000), self.ids.uuid())
-        return Run(
-            run_id,
-            connection.uid,
-            entity,
-            mode,
-            origin=origin,
-            created_at=hub_time(now),
-            trace=current_trace(),
-            since=since,
-            filter=where,
-        )
 
     def tick(self) -> int:
         try:

@@ -10,7 +10,7 @@ from crm_core.functions import triggers
 from crm_core.log import bound, current_trace
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.storage import layout
-from crm_core.sync import merge
+from crm_core.sync import merge, starting
 from crm_core.sync.engine import Job
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -134,13 +134,12 @@ def test_each_tick_begins_a_trace(memory_bench, functions, lines):
 
 
 def test_a_run_asked_for_again_gets_another_message_in_its_own_trace(memory_bench, monkeypatch):
-    from crm_core import hub as hub_module
     from crm_core.errors import Conflict
 
     bench = memory_bench
     bench.connect()
     start(bench)
-    monkeypatch.setattr(hub_module, "STILL_QUEUED", -hub_module.STILL_QUEUED)
+    monkeypatch.setattr(starting, "STILL_QUEUED", -starting.STILL_QUEUED)
     with pytest.raises(Conflict):
         start(bench, "f" * 32)
     assert [each["trace"] for each in messages(bench)] == [TRACE, TRACE]

@@ -1,0 +1,159 @@
+"""Runs that somebody asks for: checked, put into their rows, and on their way."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from crm_core.errors import BadRequest, Conflict, HubError
+from crm_core.log import bind, current_trace
+from crm_core.model.connection import Connection
+from crm_core.model.fields import hub_time
+from crm_core.model.filters import parse_filter
+from crm_core.model.state import Mode, Run
+from crm_core.ports import RowChanged
+from crm_core.storage import layout
+from crm_core.sync import brake, failures, results
+from crm_core.sync.engine import Engine, Job, Opened
+
+RECENT_RUNS, RECENT_HOURS = 200, 1
+"""Where a second run that does the same looks for the first."""
+STILL_QUEUED = timedelta(minutes=2)
+"""A run that is asked for again and still waits after this time gets a second message: it may have lost its first."""
+
+
+def start(
+    engine: Engine,
+    opened: Opened,
+    entities: Sequence[str],
+    mode: Mode,
+    origin: str,
+    *,
+    since: str = "",
+    where: str = "",
+) -> Run:
+    """Puts a run on its way: one per entity, and a parent if they are several. Gives what the caller follows.
+
+    `since`, `where`: read only what was modified since (RFC 3339) and passes the filter.
+    Raises BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
+    """
+    connection, tenant = opened.connection, opened.connection.tenant
+    wanted = _wanted(connection, entities)
+    brake.refuse(engine.states.read(tenant, connection.uid), wanted)
+    if since or where:
+        node = parse_filter(where) if where else None
+        for entity in wanted:
+            opened.connector.begin(entity, since=since, where=node)
+    _refuse_second(engine, connection, wanted, (mode, since, where))
+    runs = [_new_run(engine, connection, entity, mode, origin, since, where) for entity in wanted]
+    runs = [engine.runs.insert(tenant, run) for run in runs]
+    followed = runs[0]
+    if len(runs) > 1:
+        parent = _new_run(engine, connection, "", mode, origin, since, where)
+        followed = replace(parent, children=tuple(run.id for run in runs))
+        engine.runs.insert(tenant, followed)
+    bind(run=followed.id)
+    for index, run in enumerate(runs):
+        try:
+            _send(engine, connection, run)
+        except HubError as error:
+            if _never_began(engine, connection, run, error):
+                for unsent in runs[index + 1 :]:  # nobody would ever work on them
+                    failures.end_run(engine, tenant, unsent, error.code, error.message)
+                raise
+    return followed
+
+
+def start_batch(
+    engine: Engine,
+    opened: Opened,
+    entity: str,
+    items: Sequence[results.Item],
+    progress: results.Progress,
+    origin: str,
+) -> Run:
+    """Puts a caller's long batch on its way as a run. It waits neither for other batches nor for pulls."""
+    connection, tenant = opened.connection, opened.connection.tenant
+    run = replace(_new_run(engine, connection, entity, "batch", origin), cursor=vars(progress))
+    results.keep_items(engine, tenant, run, items)
+    run = engine.runs.insert(tenant, run)
+    try:
+        _send(engine, connection, run)
+    except HubError as error:
+        if _never_began(engine, connection, run, error):
+            results.forget_items(engine, tenant, run)
+            raise
+    return run
+
+
+def _wanted(connection: Connection, entities: Sequence[str]) -> list[str]:
+    wanted = list(dict.fromkeys(entities or connection.entities))
+    for entity in wanted:
+        if entity not in connection.entities:
+            known = ", ".join(connection.entities)
+            raise BadRequest.field(
+                "entities", f"entities: {connection.slug} has no '{entity}'; it has {known}."
+            )
+    if connection.paused:
+        raise Conflict(
+            f"The connection {connection.slug} is paused; resume it by POST /api/integrations/{connection.slug}/resume."
+        )
+    return wanted
+
+
+def _send(engine: Engine, connection: Connection, run: Run) -> None:
+    kind = "batch" if run.mode == "batch" else "pull"
+    engine.send(
+        layout.FRESH, Job(kind, connection.tenant, connection.uid, run.entity, run.id, trace=run.trace)
+    )
+
+
+def _never_began(engine: Engine, connection: Connection, run: Run, error: HubError) -> bool:
+    """Ends a run whose message was not sent. Its answer may have been lost: then somebody is at work on the run."""
+    try:
+        failures.end_run(engine, connection.tenant, run, error.code, error.message)
+    except RowChanged:
+        return False
+    return True
+
+
+def _refuse_second(
+    engine: Engine, connection: Connection, entities: Sequence[str], does: tuple[str, str, str]
+) -> None:
+    """Of the newest runs: one that does the same, that somebody waits for and that has not ended is enough."""
+    recent, _ = engine.runs.page(connection.tenant, top=RECENT_RUNS, token=None)
+    now = engine.clock.now()
+    oldest, late = hub_time(now - timedelta(hours=RECENT_HOURS)), hub_time(now - STILL_QUEUED)
+    for run in recent:
+        if run.connection != connection.uid or run.entity not in entities:
+            continue
+        if (run.mode, run.since, run.filter) != does:
+            continue
+        if not run.ended and run.owed and run.created_at >= oldest:
+            if run.status == "queued" and run.created_at < late:
+                _send(engine, connection, run)  # whoever asked for it may have died before it was sent
+            raise Conflict(
+                f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
+            )
+
+
+def _new_run(
+    engine: Engine,
+    connection: Connection,
+    entity: str,
+    mode: Mode,
+    origin: str,
+    since: str = "",
+    where: str = "",
+) -> Run:
+    now = engine.clock.now()
+    return Run(
+        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
+        connection.uid,
+        entity,
+        mode,
+        origin=origin,
+        created_at=hub_time(now),
+        trace=current_trace(),
+        since=since,
+        filter=where,
+    )
