@@ -169,6 +169,9 @@ class Diagnosis:
             remedy = f"Mend {' and '.join(lacking)} first."
             case.findings[check] = Finding(check, "skipped", message=message, remedy=remedy)
             return
+        if self._clock.monotonic() >= case.end:
+            case.findings[check] = _late(check, 0, case)
+            return
         self._take(case, check, _Work(call, self._clock))
 
     def _take(self, case: _Case, check: str, work: _Work) -> None:
@@ -176,10 +179,7 @@ class Diagnosis:
         given = work.result(min(work.began + seconds, case.end))
         if given is None:
             waited = round((self._clock.monotonic() - work.began) * 1000)
-            case.findings[check] = Finding(
-                check, "failed", waited, code="Timeout", message=f"No answer within {waited / 1000:.0f} s.",
-                remedy=_remedy(check, Unavailable(""), case),
-            )  # fmt: skip
+            case.findings[check] = _late(check, waited, case)
             return
         (found, error), milliseconds = given
         if error is None:
@@ -295,6 +295,14 @@ _REMEDIES: Mapping[tuple[str, type[Exception] | None], str] = {
     ("queues", None): "Check the setting AzureWebJobsStorage, that the hub's identity has the role Storage Queue Data"
     " Contributor, and that the account lets the hub in.",
 }  # fmt: skip
+
+
+def _late(check: str, waited: int, case: _Case) -> Finding:
+    """For a check that was waited for, or not begun, so long (milliseconds)."""
+    return Finding(
+        check, "failed", waited, code="Timeout", message=f"No answer within {waited / 1000:.0f} s.",
+        remedy=_remedy(check, Unavailable(""), case),
+    )  # fmt: skip
 
 
 def _remedy(check: str, error: Exception, case: _Case) -> str:

@@ -52,6 +52,8 @@ LEAKS = (
     re.compile(r"eyJ[\w-]+\.eyJ"),  # a token
     re.compile(r"Traceback|site-packages|\.py\b"),
 )
+BRAKE_DELETES = 600
+"""More than other tests make and remove between two pulls of a connection that they share."""
 
 
 def no_leak(text: str, where: str) -> None:
@@ -330,6 +332,7 @@ def host(
         "PUBLIC_URL": PUBLIC_URL,
         "PYTHON_THREADPOOL_THREAD_COUNT": "16",
         "PAGE_RECORDS": "25",
+        "BRAKE_DELETES": str(BRAKE_DELETES),
         **changes,
     }
     arguments = ["--port", "0", "--settings", str(settings), "--poll-min", "0.05", "--poll-max", "0.2"]

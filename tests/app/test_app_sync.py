@@ -9,6 +9,8 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableClient
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
+from tests.app.conftest import BRAKE_DELETES
+
 pytestmark = pytest.mark.xdist_group("app-sync")
 
 EXCHANGE = {"id", "entity", "connection", "etag", "version", "links"}
@@ -261,12 +263,26 @@ def test_a_missing_privilege_stops_that_entity_until_a_test_succeeds(api, connec
     assert api.run("guarded")["status"] == "succeeded"
 
 
+def too_many(api, sandbox, connection):
+    """More records than may be marked as deleted without asking."""
+    number = max(BRAKE_DELETES, len(sandbox.accounts()) // 20) + 25
+    made = many_at_once(
+        api, connection, [{"method": "create", "fields": {"name": "Lost by mistake"}}] * number
+    )
+    return [each["id"] for each in made]
+
+
+def many_at_once(api, connection, operations):
+    path = f"/api/crm/accounts/batch?connection={connection}&confirm=true"
+    parts = [operations[start : start + 100] for start in range(0, len(operations), 100)]
+    return [each for part in parts for each in api.ok("POST", path, {"operations": part})["value"]]
+
+
 def test_too_many_deletes_stop_a_run_until_a_person_decides(api, problem, connect, sandbox):
-    many = [sandbox.create(name="Lost by mistake") for _ in range(len(sandbox.accounts()) // 20 + 25)]
     connect("braked")
+    many = too_many(api, sandbox, "braked")
     api.run("braked")
-    for rid in many:
-        sandbox.delete(rid)
+    many_at_once(api, "braked", [{"method": "delete", "id": rid} for rid in many])
     run = api.run("braked")
     assert (run["status"], run["ended_at"], run["counts"]["deleted"]) == ("stopped", None, 0)
     assert run["problem"]["code"] == "Brake"
@@ -279,7 +295,8 @@ def test_too_many_deletes_stop_a_run_until_a_person_decides(api, problem, connec
     problem(api("POST", "/api/runs", {"connection": "braked", "mode": "full"}), 409, "Conflict", detail)
     (state,) = api.ok("GET", "/api/integrations/status?connection=braked")["value"]
     assert (state["stopped_run"], state["running"], state["problem"]) == (run["id"], None, run["problem"])
-    assert all("deleted_at" not in api.stored("braked")[rid] for rid in many)
+    stored = api.stored("braked")
+    assert all("deleted_at" not in stored[rid] for rid in many)
 
     approved = api("POST", f"{path}/approve")
     assert (approved.status_code, approved.json()["status"]) == (202, "running")
@@ -297,10 +314,9 @@ def test_too_many_deletes_stop_a_run_until_a_person_decides(api, problem, connec
 def test_the_stopped_run_of_one_entity_leaves_the_others(api, problem, connect, sandbox):
     connect("two", entities={"account": "pull", "contact": "pull"})
     api.run("two")
-    many = [sandbox.create(name="Lost by mistake") for _ in range(len(sandbox.accounts()) // 20 + 25)]
+    many = too_many(api, sandbox, "two")
     api.run("two")
-    for rid in many:
-        sandbox.delete(rid)
+    many_at_once(api, "two", [{"method": "delete", "id": rid} for rid in many])
     parent = api.run("two")
     assert (parent["status"], parent["ended_at"], parent["problem"]["code"]) == ("stopped", None, "Brake")
     by_entity = {each["entity"]: each for each in parent["children"]}
