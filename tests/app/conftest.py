@@ -434,3 +434,18 @@ def account(sandbox: Sandbox) -> Iterator[Callable[..., str]]:
     for rid in made:
         if rid in present:
             sandbox.delete(rid)
+
+
+def too_many(api, sandbox, connection):
+    """More records than may be marked as deleted without asking."""
+    number = max(BRAKE_DELETES, len(sandbox.accounts()) // 20) + 25
+    made = many_at_once(
+        api, connection, [{"method": "create", "fields": {"name": "Lost by mistake"}}] * number
+    )
+    return [each["id"] for each in made]
+
+
+def many_at_once(api, connection, operations):
+    path = f"/api/crm/accounts/batch?connection={connection}&confirm=true"
+    parts = [operations[start : start + 100] for start in range(0, len(operations), 100)]
+    return [each for part in parts for each in api.ok("POST", path, {"operations": part})["value"]]

@@ -17,6 +17,7 @@ import pytest
 
 import crm_core.functions.app
 from crm_core.functions.endpoint import ROUTES, Route
+from tests.app.conftest import many_at_once, too_many
 
 pytestmark = pytest.mark.xdist_group("app-api")
 
@@ -231,12 +232,12 @@ def there(api, sandbox, demo):
 def stopped_runs(api, sandbox, new):
     """Two runs that the brake has stopped, by the names of their connections."""
     slugs = ("stopped", "refused")
-    many = [sandbox.create(name="Not for long") for _ in range(len(sandbox.accounts()) // 20 + 25)]
     for slug in slugs:
         api.ok("POST", "/api/integrations", {**new, "slug": slug})
+    many = too_many(api, sandbox, slugs[0])
+    for slug in slugs:
         api.run(slug)
-    for rid in many:
-        sandbox.delete(rid)
+    many_at_once(api, slugs[0], [{"method": "delete", "id": rid} for rid in many])
     return {slug: api.run(slug)["id"] for slug in slugs}
 
 

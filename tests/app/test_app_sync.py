@@ -9,7 +9,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableClient
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
-from tests.app.conftest import BRAKE_DELETES
+from tests.app.conftest import many_at_once, too_many
 
 pytestmark = pytest.mark.xdist_group("app-sync")
 
@@ -261,21 +261,6 @@ def test_a_missing_privilege_stops_that_entity_until_a_test_succeeds(api, connec
     sync = api.ok("GET", "/api/integrations/guarded")["sync"][0]
     assert (sync["waits"], sync["problem"]) == (False, None)
     assert api.run("guarded")["status"] == "succeeded"
-
-
-def too_many(api, sandbox, connection):
-    """More records than may be marked as deleted without asking."""
-    number = max(BRAKE_DELETES, len(sandbox.accounts()) // 20) + 25
-    made = many_at_once(
-        api, connection, [{"method": "create", "fields": {"name": "Lost by mistake"}}] * number
-    )
-    return [each["id"] for each in made]
-
-
-def many_at_once(api, connection, operations):
-    path = f"/api/crm/accounts/batch?connection={connection}&confirm=true"
-    parts = [operations[start : start + 100] for start in range(0, len(operations), 100)]
-    return [each for part in parts for each in api.ok("POST", path, {"operations": part})["value"]]
 
 
 def test_too_many_deletes_stop_a_run_until_a_person_decides(api, problem, connect, sandbox):
