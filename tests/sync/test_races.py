@@ -309,12 +309,17 @@ def test_however_the_lease_changes_hands_nothing_is_lost_and_no_cursor_goes_back
     assert all(each.ended for each in run_rows(bench).values())
 
 
-def until_they_meet(race, tasks):
-    """Gives how often two workers had to do this until each of them was refused something by the other."""
-    for rounds in range(1, 6):
-        if min(race.run(*tasks)) > 0:
-            return rounds
-    raise AssertionError("they never met")  # a busy machine may let them miss each other once or twice
+def until_they_meet(race, tasks, met=lambda answers: min(answers) > 0):
+    """Lets two workers do this until they came in each other's way: each was refused something by the other.
+
+    Gives what both answered, round by round. `tasks` gives a round's two tasks. A busy machine may let one of them
+    be done before the other begins, so that a round proves nothing.
+    """
+    rounds = []
+    while not rounds or not met(rounds[-1]):
+        assert len(rounds) < 20, "they never met"
+        rounds.append(race.run(*tasks(len(rounds))))
+    return rounds
 
 
 @pytest.mark.parametrize("versioned", [True, False], ids=["with its history", "by its ETag alone"])
@@ -324,7 +329,7 @@ def test_no_update_of_one_record_is_lost(bench, race, versioned):
     bench.pull()
     record = bench.stored()[rid]
     tasks = [["add_to_record", [record.id, name, COUNTS, versioned]] for name in ("one", "other")]
-    counted = until_they_meet(race, tasks) * COUNTS
+    counted = len(until_they_meet(race, lambda number: tasks)) * COUNTS
     record = bench.stored()[rid]
     assert (record.fields["one"], record.fields["other"]) == (counted, counted)
     assert record.version == (1 + 2 * counted if versioned else 1)
@@ -339,8 +344,8 @@ def test_no_update_of_one_record_is_lost(bench, race, versioned):
 def test_no_update_of_one_state_row_is_lost(bench, race):
     bench.connect()
     tasks = [["add_to_state", [bench.connection.uid, name, COUNTS]] for name in ("one", "other")]
-    rounds = until_they_meet(race, tasks)
-    assert bench.state().known == 2 * COUNTS * rounds
+    rounds = until_they_meet(race, lambda number: tasks)
+    assert bench.state().known == 2 * COUNTS * len(rounds)
 
 
 def test_two_that_merge_versions_of_one_record_end_with_the_newest(bench, race):
@@ -348,15 +353,20 @@ def test_two_that_merge_versions_of_one_record_end_with_the_newest(bench, race):
     bench.connect()
     bench.pull()
     first = int(bench.stored()[rid].links[bench.connection.uid].ver) + 1
-    last = first + 2 * COUNTS
-    odd, even = list(range(first, last, 2)), list(range(first + 1, last, 2))
     uid = bench.connection.uid
-    one, other = race.run(["merge", [uid, rid, odd]], ["merge", [uid, rid, even]])
+
+    def tasks(number):
+        """The next versions: the odd ones for one worker, the even ones for the other."""
+        begin = first + 2 * COUNTS * number
+        return [["merge", [uid, rid, list(range(begin + each, begin + 2 * COUNTS, 2))]] for each in (0, 1)]
+
+    rounds = until_they_meet(race, tasks, lambda counts: min(each["updated"] for each in counts) > 0)
+    counts = [each for answers in rounds for each in answers]
+    last = first + COUNTS * len(counts)
     record = bench.stored()[rid]
     assert (record.fields["phone"], record.links[uid].ver) == (str(last - 1), str(last - 1))
-    assert min(one["updated"], other["updated"]) > 0
-    assert sum(sum(each.values()) for each in (one, other)) == 2 * COUNTS
-    assert record.version == 1 + one["updated"] + other["updated"]  # what was counted is there
+    assert sum(sum(each.values()) for each in counts) == COUNTS * len(counts)
+    assert record.version == 1 + sum(each["updated"] for each in counts)  # what was counted is there
     steps = list(bench.hub.records.history(DEFAULT_TENANT, "account", record.id))
     assert [step.version for step in steps] == list(range(2, record.version + 1))
     values = [int(step.old["phone"] or 0) for step in steps] + [last - 1]
