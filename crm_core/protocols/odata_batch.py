@@ -13,9 +13,6 @@ from crm_core.connector import Answer
 from crm_core.errors import BadAnswer
 from crm_core.protocols.http import check_headers
 
-MAX_PARTS = 1000
-"""Operations of one batch at most (Dataverse: "Execute batch operations using the Web API")."""
-
 
 @dataclass(frozen=True)
 class Part:

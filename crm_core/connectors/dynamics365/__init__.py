@@ -29,10 +29,10 @@ from crm_core.connector import (
     Write,
     carried_out,
 )
-from crm_core.connectors.dynamics365.client import Client, after_writing, explain, json_of
+from crm_core.connectors.dynamics365.client import NO_ROW, Client, after_writing, explain, json_of
 from crm_core.connectors.dynamics365.feed import Feed
 from crm_core.connectors.dynamics365.lookups import Lookups
-from crm_core.connectors.dynamics365.many import NO_ROW, ROWS_PER_CALL, Many
+from crm_core.connectors.dynamics365.many import ROWS_PER_CALL, Many
 from crm_core.connectors.dynamics365.metadata import Metadata
 from crm_core.connectors.dynamics365.reading import LINES, Reader
 from crm_core.connectors.dynamics365.tables import TABLES

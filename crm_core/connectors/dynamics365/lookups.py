@@ -16,7 +16,6 @@ from crm_core.protocols.odata import quoted
 KEPT_SECONDS = 600.0
 BOUND_SECONDS = 60.0
 """How long a text is known to stand for a row: many writes name the same owner and currency."""
-IDS_PER_READ = 100
 MAX_SHOWN = 20
 MAX_KEPT = 10_000
 """Texts at most: beyond, all are forgotten, so that memory does not grow with the number of products."""
@@ -62,13 +61,14 @@ class Lookups:
         missing = sorted(ids - texts.keys())
         if len(self._kept) + len(missing) > MAX_KEPT:
             self._kept = {}
-        for start in range(0, len(missing), IDS_PER_READ):
-            some = missing[start : start + IDS_PER_READ]
-            rows = self._rows(lookup, " or ".join(f"{lookup.key} eq {rid}" for rid in some))
-            read = {str(row.get(lookup.key, "")).lower(): str(row.get(lookup.text) or "") for row in rows}
-            for rid in some:
-                texts[rid] = read.get(rid.lower(), "")
-                self._kept[lookup.collection, rid] = (texts[rid], now + KEPT_SECONDS)
+        read = {
+            str(row.get(lookup.key, "")).lower(): str(row.get(lookup.text) or "")
+            for rows in self._client.rows_by_id(lookup.collection, lookup.key, missing, lookup.select)
+            for row in rows
+        }
+        for rid in missing:
+            texts[rid] = read.get(rid.lower(), "")
+            self._kept[lookup.collection, rid] = (texts[rid], now + KEPT_SECONDS)
         return texts
 
     def bound(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:

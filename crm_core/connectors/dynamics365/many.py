@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crm_core.connector import STOPPING, Answer, Outcome, Write, not_begun
-from crm_core.connectors.dynamics365.client import Client, after_writing, json_of
+from crm_core.connectors.dynamics365.client import BATCH_SECONDS, NO_ROW, Client, after_writing, json_of
 from crm_core.connectors.dynamics365.reading import Reader
-from crm_core.connectors.dynamics365.tables.common import Table
+from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
 from crm_core.connectors.dynamics365.writing import STATUS, Writer, is_plain, kind_of, missing_reference
 from crm_core.errors import (
     BadAnswer,
@@ -32,7 +32,6 @@ from crm_core.protocols.odata_batch import Part
 
 ROWS_PER_CALL = 100
 """Of a bulk message or a batch: up to 1,000 are allowed, but the whole call has to end in its time."""
-NO_ROW = ("0x80040217", "0x80060891")
 BULK = {"create": "CreateMultiple", "update": "UpdateMultiple"}
 
 Outcomes = dict[int, Outcome]
@@ -116,7 +115,7 @@ class Many:
             write = replace(write, key=rid)
         elif table.kinds:
             if rid not in tables:
-                raise RecordGone(f"There is no {table.entity.name} {rid}.", system="dynamics365")
+                raise RecordGone(f"There is no {table.entity.name} {rid}.", system=SYSTEM)
             own = tables[rid]
         else:
             own = table
@@ -165,7 +164,7 @@ class Many:
             json={"Targets": targets},
             # Rows under ids of ours are made once, and values without If-Match may be written twice.
             repeatable=True,
-            timeout=90.0,
+            timeout=BATCH_SECONDS,
         )
         return self._read(table, rows, {})
 
@@ -176,7 +175,7 @@ class Many:
                 found = self._reader.get_many(table, [row.rid for row in rows])
         except VendorError as error:
             return {row.index: Outcome(error=error) for row in rows}
-        gone = RecordGone("The record was written, and deleted by somebody since.", system="dynamics365")
+        gone = RecordGone("The record was written, and deleted by somebody since.", system=SYSTEM)
         return {
             row.index: Outcome(found[row.rid.lower()])
             if row.rid.lower() in found

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crm_core.connector import UNKNOWN, Change, Count, Query, QueryPage, Related, Step
@@ -23,8 +23,6 @@ from crm_core.protocols.odata import Column, check_guid, expand_text, filter_tex
 
 MAX_PAGE = 5000
 """Rows of a page at most (Page results: odata.maxpagesize)."""
-IDS_PER_READ = 100
-"""Ids of one point read: keeps the URL far below the limit of 32,768 characters."""
 FRESH: Mapping[str, str] = {"If-None-Match": "null"}
 """What expands a list may be answered from a cache without this header (Web API: "Join tables")."""
 COUNT_LIMIT = 5000
@@ -77,23 +75,21 @@ class Reader:
 
     def get_many(self, table: Table, rids: Sequence[str]) -> dict[str, Change]:
         found: dict[str, Change] = {}
-        for start in range(0, len(rids), IDS_PER_READ):
-            rows = self._by_ids(table, rids[start : start + IDS_PER_READ], select_of(table))
+        for rows in self._by_ids(table, rids, select_of(table)):
             found |= {change.rid: change for change in self.changes(table, rows)}
         return found
 
     def tables_of(self, table: Table, rids: Sequence[str]) -> dict[str, Table]:
         """By id, the table of the row's own kind; for what does not exist, nothing."""
         found: dict[str, Table] = {}
-        for start in range(0, len(rids), IDS_PER_READ):
-            for row in self._by_ids(table, rids[start : start + IDS_PER_READ], [table.key, KIND]):
+        for rows in self._by_ids(table, rids, [table.key, KIND]):
+            for row in rows:
                 found[str(row.get(table.key)).lower()] = own_table(table, row)
         return found
 
-    def _by_ids(self, table: Table, rids: Sequence[str], select: Sequence[str]) -> list[Row]:
-        where = " or ".join(f"{table.key} eq {check_guid(rid)}" for rid in rids)
-        options = [("$select", ",".join(select)), ("$filter", where)]
-        return self._client.rows(table.remote, options, prefer([table]))
+    def _by_ids(self, table: Table, rids: Sequence[str], select: Sequence[str]) -> Iterator[list[Row]]:
+        ids = [check_guid(rid) for rid in rids]
+        return self._client.rows_by_id(table.remote, table.key, ids, select, headers=prefer([table]))
 
     # --- options -------------------------------------------------------------------------------------------------
 
@@ -199,14 +195,10 @@ class Reader:
         parent = f"_{lines.parent}_value"
         by_document: dict[str, list[dict[str, Any]]] = defaultdict(list)
         rids = [str(row[table.key]) for row in rows if row.get(table.key)]
-        for start in range(0, len(rids), IDS_PER_READ):
-            where = " or ".join(f"{parent} eq {rid}" for rid in rids[start : start + IDS_PER_READ])
-            options = [
-                ("$select", ",".join([*select_of(lines), parent])),
-                ("$filter", where),
-                ("$orderby", f"lineitemnumber asc,{lines.key} asc"),
-            ]
-            found = self._client.rows(lines.remote, options, prefer([lines]))
+        select, order = [*select_of(lines), parent], ("$orderby", f"lineitemnumber asc,{lines.key} asc")
+        for found in self._client.rows_by_id(
+            lines.remote, parent, rids, select, order, headers=prefer([lines])
+        ):
             texts = self._lookups.beside(lines, found)
             for row in found:
                 by_document[str(row.get(parent)).lower()].append(lines.inward({**row, **texts(row)}))

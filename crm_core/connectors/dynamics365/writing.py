@@ -11,7 +11,7 @@ from typing import Any
 from crm_core.connector import Change, Write
 from crm_core.connectors.dynamics365.client import Client, prefer
 from crm_core.connectors.dynamics365.lookups import Lookups
-from crm_core.connectors.dynamics365.reading import IDS_PER_READ, LINES, select_of
+from crm_core.connectors.dynamics365.reading import LINES, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Closing, Table
 from crm_core.errors import BadRequest, FieldError, Rejected, VendorError
 from crm_core.model.literals import GUID
@@ -301,12 +301,11 @@ class Writer:
         named = {str(line["product_id"]) for line in given if line.get("product_id") and not line.get("unit")}
         products = sorted(each for each in named if GUID.fullmatch(each))  # what is no id is refused later
         units: dict[str, str] = {}
-        for start in range(0, len(products), IDS_PER_READ):
-            where = " or ".join(f"productid eq {rid}" for rid in products[start : start + IDS_PER_READ])
-            options = [("$select", "productid,_defaultuomid_value"), ("$filter", where)]
+        select = ("productid", "_defaultuomid_value")
+        for rows in self.client.rows_by_id("products", "productid", products, select):
             units |= {
                 str(row["productid"]).lower(): str(row["_defaultuomid_value"])
-                for row in self.client.rows("products", options)
+                for row in rows
                 if row.get("_defaultuomid_value")
             }
         return units
