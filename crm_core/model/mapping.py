@@ -124,12 +124,19 @@ class FieldMap:
         """The canonical value that the remote holds once it has stored this one (sync-semantics.md, section 1)."""
         if value is None:
             return None
+        if self.names and value not in self.values:
+            return self._named_by_value.get(value, value)
         if self.scale is not None and kind.type in (Type.DECIMAL, Type.MONEY):
             step = Decimal(1).scaleb(-self.scale)
             return decimal_text(Decimal(value).quantize(step, ROUND_HALF_UP, _DIGITS))
         if self.whole_seconds and kind.type is Type.INSTANT:
             return instant_text(parse_instant(value).replace(microsecond=0))
         return value
+
+    @cached_property
+    def _named_by_value(self) -> Mapping[str, str]:
+        """What is read of a native value that was given under its prefix although it has a name."""
+        return {f"{NATIVE_PREFIX}{value}": name for value, name in self.names.items()}
 
     def _native_of_name(self, value: str) -> Any:
         if value in self.values:
@@ -238,6 +245,27 @@ class EntityMap:
             if each.readable:
                 names += [each.field, companion] if companion else [each.field]
         return tuple(names)
+
+    @cached_property
+    def written_names(self) -> tuple[str, ...]:
+        """The canonical fields that may be written at this system, in the order of their declaration."""
+        names: list[str] = []
+        for each in self.fields:
+            kind = self.entity.by_name[each.field]
+            if each.writable and not kind.read_only:
+                names += [each.field, kind.companion] if kind.companion else [each.field]
+        return tuple(names)
+
+    def canon(self, name: str, value: Any) -> Any:
+        """The value of a canonical field that this system would hold, and give back, once it was written
+        (sync-semantics.md, section 1). What is not mapped here, or can't be written, is as it is.
+        """
+        each = self.by_field.get(name)
+        if each is None or value is None:
+            return value
+        if self.lines is not None and self.entity.by_name[name].type is Type.LINES:
+            return [{key: self.lines.canon(key, part) for key, part in line.items()} for line in value]
+        return each.canon(self.entity.by_name[name], value)
 
     def find(self, name: str) -> FieldMap | None:
         """The map of a canonical or native name."""

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.model.fields import Field, Type
 from crm_core.model.mapping import FieldMap
 
@@ -60,3 +61,29 @@ def test_a_length_counts_utf_16_code_units():
     for text in ("🙂🙂x", "abcde"):
         with pytest.raises(ValueError, match="longer than the 4 characters"):
             each.outward(TEXT, text)
+
+
+def test_a_native_value_that_has_a_name_comes_back_by_it():
+    accounts = TABLES["account"]
+    assert accounts.canon("kind", "native:3") == "customer"
+    assert accounts.canon("kind", "native:11") == "native:11"
+    assert accounts.canon("kind", "customer") == "customer"
+
+
+def test_an_entity_stores_what_its_fields_do_and_leaves_alone_what_it_has_not():
+    accounts = TABLES["account"]
+    assert accounts.canon("annual_revenue", "1.005") == "1.01"
+    assert accounts.canon("tax_id", "20-1") == "20-1"
+    assert accounts.canon("name", None) is None
+
+
+def test_a_line_stores_what_the_fields_of_a_line_do():
+    lines = [{"description": "Oil", "unit_price": "1.005"}]
+    assert TABLES["quote"].canon("lines", lines) == [{"description": "Oil", "unit_price": "1.01"}]
+
+
+def test_what_may_be_written_is_mapped_writable_and_not_read_only():
+    names = TABLES["case"].written_names
+    assert {"title", "status", "customer_id", "customer_type", "resolution"} <= set(names)
+    assert not {"number", "created_at", "status_reason", "deleted_at"} & set(names)
+    assert len(set(names)) == len(names)
