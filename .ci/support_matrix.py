@@ -87,7 +87,7 @@ def section(connector: type[Connector]) -> str:
         ["calls of one connection at a time, in each process", str(connector.concurrency)],
         ["minutes between two pulls, unless the connection says otherwise", str(connector.default_minutes)],
         ["runs with `since` or a filter", _yes(connector.begin is not Connector.begin)],
-        ["versions of records", "ordered" if connector.ordered_versions else "compared by time"],
+        ["versions of records", connector.versions],
         ["`If-Match`", _yes(connector.if_match)],
         ["the same create twice makes one record", _yes(connector.own_ids)],
         ["pulls are told of deletes", _yes(connector.tells_deletes)],

@@ -20,7 +20,7 @@ from crm_core.connection_admin import Wanted
 from crm_core.connector import Query, Transport
 from crm_core.errors import StoreUnavailable
 from crm_core.hub import Hub
-from crm_core.model.connection import DEFAULT_TENANT, Connection, Schedule
+from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule
 from crm_core.ports import Table, measured
 from crm_core.settings import load
 from crm_core.storage import layout
@@ -161,7 +161,7 @@ class Bench:
             "client_id": remote["client_id"],
         }
         secrets = {"client_secret": remote["client_secret"]}
-        wanted = Wanted(settings, secrets, entities={ENTITY: "pull"}, schedule=Schedule(minutes=60))
+        wanted = Wanted(settings, secrets, entities={ENTITY: EntitySync()}, schedule=Schedule(minutes=60))
         return self.hub.admin.create(DEFAULT_TENANT, slug, "dynamics365", wanted)
 
     def first_load(self) -> tuple[Cost, Mapping[str, int]]:

@@ -1,16 +1,18 @@
 """The life of connections: checked against what their connector declares, saved, tested, deleted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
 from urllib.parse import urlsplit
 
 from crm_core.connector import Account, Connector, Tools
 from crm_core.errors import BadRequest, Conflict, FieldError, HubError, Misconfigured, NotFound
-from crm_core.model.connection import DEFAULT_TENANT, Connection, Direction, Schedule, Tenant, check_name
-from crm_core.model.fields import hub_time
+from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule, Tenant, check_name
+from crm_core.model.fields import Type, hub_time
+from crm_core.model.filters import parse_filter
+from crm_core.model.mapping import EntityMap
+from crm_core.model.matching import matcher
 from crm_core.model.state import ConnectionState, EntityState
 from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
 from crm_core.settings import VAULT_REFERENCE, DefaultConnection
@@ -37,7 +39,7 @@ class Wanted:
 
     settings: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    entities: Mapping[str, Direction] | None = None
+    entities: Mapping[str, EntitySync] | None = None
     schedule: Schedule | None = None
     confirmed_origin: str | None = None
 
@@ -60,6 +62,7 @@ class ConnectionAdmin:
         tools: Tools,
         connector_class: Callable[[str], type[Connector]],
         check_address: Callable[[str], object],
+        push_delay_seconds: float,
     ) -> None:
         """`check_address`: raises BadRequest for an address that the hub must not call."""
         self._connections = connections
@@ -71,6 +74,7 @@ class ConnectionAdmin:
         self._tools = tools
         self._connector_class = connector_class
         self._check_address = check_address
+        self._push_delay_seconds = push_delay_seconds
 
     def uid_of(self, tenant: Tenant, name: str) -> str:
         """The uid of a connection named by slug or uid; a name that is neither comes back as it is."""
@@ -125,9 +129,42 @@ class ConnectionAdmin:
         return self._connections.insert(replace(connection, secrets_version=version))
 
     def _begin_states(self, connection: Connection) -> None:
-        due = hub_time(self._clock.now()) if connection.schedule != Schedule() else ""
-        states = {entity: EntityState(due=due) for entity in connection.entities}
+        now = self._clock.now()
+        due = hub_time(now) if connection.schedule != Schedule() else ""
+        states = {
+            entity: EntityState(
+                due=due if sync.pulls else "", push_due=self._push_due() if sync.pushes else ""
+            )
+            for entity, sync in connection.entities.items()
+        }
         self._states.begin(connection.tenant, connection.uid, states)
+
+    def _push_due(self) -> str:
+        """When a push run after a change begins: no worker has an older copy of the connection by then."""
+        return hub_time(self._clock.now() + timedelta(seconds=self._push_delay_seconds))
+
+    def _widen(self, before: Connection, after: Connection) -> None:
+        """What is to be pushed has changed: a push run looks at every record. An entity that is pulled now and was not
+        is read soon.
+        """
+        states = self._states.read(after.tenant, after.uid)
+        for entity, sync in after.entities.items():
+            was = before.entities.get(entity)
+            state = states.entities.get(entity) if states else None
+            if was is None or was == sync or state is None:
+                continue
+            push_due = self._push_due() if sync.pushes else ""
+            due = state.due if sync.pulls else ""
+            if sync.pulls and not was.pulls and after.schedule != Schedule():
+                due = hub_time(self._clock.now())
+            try:
+                self._states.save_entity(
+                    after.tenant, after.uid, entity, replace(state, push_due=push_due, push_run="", due=due)
+                )
+            except RowChanged:
+                raise Conflict(
+                    f"{after.slug} was saved, but its sync was busy just then; save its entities once more."
+                ) from None
 
     def update(self, connection: Connection, wanted: Wanted) -> Connection:
         """Merges settings and secrets by name ("" removes one). A saved credential lets the connection work again."""
@@ -158,6 +195,7 @@ class ConnectionAdmin:
         for gone in connection.entities.keys() - changed.entities.keys():
             self._states.remove(connection.tenant, connection.uid, gone)
         self._begin_states(saved)
+        self._widen(connection, saved)
         if wanted.schedule is not None:
             self._reschedule(saved)
         if bundle != present or saved.settings != connection.settings or wanted.secrets:
@@ -181,7 +219,7 @@ class ConnectionAdmin:
         states = self._states.read(connection.tenant, connection.uid)
         due = hub_time(self._clock.now()) if connection.schedule != Schedule() else ""
         for entity, state in states.entities.items() if states else ():
-            if not state.lease_run:
+            if not state.lease_run and connection.entities[entity].pulls:
                 try:
                     self._states.save_entity(
                         connection.tenant, connection.uid, entity, replace(state, due=due)
@@ -304,8 +342,8 @@ class ConnectionAdmin:
             raise BadRequest.field("settings", f"settings: {error.message}") from None
 
 
-def _all_pulled(kind: type[Connector]) -> dict[str, Direction]:
-    return dict.fromkeys(kind.pulled or kind.entities, "pull")
+def _all_pulled(kind: type[Connector]) -> dict[str, EntitySync]:
+    return dict.fromkeys(kind.pulled or kind.entities, EntitySync())
 
 
 def _setting_errors(
@@ -351,14 +389,38 @@ def _is_address(value: str) -> bool:
     )
 
 
-def _entity_errors(kind: type[Connector], entities: Mapping[str, Any]) -> Sequence[FieldError]:
+def _entity_errors(kind: type[Connector], entities: Mapping[str, EntitySync]) -> Sequence[FieldError]:
     known = ", ".join(kind.entities)
     unknown = [name for name in entities if name not in kind.entities]
     if not entities:
         return [FieldError("entities", f"entities: name at least one of {known}.")]
-    return [
+    errors = [
         FieldError(
             f"entities.{name}", f"entities.{name}: {kind.label} has no such entity here; it has {known}."
         )
         for name in unknown
     ]
+    for name in entities.keys() - set(unknown):
+        errors.extend(_sync_errors(f"entities.{name}", kind.entities[name], entities[name]))
+    return errors
+
+
+def _sync_errors(path: str, emap: EntityMap, sync: EntitySync) -> Iterator[FieldError]:
+    """What is wrong with how one entity is to be kept in step."""
+    known = ", ".join(emap.by_field)
+    for name in sync.policies:
+        if name not in emap.by_field:
+            yield FieldError(
+                f"{path}.policies.{name}",
+                f"{path}.policies.{name}: is no field here; known are {known}.",
+            )
+    if sync.match:
+        field = emap.entity.by_name.get(sync.match)
+        if sync.match not in emap.by_field or field is None or field.type is not Type.TEXT:
+            texts = ", ".join(each for each in emap.by_field if emap.entity.by_name[each].type is Type.TEXT)
+            yield FieldError(f"{path}.match", f"{path}.match: expected a text field, one of {texts}.")
+    if sync.filter:
+        try:
+            matcher(parse_filter(sync.filter), emap.entity)
+        except BadRequest as error:
+            yield FieldError(f"{path}.filter", f"{path}.filter: {error.message}")

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal, Protocol
 
 from crm_core.errors import BadAnswer, HubError, NotBegun, NotFound, NotSupported, Recovery
+from crm_core.model import filters
 from crm_core.model.entities import ENTITIES
 from crm_core.model.expand import Expansion, refuse
 from crm_core.model.filters import Node
@@ -20,6 +21,8 @@ from crm_core.model.options import Order
 from crm_core.model.record import NOTHING
 from crm_core.ports import Clock, Ids, Pool
 
+SEARCH_VALUES = 50
+"""How many values one search asks for."""
 MANY_WIDTH = 4
 """Calls at a time that one caller's many writes make: others of the connection want their turn too."""
 
@@ -30,6 +33,9 @@ UNKNOWN: Final = object()
 """The value of a field that an answer does not tell: null would say that there is none."""
 
 Verb = Literal["create", "update", "delete"]
+
+VersionKind = Literal["ordered", "coarse", "opaque"]
+"""How versions of records compare: whole numbers that only grow; times of whole seconds; equal or not."""
 
 STOPPING = frozenset({Recovery.WAIT, Recovery.RETRY, Recovery.ATTENTION})
 """An error with such a recovery is not one write's own: those after it would meet it too."""
@@ -169,7 +175,8 @@ class Change:
 
     `version` is comparable as the connector declares; `etag` serves If-Match only. `raw`: the remote's own answer.
     `problem`: why the fields can't be read; the record is then set aside and the others go on.
-    `expanded`: by the names that were asked for, what they lead to: a list, one record, or None where there is none.
+    `marker`: what its create bore, where the system tells. `winner`: of a delete, the remote id of the record that it
+    became by a merge there. `expanded`: by the names that were asked for, what they lead to: a list, one record, or None where there is none.
     """
 
     rid: str
@@ -179,6 +186,8 @@ class Change:
     etag: str = ""
     raw: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     problem: str = ""
+    marker: str = ""
+    winner: str = ""
     expanded: "Mapping[str, Related | Change | None]" = field(default_factory=lambda: NOTHING)
 
 
@@ -247,6 +256,7 @@ class Write:
 
     `key`: a UUID that a create bears if the system lets us choose, so that the same create is made once.
     One of many also says what it is: its `verb`, and of an update or delete the record (`rid`) and `if_match`.
+    `marker`: text that a create bears if the system `marks`, by which it is found again.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -255,6 +265,7 @@ class Write:
     verb: Verb = "create"
     rid: str = ""
     if_match: str = ""
+    marker: str = ""
 
 
 @dataclass(frozen=True)
@@ -276,8 +287,7 @@ class Connector(ABC):
     entities: ClassVar[Mapping[str, EntityMap]]
     pulled: ClassVar[tuple[str, ...]] = ()
     """The entities that a connection pulls unless it says otherwise; all if this names none."""
-    ordered_versions: ClassVar[bool]
-    """Versions are whole numbers that only grow."""
+    versions: ClassVar[VersionKind]
     default_minutes: ClassVar[int] = 360
     """Minutes between two pulls unless the connection says otherwise."""
     concurrency: ClassVar[int] = 8
@@ -288,6 +298,12 @@ class Connector(ABC):
     """How many writes one remote call carries: many writes cost their number divided by this, rounded up."""
     own_ids: ClassVar[bool] = False
     """A create bears the `key` of its write as id: the same create once more makes no second record."""
+    marks: ClassVar[bool] = False
+    """A create bears the `marker` of its write, by which `marked` finds it."""
+    list_lag_seconds: ClassVar[float] = 0.0
+    """How old an answer of `changes` and `query` may be."""
+    index_lag_seconds: ClassVar[float] = 0.0
+    """How long after a create a search may not find it yet."""
     if_match: ClassVar[bool] = False
     """An update or delete with an etag is refused if the record moved on."""
     tells_deletes: ClassVar[bool] = False
@@ -333,6 +349,30 @@ class Connector(ABC):
     @abstractmethod
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
         """Point reads batched by id; what does not exist is left out."""
+
+    def search(self, entity: str, name: str, values: Sequence[str]) -> Sequence[Change]:
+        """The records that have one of these values in a canonical text field, as far as an index knows them."""
+        found: list[Change] = []
+        cursor: Cursor | None = None
+        for start in range(0, len(values), SEARCH_VALUES):
+            part = tuple(
+                filters.Literal(filters.Kind.TEXT, value) for value in values[start : start + SEARCH_VALUES]
+            )
+            while True:
+                page = self.query(entity, Query(filters.AnyOf(name, part), cursor=cursor))
+                found.extend(page.items)
+                cursor = page.cursor
+                if cursor is None:
+                    break
+        return found
+
+    def marked(self, entity: str, markers: Sequence[str]) -> Sequence[Change]:  # noqa: ARG002  # for subclasses
+        """The records whose create bore one of these markers, as far as an index knows them."""
+        raise NotSupported(f"{self.label} keeps no markers.")
+
+    def etag_of(self, version: str) -> str:
+        """What If-Match is given for a version."""
+        return version
 
     @abstractmethod
     def create(self, entity: str, write: Write) -> Change:

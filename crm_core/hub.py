@@ -17,6 +17,7 @@ from crm_core.diagnosis import Diagnosis
 from crm_core.errors import BadRequest, HubError, Misconfigured, NotFound, StoreUnavailable
 from crm_core.log import Log, bind
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
+from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
 from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count
@@ -33,6 +34,7 @@ from crm_core.storage.azure import (
     managed_identity,
 )
 from crm_core.storage.connections import Connections
+from crm_core.storage.held import Held
 from crm_core.storage.journal import DeadLetters, Stats
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
@@ -40,6 +42,7 @@ from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_k
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import brake, jobs, results, schedule, starting
 from crm_core.sync.engine import Engine, Opened, Tuning
+from crm_core.sync.sides import Config, Side, side_of
 from crm_core.system import SystemClock, SystemIds, ThreadPool
 
 _log = Log("crm_core.hub")
@@ -119,6 +122,8 @@ class Hub:
         )
         self.engine = Engine(
             self.records,
+            self.keys,
+            Held(self.table),
             self.states,
             self.runs,
             DeadLetters(self.table, self.clock, self.ids),
@@ -128,6 +133,7 @@ class Hub:
             self.ids,
             self.pool,
             self.open,
+            self.sides,
             _tuning(settings.tuning),
         )
         self.admin = ConnectionAdmin(
@@ -140,11 +146,14 @@ class Hub:
             self.tools,
             connector_class,
             guard.check_url,
+            self.engine.tuning.push_delay_seconds,
         )
         self.diagnosis = Diagnosis(
             self.admin, self.secrets, self.tools, self.table, self.queue, self.engine.blob, self.pool
         )
         self._opened: dict[tuple[Tenant, str], tuple[Opened, float]] = {}
+        self._listed: dict[Tenant, tuple[Sequence[Connection], float]] = {}
+        self._sides: dict[tuple[str, str], tuple[str, Side]] = {}
         self._generations: dict[tuple[Tenant, str], int] = {}
         """Since when caches were cleared here: a copy of an older generation is not kept."""
         self._used: dict[str, Mapping[str, str]] = {}
@@ -193,6 +202,23 @@ class Hub:
             self._opened[tenant, uid] = (opened, now)
         return opened
 
+    def sides(self, tenant: Tenant, entity: str) -> Config:
+        """The part of each connection in an entity, as of at most 60 s ago."""
+        now = self.clock.monotonic()
+        known, at = self._listed.get(tenant, ((), -CACHE_SECONDS))
+        if now - at >= CACHE_SECONDS:
+            known, at = list(self.connections.every(tenant)), now
+            self._listed[tenant] = known, at
+        return Config({each.uid: self._side(each, entity) for each in known if entity in each.entities}, at)
+
+    def _side(self, connection: Connection, entity: str) -> Side:
+        held = self._sides.get((connection.uid, entity))
+        if held is not None and held[0] == connection.etag:
+            return held[1]
+        side = side_of(connection, connector_class(connection.connector), ENTITIES[entity])
+        self._sides[connection.uid, entity] = connection.etag, side
+        return side
+
     def _unchanged(self, held: Connection, connection: Connection) -> bool:
         """Whether neither a connection nor its secrets have changed; those in a vault may be changed there."""
         if held.etag != connection.etag:
@@ -216,6 +242,7 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         """After a change here: the next use reads it again."""
         self._opened.pop((connection.tenant, connection.uid), None)
+        self._listed.pop(connection.tenant, None)
 
     def clear_cache(self, connection: Connection) -> Connection:
         """Everything that processes keep of a connection is read anew: here at once, elsewhere within 60 s.

@@ -2,18 +2,61 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 
 MAX_OPERATIONS = 1000
 
 Text = Annotated[StrictStr, Field(max_length=2000)]
 Secret = Annotated[StrictStr, Field(max_length=16_000)]
 """Long enough for a certificate with its chain."""
-Entities = dict[Annotated[StrictStr, Field(max_length=40)], Literal["pull"]]
+Name = Annotated[StrictStr, Field(max_length=40)]
+PolicyName = Literal[
+    "newest",
+    "remote",
+    "local",
+    "manual",
+    "skip",
+    "last-write-wins",
+    "timestamp",
+    "dynamics-wins",
+    "local-wins",
+]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EntityBody(_Body):
+    """How an entity is kept in step. `policy`: what decides where both sides changed a field, `policies` of single
+    fields: `newest` (also `last-write-wins`, `timestamp`), `remote` (`dynamics-wins`), `local` (`local-wins`), `manual`,
+    `skip`. `deletes`: what a delete there does. `match`: the field by which a record that is new here may be one that
+    the hub has. `filter`: OData; only records that pass are pushed.
+    """
+
+    direction: Literal["pull", "push", "both"] = "pull"
+    policy: PolicyName = "newest"
+    policies: dict[Name, PolicyName] = {}
+    deletes: Literal["ignore", "mark", "propagate"] = "mark"
+    match: Name = ""
+    filter: Annotated[StrictStr, Field(max_length=4096)] = ""
+
+
+def _as_object(value: Any) -> Any:
+    return {"direction": value} if isinstance(value, str) else value
+
+
+Entities = dict[Name, Annotated[EntityBody, BeforeValidator(_as_object)]]
+"""By name; the direction alone stands for an object with nothing else."""
 
 
 class ScheduleBody(_Body):
@@ -47,14 +90,15 @@ class ConnectionPatch(_Body):
 
 
 class RunBody(_Body):
-    """A run: `incremental` reads what is new, `full` reads everything and finds deletes by comparing ids.
+    """A run: `incremental` reads what is new, `full` reads everything and finds deletes by comparing ids, `push` looks
+    which records a connection is to have that it has not.
 
     `since` (RFC 3339) and `filter` (OData, by our names or the remote's own) make an incremental run read a part: what
     was modified since, and passes. It leaves the place alone from which the schedule goes on.
     """
 
     connection: Annotated[StrictStr, Field(max_length=100)] = ""
-    mode: Literal["incremental", "full"] = "incremental"
+    mode: Literal["incremental", "full", "push"] = "incremental"
     entities: list[Annotated[StrictStr, Field(max_length=40)]] = []
     since: Annotated[StrictStr, Field(max_length=40)] = ""
     filter: Annotated[StrictStr, Field(max_length=4096)] = ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from crm_core.errors import BadRequest
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag
-from crm_core.model.connection import Connection, Schedule
+from crm_core.model.connection import POLICIES, Connection, EntitySync, Schedule
 from crm_core.model.fields import parse_instant
 from crm_core.model.state import COUNTS
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from crm_core.connector import Connector
-    from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, ScheduleBody
+    from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, Entities, EntityBody, ScheduleBody
     from crm_core.hub import Hub
     from crm_core.model.state import EntityState, Run
     from crm_core.storage.state import States
@@ -61,7 +61,7 @@ def _item(connection: Connection, states: "States | None") -> dict[str, Any]:
         "not_before": state.not_before or None,
         "settings": dict(connection.settings),
         "secrets": list(connection.secret_names),
-        "entities": dict(connection.entities),
+        "entities": {name: each.to_json() for name, each in connection.entities.items()},
         "schedule": connection.schedule.to_json(),
         "confirmed_origin": connection.confirmed_origin or None,
         "created_at": connection.created_at,
@@ -180,6 +180,15 @@ def _status(
     }
 
 
+def _entities(body: "Entities | None") -> dict[str, EntitySync] | None:
+    return None if body is None else {name: _sync(each) for name, each in body.items()}
+
+
+def _sync(body: "EntityBody") -> EntitySync:
+    policies = {name: POLICIES[policy] for name, policy in body.policies.items()}
+    return EntitySync(body.direction, POLICIES[body.policy], policies, body.deletes, body.match, body.filter)
+
+
 def _schedule(body: "ScheduleBody | None") -> Schedule | None:
     return Schedule(body.minutes, body.cron) if body is not None else None
 
@@ -193,9 +202,11 @@ def create(call: Call) -> Reply:
     body = cast("ConnectionBody", call.body)
     _only_admin(call, body.confirmed_origin)
     wanted = Wanted(
-        body.settings, body.secrets, body.entities, _schedule(body.schedule), body.confirmed_origin
+        body.settings, body.secrets, _entities(body.entities), _schedule(body.schedule), body.confirmed_origin
     )
-    return _reply(call, hub.admin.create(call.tenant, body.slug, body.connector, wanted), 201)
+    made = hub.admin.create(call.tenant, body.slug, body.connector, wanted)
+    hub.forget(made)
+    return _reply(call, made, 201)
 
 
 def _only_admin(call: Call, confirmed_origin: str | None) -> None:
@@ -221,7 +232,7 @@ def update(call: Call) -> Reply:
     _only_admin(call, body.confirmed_origin)
     found = _find(call)
     wanted = Wanted(
-        body.settings, body.secrets, body.entities, _schedule(body.schedule), body.confirmed_origin
+        body.settings, body.secrets, _entities(body.entities), _schedule(body.schedule), body.confirmed_origin
     )
     saved = hub.admin.update(found, wanted)
     if body.paused is not None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from crm_core.errors import BadRequest
 
@@ -11,8 +11,20 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """A connection's uid looks like this, so a slug must not."""
 
-Direction = Literal["pull"]
-"""Records come from the remote system into the hub."""
+Direction = Literal["pull", "push", "both"]
+"""`pull`: from the remote system into the hub. `push`: from the hub to it, and nothing of it is read."""
+Policy = Literal["newest", "remote", "local", "manual", "skip"]
+"""What decides where both sides changed a field. `manual`: a person. `skip`: a person, for the whole change."""
+POLICIES: Mapping[str, Policy] = {
+    **{name: name for name in get_args(Policy)},
+    "last-write-wins": "newest",
+    "timestamp": "newest",
+    "dynamics-wins": "remote",
+    "local-wins": "local",
+}
+"""Every name that a policy can be asked for by."""
+Deletes = Literal["ignore", "mark", "propagate"]
+"""What a delete at the remote does: nothing, `deleted_at` in the hub, or a delete everywhere."""
 
 
 def check_name(value: str, parameter: str) -> str:
@@ -54,10 +66,42 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class EntitySync:
+    """How one entity of a connection is kept in step.
+
+    `policies`: of single fields, before `policy`. `match`: the field by which a record that is new here may be one
+    that the hub has, "" for none. `filter`: OData text; only records that pass are pushed.
+    """
+
+    direction: Direction = "pull"
+    policy: Policy = "newest"
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    deletes: Deletes = "mark"
+    match: str = ""
+    filter: str = ""
+
+    @property
+    def pulls(self) -> bool:
+        return self.direction != "push"
+
+    @property
+    def pushes(self) -> bool:
+        return self.direction != "pull"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "policies": dict(self.policies)}
+
+    @classmethod
+    def from_json(cls, data: "str | Mapping[str, Any]") -> "EntitySync":
+        """Also of what an older version stored, the direction alone."""
+        return cls(**data) if isinstance(data, Mapping) else cls(data)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
 class Connection:
     """One account at one remote system. `slug` is for people; `uid` never changes and names it everywhere else.
 
-    `more`: what newer code wrote, kept as it is. `entities`: canonical name -> direction. `secrets_version`: of the bundle it was saved with. `generation`: how often its caches were cleared.
+    `more`: what newer code wrote, kept as it is. `entities`: by canonical name. `secrets_version`: of the bundle it was saved with. `generation`: how often its caches were cleared.
     """
 
     tenant: Tenant
@@ -65,7 +109,7 @@ class Connection:
     slug: str
     connector: str
     settings: Mapping[str, str]
-    entities: Mapping[str, Direction]
+    entities: Mapping[str, EntitySync]
     schedule: Schedule
     created_at: str
     updated_at: str
@@ -85,7 +129,7 @@ class Connection:
             "slug": self.slug,
             "connector": self.connector,
             "settings": dict(self.settings),
-            "entities": dict(self.entities),
+            "entities": {name: each.to_json() for name, each in self.entities.items()},
             "schedule": self.schedule.to_json(),
             "created_at": self.created_at,
             "updated_at": self.updated_at,
@@ -100,6 +144,7 @@ class Connection:
     def from_json(cls, tenant: Tenant, data: Mapping[str, Any], etag: str) -> "Connection":
         own = set(cls.__dataclass_fields__) - {"tenant", "etag", "more"}
         known = {name: value for name, value in data.items() if name in own}
+        known["entities"] = {name: EntitySync.from_json(each) for name, each in data["entities"].items()}
         known["schedule"] = Schedule(**data["schedule"])
         known["secret_names"] = tuple(data.get("secret_names", ()))
         more = {name: value for name, value in data.items() if name not in own}

@@ -1,13 +1,15 @@
 """Records and links: the hub's version of one thing, with what each connection knows of it. Pure.
 
-The exact meaning of every field of a link is in docs/architecture.md; only what a pull needs is here.
+The exact meaning of every field of a link, and which follow from which, is in docs/sync.md.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from crm_core.model.entities import ENTITIES
 
 SCHEMA_VERSION = 1
 HUB = "hub"
@@ -21,6 +23,9 @@ _encode = json.JSONEncoder(
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """What is empty in most of a million records is one and the same."""
 
+UNKNOWN: Final[Mapping[str, Any]] = {"unknown": True}
+"""In `behind`: nobody knows what the remote holds. It is written as it is and equals nothing."""
+
 LinkState = Literal["new", "creating", "live", "gone"]
 
 
@@ -33,12 +38,36 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request that may be at the remote or may still arrive there.
+
+    `until`: hub time after which it is certainly dead. `ver`: the link's version when it was saved. `read`: a read was
+    merged since then. `n`: how many are open at most; the token is the newest one's.
+    """
+
+    token: str
+    until: str
+    ver: str = ""
+    read: bool = False
+    n: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"token": self.token, "until": self.until, "ver": self.ver, "n": self.n}
+        return {**data, "read": True} if self.read else data
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A record's state at one connection.
 
     `rid`, `ver`: the remote's id and the version of the newest snapshot merged. `seen`: hub time at which that
-    snapshot's response had arrived. `behind`, `echo`: field -> the value that the remote holds where it differs
-    from ours, to be sent or not. `more`: properties that a newer version of this code wrote; kept as they are.
+    snapshot's response had arrived. `former`: earlier remote ids; `gen`: how often it was made anew.
+    `behind`, `echo`: field -> the value that the remote holds where it differs from ours, to be sent or not.
+    `inflight`: field -> the values that may be there or may still arrive. `attempt`, `deleting`: our own open write and
+    delete. `conflict`: field -> {theirs, base, time} that waits for a person. `refused`: field -> our value that the
+    remote rejects. `waits`: field -> the record, as "entity~id", that has to be there first. `wants`: the connection
+    is to have this record. `parked`: {cause, time, failures} of a link that gave up; `failed`: {n, cause, next}.
+    `more`: properties that a newer version of this code wrote; kept as they are.
     """
 
     state: LinkState
@@ -47,6 +76,17 @@ class Link:
     seen: str = ""
     behind: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     echo: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    former: tuple[str, ...] = ()
+    gen: int = 0
+    inflight: Mapping[str, Sequence[Any]] = field(default_factory=lambda: NOTHING)
+    attempt: Attempt | None = None
+    deleting: Attempt | None = None
+    conflict: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
+    refused: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    waits: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    wants: bool = False
+    parked: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    failed: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     more: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def held(self, name: str, ours: Any) -> Any:
@@ -57,19 +97,26 @@ class Link:
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = dict(self.more)
-        for name in _LINK_FIELDS:
+        for name in LINK_FIELDS:
             if value := getattr(self, name):
-                data[name] = value
+                data[name] = value.to_json() if isinstance(value, Attempt) else value
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Link":
-        known = {name: data[name] for name in _LINK_FIELDS if name in data}
-        more = {name: value for name, value in data.items() if name not in _LINK_FIELDS}
+        known = {name: data[name] for name in LINK_FIELDS if name in data}
+        for name in ("attempt", "deleting"):
+            if name in known:
+                known[name] = Attempt(**known[name])
+        if "former" in known:
+            known["former"] = tuple(known["former"])
+        if len(known) == len(data):
+            return cls(**known)
+        more = {name: value for name, value in data.items() if name not in LINK_FIELDS}
         return cls(**known, more=more)
 
 
-_LINK_FIELDS = ("state", "rid", "ver", "seen", "behind", "echo")
+LINK_FIELDS = tuple(name for name in Link.__dataclass_fields__ if name != "more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +124,9 @@ class Record:
     """The hub's version of one thing.
 
     `fields`: canonical values, empty ones left out. `stamp`: of every field that `stamps`
-    does not name. `version` counts changes of fields and of `dead`. `created`: time, origin, run.
+    does not name. `version` counts changes of fields, of `dead` and of decided conflicts. `created`: time, origin, run.
+    `reviews`: what a person is asked, {kind, connection, record, decided}: kind `match` (may be the same as another
+    record) or `merge` (became another one at the remote).
     """
 
     id: str
@@ -89,6 +138,7 @@ class Record:
     stamps: Mapping[str, Stamp] = field(default_factory=lambda: NOTHING)
     dead: bool = False
     links: Mapping[str, Link] = field(default_factory=lambda: NOTHING)
+    reviews: tuple[Mapping[str, Any], ...] = ()
     more: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def stamp_of(self, name: str) -> Stamp:
@@ -112,6 +162,8 @@ class Record:
             data["stamps"] = {name: [stamp.time, stamp.origin] for name, stamp in self.stamps.items()}
         if self.dead:
             data["dead"] = True
+        if self.reviews:
+            data["reviews"] = self.reviews
         return _encode(data)
 
     @classmethod
@@ -128,13 +180,59 @@ class Record:
             stamps={name: Stamp(*stamp) for name, stamp in data.pop("stamps", {}).items()},
             dead=data.pop("dead", False),
             links={uid: Link.from_json(link) for uid, link in data.pop("links").items()},
+            reviews=tuple(data.pop("reviews", ())),
             more=data,
         )
 
 
-def open_items(record: Record) -> frozenset[tuple[str, str]]:
-    """What the record waits for: (kind, connection uid) of each open item; pure.
+def same_value(entity: str, name: str, left: Any, right: Any) -> bool:
+    """Whether two values of a field are one: as its type compares them; UNKNOWN is equal to nothing."""
+    if isinstance(left, dict) or isinstance(right, dict):  # no value of a field is an object, UNKNOWN is
+        return False
+    kind = ENTITIES[entity].by_name.get(name)
+    return bool(left == right) if kind is None else kind.same(left, right)
 
-    A link of a connection that is only pulled wants nothing, and today every connection is.
-    """
-    return frozenset(("push", uid) for uid, link in record.links.items() if link.state in ("new", "creating"))
+
+def is_sendable(record: Record, link: Link, name: str) -> bool:
+    """Whether a field that the remote holds differently is to be sent there now."""
+    if name not in link.behind or name in link.conflict or name in link.waits:
+        return False
+    ours = record.fields.get(name)
+    if same_value(record.entity, name, link.behind[name], ours):
+        return False
+    return name not in link.refused or not same_value(record.entity, name, link.refused[name], ours)
+
+
+def wants_push(record: Record, link: Link) -> bool:
+    """Whether a push has something to do for a link: to write, to delete, or to find out what became of that."""
+    if link.parked:
+        return False
+    if link.attempt or link.deleting:
+        return True
+    if not link.wants:
+        return False
+    if record.dead:
+        return link.state in ("live", "creating")
+    if link.state == "live":
+        return any(is_sendable(record, link, name) for name in link.behind)
+    if link.state == "new":
+        return not any(each["kind"] == "match" and not each.get("decided") for each in record.reviews)
+    return link.state == "creating"
+
+
+def open_items(record: Record) -> frozenset[tuple[str, str]]:
+    """What the record waits for: (kind, connection uid) of each open item; pure."""
+    found: set[tuple[str, str]] = set()
+    for uid, link in record.links.items():
+        if wants_push(record, link):
+            found.add(("push", uid))
+        if link.conflict:
+            found.add(("conflict", uid))
+        if link.refused:
+            found.add(("refused", uid))
+        if link.waits:
+            found.add(("wait", uid))
+        if link.parked:
+            found.add(("parked", uid))
+    found.update(("review", each["connection"]) for each in record.reviews if not each.get("decided"))
+    return frozenset(found)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 Health = Literal["ok", "unreachable", "needs_attention"]
-Mode = Literal["incremental", "full", "batch"]
-"""`batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease."""
+Mode = Literal["incremental", "full", "push", "batch"]
+"""`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease."""
 RunStatus = Literal["queued", "running", "stopped", "succeeded", "failed"]
 """`stopped`: by the brake; it goes on, or ends, when a person says so."""
 COUNTS = ("created", "updated", "deleted", "unchanged", "failed")
@@ -49,12 +49,16 @@ class _Stored:
 
 @dataclass(frozen=True)
 class ConnectionState(_Stored):
-    """`not_before`: no call earlier (RFC 3339). `failures`: in a row, of any entity."""
+    """`not_before`: no call earlier (RFC 3339). `failures`: in a row, of any entity. `wake`: entity -> when a push that
+    had to wait comes back. `waiting`: some record waits here for one that it refers to.
+    """
 
     health: Health = "ok"
     not_before: str = ""
     failures: int = 0
     problem: Problem | None = None
+    wake: Mapping[str, str] = field(default_factory=dict)
+    waiting: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class EntityState(_Stored):
     `cursor`: where the next incremental run begins; None before the first load is done. `lease_run`, `lease_until`:
     the run that works now. `due`: when the next pull begins, "" for never. `known`: about how many records have
     a live link; exact after a full run. `stopped_run`: the run that the brake stopped; while it is named, none works.
+    `push_due`: when a push run begins or, once `push_run` names it, when its worker is taken for dead; "" for never.
     `begun`: a run has taken the lease once. `problem` with `waits`: this entity waits for a person.
     """
 
@@ -75,6 +80,8 @@ class EntityState(_Stored):
     known: int = 0
     last_success: str = ""
     last_run: str = ""
+    push_due: str = ""
+    push_run: str = ""
     begun: bool = False
     waits: bool = False
     problem: Problem | None = None

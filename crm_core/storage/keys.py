@@ -1,4 +1,9 @@
-"""What must be unique, claimed by an insert: slugs, and the keys under which a caller repeats a request."""
+"""What must be unique, claimed by an insert: slugs, match keys of records, and the keys under which a caller repeats a
+request.
+"""
+
+import hashlib
+from contextlib import suppress
 
 from crm_core.model.connection import Tenant
 from crm_core.ports import Row, RowChanged, RowExists, Table
@@ -38,6 +43,44 @@ class Keys:
     def release_slug(self, tenant: Tenant, slug: str) -> None:
         self._table.delete(layout.KEYS, f"{tenant.name}~slug", slug)
 
+    def claim_match(self, tenant: Tenant, entity: str, key: str, record_id: str) -> str:
+        """Claims a match key for a record; gives the record that has it, which may be another one.
+
+        `key`: any text that names a field and its normal form.
+        """
+        row = _match_row(tenant, entity, key, record_id)
+        try:
+            self._table.insert(layout.KEYS, row)
+        except RowExists:
+            return self.match_of(tenant, entity, key) or self.claim_match(tenant, entity, key, record_id)
+        return record_id
+
+    def match_of(self, tenant: Tenant, entity: str, key: str) -> str | None:
+        """The record that a match key names."""
+        row = _match_row(tenant, entity, key, "")
+        present = self._table.get(layout.KEYS, row.pk, row.rk)
+        return str(json_data(present)["record"]) if present else None
+
+    def move_match(self, tenant: Tenant, entity: str, key: str, holder: str, record_id: str) -> bool:
+        """Gives the key of a record that has another one now to the next; False if somebody else moved it."""
+        row = _match_row(tenant, entity, key, record_id)
+        present = self._table.get(layout.KEYS, row.pk, row.rk)
+        if present is None or json_data(present)["record"] != holder:
+            return False
+        try:
+            self._table.replace(layout.KEYS, row, present.etag)
+        except RowChanged:
+            return False
+        return True
+
+    def drop_match(self, tenant: Tenant, entity: str, key: str, record_id: str) -> None:
+        """Frees a key that a record has no more, if it still names that one."""
+        row = _match_row(tenant, entity, key, record_id)
+        present = self._table.get(layout.KEYS, row.pk, row.rk)
+        if present is not None and json_data(present)["record"] == record_id:
+            with suppress(RowChanged):
+                self._table.delete(layout.KEYS, row.pk, row.rk, present.etag)
+
     def claim_repeat(
         self, tenant: Tenant, key: str, claim: dict[str, str], expired_before: str
     ) -> dict[str, str] | None:
@@ -71,3 +114,9 @@ class Keys:
     def drop_repeat(self, tenant: Tenant, key: str) -> None:
         """After a failure that the caller may repeat under the same key."""
         self._table.delete(layout.KEYS, f"{tenant.name}~idem~{key[:2]}", key)
+
+
+def _match_row(tenant: Tenant, entity: str, key: str, record_id: str) -> Row:
+    """By the key's hash: whatever text it is, and nobody reads an address in the names of rows."""
+    name = hashlib.sha256(key.encode()).hexdigest()
+    return Row(f"{tenant.name}~match~{entity}~{name[:2]}", name, json_values({"record": record_id}))

@@ -6,12 +6,14 @@
 |             |                             | ~{kind}~{connection uid}~{record id}     | the record's write    |
 |             |                             | h~{record id}~{version:010}              | kept                  |
 | keys        | {tenant}~slug               | {slug}                                   | with the connection   |
+|             | {tenant}~match~{entity}~{2 hex} | {hash of field and value}            | the record's next key |
 |             | {tenant}~idem~{2 hex}       | {hash of principal, route and key}       | replaced after 24 h   |
 |             | {tenant}~diagnose           | {random}                                 | who wrote it, at once |
 | config      | {tenant}                    | connection~{uid}                         | DELETE of it          |
 | state       | {tenant}~{connection uid}   | connection                               | with the connection   |
 |             |                             | entity~{entity}                          | with the connection   |
 | runs        | {tenant}                    | {run id}, newest first                   | kept                  |
+| events      | {tenant}~held~{connection uid} | {entity}~{remote id}                  | who has read it again |
 | deadletters | {tenant}                    | {id}, newest first                       | kept                  |
 | stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
@@ -35,10 +37,11 @@ KEYS = "keys"
 CONFIG = "config"
 STATE = "state"
 RUNS = "runs"
+EVENTS = "events"
 DEADLETTERS = "deadletters"
 STATS = "stats"
 SECRETS = "secrets"
-TABLES = (RECORDS, KEYS, CONFIG, STATE, RUNS, DEADLETTERS, STATS, SECRETS)
+TABLES = (RECORDS, KEYS, CONFIG, STATE, RUNS, EVENTS, DEADLETTERS, STATS, SECRETS)
 
 FRESH = "fresh"
 BULK = "bulk"
@@ -93,6 +96,23 @@ def history_rk(record_id: str, version: int) -> str:
 
 def history_range(record_id: str) -> tuple[str, str]:
     return f"h~{record_id}~", f"h~{record_id}~{AFTER}"
+
+
+def separate_record_id(record_id: str) -> str:
+    """Where a record goes whose derived id leads to another one that lives beside it."""
+    return derived_id(record_id, "separate")
+
+
+def held_pk(tenant: Tenant, connection: str) -> str:
+    return f"{tenant.name}~held~{connection}"
+
+
+def held_range(tenant: Tenant) -> tuple[str, str]:
+    return f"{tenant.name}~held~", f"{tenant.name}~held~{AFTER}"
+
+
+def held_rk(entity: str, rid: str) -> str:
+    return f"{entity}~{quote(rid)}"
 
 
 def state_pk(tenant: Tenant, connection: str) -> str:

@@ -68,7 +68,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One step of a record: the version it made, when, by whom (an origin), in which run, and the values before."""
+    """One step of a record: the version it made, when, by whom (an origin), in which run, and the values before.
+
+    `losers`: of each conflict that was decided, the value that was given up.
+    """
 
     version: int
     time: str
@@ -76,6 +79,7 @@ class HistoryEntry:
     run: str
     old: Mapping[str, Any]
     change: str = "update"
+    losers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class RecordWrite:
 
     id: str
     before: Stored | None
-    after: Record | Tomb
+    after: "Record | Tomb | Redirect"
     history: HistoryEntry | None = None
 
 
@@ -203,6 +207,25 @@ class Records:
             record_id = stored.content.to
         return None
 
+    def redirect(
+        self, tenant: Tenant, entity: str, record_id: str, to: str, tomb: Stored | None = None
+    ) -> str:
+        """Lets the id lead to another record; gives where it leads, since one that is there stays.
+
+        `tomb`: what was read at the id, to be replaced.
+        """
+        pk = layout.records_pk(tenant, entity, layout.bucket(record_id))
+        row = Row(pk, record_id, _values(Redirect(to)))
+        try:
+            if tomb is None:
+                self._table.insert(layout.RECORDS, row)
+            else:
+                self._table.replace(layout.RECORDS, row, tomb.etag)
+        except (RowExists, RowChanged):
+            present = self.get(tenant, entity, record_id)
+            return present.content.to if present and isinstance(present.content, Redirect) else record_id
+        return to
+
     def scan(self, tenant: Tenant, entity: str, record_bucket: str) -> Iterator[Stored]:
         """Every row of one bucket, a page at a time."""
         pk = layout.records_pk(tenant, entity, record_bucket)
@@ -218,12 +241,17 @@ class Records:
             data.pop("v")
             yield HistoryEntry(**data)
 
-    def open_items(self, tenant: Tenant, entity: str, record_bucket: str) -> Iterator[tuple[str, str, str]]:
-        """(kind, connection uid, record id) of every open item of one bucket."""
+    def open_items(
+        self, tenant: Tenant, entity: str, record_bucket: str, *, kind: str = "", connection: str = ""
+    ) -> Iterator[tuple[str, str, str]]:
+        """(kind, connection uid, record id) of every open item of one bucket, or only those of a kind, and of a
+        connection.
+        """
         pk = layout.records_pk(tenant, entity, record_bucket)
-        for row in every_row(self._table, layout.RECORDS, pk=pk, rk="~", rk_to=f"~{layout.AFTER}"):
-            _, kind, connection, record_id = row.rk.split("~")
-            yield kind, connection, record_id
+        first = f"~{kind}~{connection}~" if connection else f"~{kind}~" if kind else "~"
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=first, rk_to=f"{first}{layout.AFTER}"):
+            _, found, uid, record_id = row.rk.split("~")
+            yield found, uid, record_id
 
     def commit(
         self, tenant: Tenant, entity: str, record_bucket: str, writes: Iterable[RecordWrite]
@@ -292,8 +320,8 @@ def _pack(
         yield chunk
 
 
-def _largest_field(content: Record | Tomb) -> str:
-    if isinstance(content, Tomb) or not content.fields:
+def _largest_field(content: Record | Tomb | Redirect) -> str:
+    if not isinstance(content, Record) or not content.fields:
         return ""
     return max(content.fields, key=lambda name: len(str(content.fields[name])))
 
@@ -312,7 +340,8 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
         for kind, connection in sorted(stored - wanted):
             operations.append(Operation("delete", Row(pk, layout.open_item_rk(kind, connection, write.id))))
     if write.history is not None:
-        values = _packed({"v": SCHEMA_VERSION, **vars(write.history)})
+        told = {name: value for name, value in vars(write.history).items() if name != "losers" or value}
+        values = _packed({"v": SCHEMA_VERSION, **told})
         operations.append(
             Operation("insert", Row(pk, layout.history_rk(write.id, write.history.version), values))
         )

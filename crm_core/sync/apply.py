@@ -1,7 +1,7 @@
 """Applies a batch of snapshots to the records: read rows, decide, look where only a point read can tell, commit.
 
 The order of I/O matters: a point read is made after the row that it is merged into was read, and is written with
-that row's ETag; where the row has moved on, that entry starts again.
+that row's ETag; where the row has moved on, that entry starts again. Which record a row leads to: `identity.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,19 +15,23 @@ from crm_core.log import Log
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time
-from crm_core.model.record import Record
+from crm_core.model.record import Record, wants_push
 from crm_core.model.state import COUNTS
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Redirect, Stored, Tomb
-from crm_core.sync import merge
-from crm_core.sync.engine import Engine, Opened
-from crm_core.sync.merge import Snapshot, Verdict
+from crm_core.sync import deletes, identity, merge
+from crm_core.sync.draft import Draft
+from crm_core.sync.engine import Engine, Opened, wake
+from crm_core.sync.merge import Merged, Snapshot, Verdict
+from crm_core.sync.sides import Config, Side, side_of
 
 _log = Log("crm_core.sync")
 
 T = TypeVar("T")
 
+MAX_CONFIG_SECONDS = 110.0
+"""A transaction whose configuration is older starts again: a push run after a change begins at 120 s."""
 MAX_ROUNDS = 20
 """How often an entry starts again because its row moved on; more is a bug, not contention."""
 WRITE_WIDTH = 4
@@ -55,11 +59,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A snapshot on its way into the record `id`. `looked`: a point read made in this round."""
+    """A snapshot on its way into the record `id`. `looked`: a point read made in this round. `beside`: the record that
+    its remote id leads to, which lives at another one.
+    """
 
     id: str
     snapshot: Snapshot
     looked: Snapshot | None = None
+    beside: str = ""
 
     @property
     def newest(self) -> Snapshot:
@@ -67,7 +74,14 @@ class _Entry:
 
     def again(self) -> "_Entry":
         """For another round: a point read is worth nothing once its row has moved on."""
-        return _Entry(self.id, self.snapshot)
+        return _Entry(self.id, self.snapshot, beside=self.beside)
+
+    def moved(self, record_id: str, beside: str = "") -> "_Entry":
+        return _Entry(record_id, self.snapshot, beside=beside)
+
+    @property
+    def rid(self) -> str:
+        return self.snapshot.change.rid
 
 
 _Planned = tuple[RecordWrite, _Entry, str]
@@ -82,15 +96,25 @@ class _Committed:
     made: list[str] = field(default_factory=list)
     too_large: list[tuple[Change, str]] = field(default_factory=list)
     again: list[_Entry] = field(default_factory=list)
+    wakes: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass
 class _Decided:
-    """What the rows of a round led to."""
+    """What the rows of a round led to. `firsts`: entries whose row makes a record, with what is at its id (a tomb),
+    if no record has its match key. `doubles`: rows whose record lives at another remote id.
+    """
 
     writes: list[_Planned] = field(default_factory=list)
     looks: list[_Entry] = field(default_factory=list)
     elsewhere: list[_Entry] = field(default_factory=list)
+    firsts: list[tuple[_Entry, Stored | None]] = field(default_factory=list)
+    doubles: list[_Entry] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+
+    def write(self, write: RecordWrite, entry: _Entry, count: str) -> None:
+        self.taken.add(write.id)
+        self.writes.append((write, entry, count))
 
 
 @dataclass
@@ -114,6 +138,9 @@ class Applier:
     tally: Tally = field(default_factory=Tally)
     made: list[str] = field(default_factory=list)
     """Remote ids of the records that came to life since the last checkpoint."""
+    config: Config = field(init=False)
+    wakes: set[tuple[str, str]] = field(default_factory=set)
+    """(connection, bucket) of what has to be pushed now."""
 
     @cached_property
     def uid(self) -> str:
@@ -122,8 +149,27 @@ class Applier:
     def record_id(self, rid: str) -> str:
         return layout.derived_record_id(self.tenant, self.uid, self.entity.name, rid)
 
+    @property
+    def side(self) -> Side:
+        return self.config[self.uid]
+
+    def _configure(self) -> None:
+        """Takes the configuration for the next transactions; one that was made just now may not be listed yet."""
+        self.config = self.engine.sides(self.tenant, self.entity.name)
+        if self.uid not in self.config:
+            kind = type(self.opened.connector)
+            self.config[self.uid] = side_of(self.opened.connection, kind, self.entity)
+
     def apply(self, snapshots: Iterable[Snapshot]) -> None:
-        """Every snapshot is merged, skipped, or kept as a dead letter; afterwards nothing of the batch is open."""
+        """Every snapshot is merged, skipped, held back, or kept as a dead letter; afterwards nothing of the batch is
+        open. Whoever is to learn of it is woken.
+        """
+        self._configure()
+        self._apply(snapshots)
+        wake(self.engine, self.tenant, self.entity.name, self.wakes)
+        self.wakes = set()
+
+    def _apply(self, snapshots: Iterable[Snapshot]) -> None:
         if not self.careful:
             self._apply_together(snapshots)
             return
@@ -156,12 +202,13 @@ class Applier:
 
     def _apply_together(self, snapshots: Iterable[Snapshot]) -> None:
         entries = self._newest(snapshots)
-        if self.fresh:
+        if self.fresh and not self.side.sync.match:
             entries = self._insert_unread(entries)
         for _ in range(MAX_ROUNDS):
             if not entries:
                 return
             self.keep_lease()
+            self._configure()
             entries = self._round(entries)
         raise RuntimeError(
             f"{len(entries)} records of {self.entity.name} move on faster than they can be written"
@@ -215,7 +262,7 @@ class Applier:
         return left + self._commit(writes)
 
     def _insert(self, entry: _Entry, before: Stored | None) -> RecordWrite:
-        record = merge.first_seen(entry.id, self.entity, self.uid, entry.newest, self.run)
+        record = merge.first_seen(entry.id, self.entity, self.side, self.config, entry.newest, self.run)
         return RecordWrite(entry.id, before, record)
 
     def _round(self, entries: list[_Entry]) -> list[_Entry]:
@@ -225,8 +272,12 @@ class Applier:
         for entry in entries:
             self._decide(entry, rows.get(entry.id), decided)
         if decided.looks:
-            for entry in self._look(decided.looks):
+            looks, decided.looks = decided.looks, []
+            for entry in self._look(looks):
                 self._decide(entry, rows.get(entry.id), decided)
+        self._first_seen(decided)
+        for entry in decided.doubles:
+            self._double(entry, decided)
         writes = _grouped(decided.writes, lambda planned: layout.bucket(planned[0].id))
         return self._commit(writes) + decided.elsewhere
 
@@ -248,60 +299,174 @@ class Applier:
         snapshot = entry.newest
         alive = snapshot.change.fields is not None
         if isinstance(content, Redirect):
-            decided.elsewhere.append(_Entry(content.to, entry.snapshot))
+            decided.elsewhere.append(entry.moved(content.to))
+        elif entry.id in decided.taken:
+            decided.elsewhere.append(entry.again())  # one row is written once in a round
         elif isinstance(content, Record):
             assert stored is not None
             self._decide_known(entry, stored, content, decided)
+        elif snapshot.hint and not snapshot.point_read:
+            decided.looks.append(entry)
+        elif entry.beside:
+            decided.doubles.append(entry)
         elif content is None and not alive:
             tomb = Tomb(snapshot.hi, self.uid, snapshot.change.rid)
-            decided.writes.append((RecordWrite(entry.id, None, tomb), entry, "unchanged"))
-        elif content is None:
-            decided.writes.append((self._insert(entry, None), entry, "created"))
+            decided.write(RecordWrite(entry.id, None, tomb), entry, "unchanged")
+        elif content is None or (alive and snapshot.point_read):
+            decided.firsts.append((entry, stored))
         elif not alive:
             self.tally.unchanged += 1
-        elif snapshot.point_read:
-            decided.writes.append((self._insert(entry, stored), entry, "created"))
         else:
             decided.looks.append(entry)
 
     def _decide_known(self, entry: _Entry, stored: Stored, record: Record, decided: _Decided) -> None:
         snapshot = entry.newest
-        verdict = merge.guard(record, self.uid, snapshot, ordered=self.opened.connector.ordered_versions)
+        link = record.links.get(self.uid)
+        if link is not None and link.state == "creating":
+            self._hold(entry.rid)  # only the push that makes it can tell
+            return
+        if link is not None and link.rid != entry.rid and (link.rid or link.former) and not entry.beside:
+            # Which may have a record of its own; else it is decided there.
+            decided.elsewhere.append(
+                entry.moved(layout.separate_record_id(self.record_id(entry.rid)), record.id)
+            )
+            return
+        verdict = merge.guard(record, self.side, snapshot, lag=self.opened.connector.list_lag_seconds)
         if verdict is Verdict.LOOK:
-            link = record.links.get(self.uid)
-            if snapshot.change.fields is None and (link is None or link.state == "gone"):
+            if snapshot.change.fields is None and (link is None or link.state in ("gone", "new")):
                 self.tally.unchanged += 1  # a delete of what is gone already: nothing to ask
                 return
             decided.looks.append(entry)
             return
-        after = record
         if verdict is Verdict.MERGE or (self.whole and self._is_same_version(record, snapshot)):
-            after = self._merged(record, snapshot)
+            self._plan(entry, stored, self._merged(record, snapshot), decided)
+        else:
+            self.tally.unchanged += 1
+
+    def _plan(self, entry: _Entry, stored: Stored, merged: Merged, decided: _Decided) -> None:
+        """What is written of a record that was merged, and as what it counts."""
+        record, after = stored.content, merged.record
+        assert isinstance(record, Record)
         if after is record:
             self.tally.unchanged += 1
             return
+        deleted = entry.newest.change.fields is None
         history, count = None, "unchanged"
         if after.version != record.version:
-            count = "deleted" if snapshot.change.fields is None else "updated"
+            count = "deleted" if deleted else "updated"
             history = HistoryEntry(
                 version=after.version,
-                time=snapshot.hi,
+                time=entry.newest.hi,
                 origin=self.uid,
                 run=self.run,
                 old=merge.old_values(record, after),
-                change="delete" if snapshot.change.fields is None else "update",
+                change="delete" if deleted else "update",
+                losers=merged.losers,
             )
-        decided.writes.append((RecordWrite(entry.id, stored, after, history), entry, count))
+            self._claim_next(record, after)
+        decided.write(RecordWrite(stored.id, stored, after, history), entry, count)
 
     def _is_same_version(self, record: Record, snapshot: Snapshot) -> bool:
         link = record.links.get(self.uid)
         return link is not None and link.ver == snapshot.change.version
 
-    def _merged(self, record: Record, snapshot: Snapshot) -> Record:
-        if snapshot.change.fields is None:
-            return merge.gone(record, self.uid, snapshot.hi)
-        emap = self.opened.connector.entities[self.entity.name]
-        return merge.merge(record, self.entity, emap.read_names, self.uid, snapshot)
+    def _merged(self, record: Record, snapshot: Snapshot) -> Merged:
+        change = snapshot.change
+        if change.fields is not None:
+            return merge.merge(record, self.side, self.config, snapshot)
+        if change.winner:
+            winner = self.record_id(change.winner)
+            return Merged(deletes.merged_away(record, self.side, self.config, winner, snapshot.hi), {})
+        return deletes.gone(record, self.side, self.config, change.rid, snapshot.hi)
+
+    # --- which record a row leads to -----------------------------------------------------------------------------
+
+    def _hold(self, rid: str) -> None:
+        now = hub_time(self.engine.clock.now())
+        self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, now)
+        self.tally.unchanged += 1
+
+    def _first_seen(self, decided: _Decided) -> None:
+        """Rows that no record is known of: each makes one, or is linked to the record that has its match key."""
+
+        def placed(item: tuple[_Entry, Stored | None]) -> str:
+            entry, stored = item
+            if entry.id != self.record_id(entry.rid):
+                return entry.id  # its redirect leads here, to a record that nobody has made yet
+            return identity.place(self, entry.id, stored, entry.newest)
+
+        for (entry, stored), place in zip(
+            decided.firsts, self.engine.pool.map(placed, decided.firsts, WRITE_WIDTH), strict=True
+        ):
+            if place == identity.LOOK_FIRST:
+                self._place_looked(entry, stored, decided)
+            else:
+                self._place(entry, stored, place, decided)
+
+    def _place(self, entry: _Entry, stored: Stored | None, place: str, decided: _Decided) -> None:
+        if place != entry.id:
+            decided.elsewhere.append(entry.moved(place))
+        elif entry.id in decided.taken:
+            decided.elsewhere.append(entry.again())
+        else:
+            decided.write(self._insert(entry, stored), entry, "created")
+
+    def _place_looked(self, entry: _Entry, stored: Stored | None, decided: _Decided) -> None:
+        """Its key names a record that has another one now: the row has to be as it says before it takes the key."""
+        for looked in self._look([entry]):
+            if looked.newest.change.fields is None:
+                decided.elsewhere.append(_Entry(entry.id, replace(looked.newest, point_read=False)))
+            else:
+                place = identity.place(self, entry.id, stored, looked.newest)
+                self._place(looked, stored, place, decided)
+
+    def _claim_next(self, before: Record, after: Record) -> None:
+        """Where the field of the match key changes the next key is claimed; whoever has it keeps it."""
+        name = self.side.sync.match
+        if name and before.fields.get(name) != after.fields.get(name):
+            identity.claim_next(self.engine, self.tenant, name, before, after)
+
+    def _double(self, entry: _Entry, decided: _Decided) -> None:
+        """A row that leads to a record which lives at another remote id. That one may be gone by now; are both alive,
+        it is not known whether they are one, and a person decides.
+        """
+        stored = self.engine.records.get(self.tenant, self.entity.name, entry.beside)
+        record = stored.content if stored else None
+        link = record.links.get(self.uid) if isinstance(record, Record) else None
+        if stored is None or not isinstance(record, Record) or link is None or link.rid == entry.rid:
+            decided.elsewhere.append(_Entry(self.record_id(entry.rid), entry.snapshot))
+            return
+        if stored.id in decided.taken:
+            decided.elsewhere.append(entry.again())
+            return
+        if entry.snapshot.change.fields is None and not entry.snapshot.hint:
+            self.tally.unchanged += 1  # a delete of what is not the record's
+            return
+        rids = [entry.rid, link.rid] if link.state == "live" else [entry.rid]
+        looked = {
+            each.rid: each
+            for each in self._look(
+                [
+                    entry.moved(entry.id, entry.beside),
+                    *(_Entry(stored.id, Snapshot(Change(rid, None), "", "")) for rid in rids[1:]),
+                ]
+            )
+        }
+        mine = looked.get(entry.rid)
+        if mine is None or mine.newest.change.fields is None:
+            self.tally.unchanged += 1
+        elif link.state in ("new", "gone"):
+            self._plan(mine, stored, self._merged(record, mine.newest), decided)
+        elif (other := looked.get(link.rid)) is None:
+            return  # it can't be read, and was set aside
+        elif other.newest.change.fields is None:
+            decided.elsewhere.append(_Entry(stored.id, other.snapshot))
+            decided.elsewhere.append(entry.again())
+        else:
+            made = merge.first_seen(entry.id, self.entity, self.side, {}, mine.newest, self.run)
+            asked = {"kind": "match", "connection": self.uid, "record": record.id}
+            apart = Draft(replace(made, reviews=(asked,)), self.config).finished()
+            decided.write(RecordWrite(entry.id, None, apart), entry, "created")
 
     def _look(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Point reads of these remote records, batched by id; what is not there is gone."""
@@ -317,6 +482,7 @@ class Applier:
                 entry.id,
                 entry.snapshot,
                 self._with_record_ids(Snapshot(found.get(rid) or Change(rid, None), lo, hi, point_read=True)),
+                entry.beside,
             )
             for entry, rid in zip(entries, rids, strict=True)
             if rid not in found or not found[rid].problem
@@ -328,9 +494,12 @@ class Applier:
             # What was read long ago may be gone: a full run of another worker would never tell of it again.
             self.keep_lease()
         again: list[_Entry] = []
+        if self.engine.clock.monotonic() - self.config.read_at > MAX_CONFIG_SECONDS:
+            return [entry.again() for planned in buckets.values() for _, entry, _ in planned]
         for done in self.engine.pool.map(self._commit_bucket, list(buckets.items()), WRITE_WIDTH):
             self.tally.add(done.tally)
             self.made.extend(done.made)
+            self.wakes |= done.wakes
             for change, name in done.too_large:
                 self.set_aside(
                     change,
@@ -365,6 +534,12 @@ class Applier:
         tally.known += lives - lived
         if lives and not lived and isinstance(write.after, Record):
             done.made.append(write.after.links[self.uid].rid)
+        if isinstance(write.after, Record):
+            done.wakes.update(
+                (uid, layout.bucket(write.id))
+                for uid, link in write.after.links.items()
+                if link.wants and wants_push(write.after, link)
+            )
 
     def _is_live(self, content: Record | Redirect | Tomb) -> bool:
         link = content.links.get(self.uid) if isinstance(content, Record) else None

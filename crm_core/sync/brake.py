@@ -1,4 +1,5 @@
-"""The brake: a run that would mark far more records as deleted than usual stops, and goes on only if a person says so.
+"""The brake: a run that would mark far more records as deleted than usual, or make far more at a remote system, stops,
+and goes on only if a person says so.
 
 It is judged before a batch is applied; that batch then is not. While the state row of the entity names a stopped run,
 none works on it. Whoever lets one go on or ends it saves the run's row first, then the state row: if they die in
@@ -27,19 +28,25 @@ SAVE_TRIES = 5
 
 
 class Stopped(Exception):  # no error: the run waits for a person
-    """More deletes than a run may apply by itself."""
+    """More deletes, or `creates`, than a run may apply by itself."""
 
-    def __init__(self, deletes: int, known: int, limit: int) -> None:
-        self.deletes, self.known, self.limit = deletes, known, limit
+    def __init__(self, amount: int, known: int, limit: int, *, creates: bool = False) -> None:
+        self.amount, self.known, self.limit, self.creates = amount, known, limit, creates
 
     def problem(self, run: Run, time: str) -> Problem:
-        return Problem(
-            CODE,
-            f"The remote system shows at least {self.deletes} of about {self.known} records as deleted, and up to {self.limit}"
-            f" are marked without asking. If that is right, POST /api/runs/{run.id}/approve marks them;"
-            f" if not, put the remote system right and POST /api/runs/{run.id}/cancel.",
-            time,
-        )
+        if self.creates:
+            shown = (
+                f"The hub has at least {self.amount} records that the remote system has not, which knows about"
+                f" {self.known}; up to {self.limit} are made there without asking. If that is right,"
+                f" POST /api/runs/{run.id}/approve makes them; if not, narrow the connection's filter and"
+            )
+        else:
+            shown = (
+                f"The remote system shows at least {self.amount} of about {self.known} records as deleted, and up to"
+                f" {self.limit} are marked without asking. If that is right, POST /api/runs/{run.id}/approve marks them;"
+                " if not, put the remote system right and"
+            )
+        return Problem(CODE, f"{shown} POST /api/runs/{run.id}/cancel.", time)
 
 
 def limit(tuning: Tuning, known: int) -> int:
@@ -77,6 +84,13 @@ def judge(applier: Applier, run: Run, deletes: int, certain: Callable[[], int]) 
         raise Stopped(before + deletes, known, most)
 
 
+def judge_creates(tuning: Tuning, run: Run, before: int, creates: int, known: int) -> None:
+    """Raises Stopped if so many more records are too many for a run to make at a remote system that has `known`."""
+    most = int(max(tuning.brake_creates, known * tuning.brake_creates_percent / 100))
+    if creates and not run.approved and before + creates > most:
+        raise Stopped(before + creates, known, most, creates=True)
+
+
 def refuse(states: States | None, entities: Sequence[str]) -> None:
     """Raises Conflict that names the stopped run of one of the entities, and both ways out."""
     for entity in entities:
@@ -99,6 +113,11 @@ def approve(engine: Engine, tenant: Tenant, run: Run) -> Run:
     _check(engine, tenant, run)
     if run.status == "stopped":
         run = _saved(engine, tenant, replace(run, status="running", approved=True, problem=None))
+    if run.mode == "push":
+        due = hub_time(engine.clock.now())
+        _release(engine, tenant, run, lambda state: replace(state, push_due=due, push_run=run.id))
+        engine.send(layout.FRESH, Job("widen", tenant, run.connection, run.entity, run.id, trace=run.trace))
+        return run
     # With a lease of its own, so that the tick revives it if the message is never sent.
     until = hub_time(engine.clock.now() + timedelta(seconds=engine.tuning.lease_seconds))
     _release(engine, tenant, run, lambda state: replace(state, lease_run=run.id, lease_until=until))

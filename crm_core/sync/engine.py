@@ -1,7 +1,7 @@
 """What sync works with: stores, queue, clock, and a way to open a connection. Wired by the hub."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from crm_core.connector import Connector
@@ -10,16 +10,21 @@ from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
 from crm_core.storage import layout
+from crm_core.storage.held import Held
 from crm_core.storage.journal import DeadLetters
+from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
+from crm_core.sync.sides import Config
 
 MESSAGE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it."""
+    """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it.
+    `buckets`: of a push, those that have work.
+    """
 
     kind: str
     tenant: Tenant
@@ -28,6 +33,7 @@ class Job:
     run: str = ""
     attempt: int = 0
     trace: str = ""
+    buckets: str = ""
 
     def to_message(self) -> str:
         data = {"v": MESSAGE_VERSION, "job": self.kind, **vars(self), "tenant": self.tenant.name}
@@ -41,7 +47,9 @@ class Job:
         if not isinstance(data, dict) or data.get("v") not in (MESSAGE_VERSION, MESSAGE_VERSION - 1):
             raise ValueError("not a message of this version")
         known = {
-            name: data[name] for name in ("connection", "entity", "run", "attempt", "trace") if name in data
+            name: data[name]
+            for name in ("connection", "entity", "run", "attempt", "trace", "buckets")
+            if name in data
         }
         try:
             tenant = Tenant(str(data["tenant"]))
@@ -52,7 +60,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Sizes, times and limits of sync, each with its unit in its name."""
+    """Sizes, times and limits of sync, each with its unit in its name.
+
+    `push_start_seconds`: a write begins so soon after its attempt was saved, or not at all. `attempt_seconds`: so long
+    after that it may still reach the remote: the time to begin, a call's deadline of 100 s, and 120 s that it may be on
+    its way. `push_delay_seconds`: after a change of configuration, until a push run begins. `sweep_buckets`: how many
+    of the 16 the tick looks at each minute.
+    """
 
     fresh_slice_seconds: float = 20
     bulk_slice_seconds: float = 240
@@ -62,6 +76,13 @@ class Tuning:
     page_records: int = 5000
     brake_deletes: float = 20
     brake_deletes_percent: float = 5
+    brake_creates: float = 500
+    brake_creates_percent: float = 50
+    push_records: int = 400
+    push_start_seconds: float = 30
+    attempt_seconds: float = 250
+    push_delay_seconds: float = 120
+    sweep_buckets: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,9 +95,13 @@ class Opened:
 
 @dataclass(frozen=True)
 class Engine:
-    """`open`: gives a connection by uid, None if it is gone; its copy is at most 60 s old."""
+    """`open`: gives a connection by uid, None if it is gone; `sides`: the part that each connection has in an entity.
+    Their copies are at most 60 s old.
+    """
 
     records: Records
+    keys: Keys
+    held: Held
     states: StateStore
     runs: RunStore
     dead_letters: DeadLetters
@@ -86,6 +111,7 @@ class Engine:
     ids: Ids
     pool: Pool
     open: Callable[[Tenant, str], Opened | None]
+    sides: Callable[[Tenant, str], Config]
     tuning: Tuning = field(default_factory=Tuning)
 
     def slice_end(self, lane: str) -> float:
@@ -97,3 +123,17 @@ class Engine:
         """A job that goes on, or comes again, keeps its trace; a new one gets that of the work in hand."""
         job = job if job.trace else replace(job, trace=current_trace())
         self.queue.send(lane, job.to_message(), delay)
+
+
+def wake(engine: Engine, tenant: Tenant, entity: str, places: Iterable[tuple[str, str]]) -> None:
+    """Sends a push job to each connection that has something to learn, naming the buckets. A lost one costs time only:
+    the tick finds what is open.
+    """
+    buckets: dict[str, list[str]] = {}
+    for uid, bucket in places:
+        buckets.setdefault(uid, []).append(bucket)
+    for uid in sorted(buckets):
+        engine.send(
+            layout.FRESH,
+            Job("push", tenant, connection=uid, entity=entity, buckets="".join(sorted(buckets[uid]))),
+        )

@@ -19,6 +19,8 @@ from crm_core.sync.schedule import lapsed, next_due
 _log = Log("crm_core.sync")
 
 FAILURES_UNTIL_UNREACHABLE = 3
+PROBE_SECONDS = 60.0
+"""How long the others leave the asking to one worker while the system does not answer."""
 PROMISED_ATTEMPTS = 3
 """A run that a caller waits for fails after this many attempts; the schedule goes on trying."""
 
@@ -68,6 +70,39 @@ def pull_failed(
                 engine.runs.save(job.tenant, replace(run, problem=problem))
         counted = attempt if isinstance(decision, Retry) and decision.counts else job.attempt
         engine.send(layout.FRESH, replace(job, run=run.id, attempt=counted), delay)
+
+
+def push_failed(engine: Engine, job: Job, states: States, error: HubError) -> float | None:
+    """Records what stopped a push at the connection, or at the entity where only that waits for a person; gives after
+    how many seconds it may come back, None if a person has to mend something first.
+    """
+    decision = decide(error, max(job.attempt, states.connection.failures) + 1, engine.ids.fraction())
+    delay = decision.delay if isinstance(decision, Retry) else None
+    tell("push failed", error, job.attempt + 1, delay)
+    problem = Problem(error.code, error.message, hub_time(engine.clock.now()))
+    if error.recovery is Recovery.ENTITY_WAITS:
+        state = states.entities[job.entity]
+        with suppress(RowChanged):  # a pull has just recorded what it found
+            engine.states.save_entity(
+                job.tenant, job.connection, job.entity, replace(state, waits=True, problem=problem)
+            )
+        return None
+    connection_failed(engine, job, states.connection, error, delay or 0.0, problem)
+    return delay
+
+
+def probe(engine: Engine, job: Job, states: States) -> States | None:
+    """Takes the turn to ask a system that does not answer; None while another worker has it.
+
+    The others see the turn in "not before", or lose the row; it ends with the answer or, if the worker dies, by itself.
+    """
+    until = hub_time(engine.clock.now() + timedelta(seconds=PROBE_SECONDS))
+    state = replace(states.connection, not_before=until)
+    try:
+        saved = engine.states.save_connection(job.tenant, job.connection, state)
+    except RowChanged:
+        return None
+    return replace(states, connection=saved)
 
 
 def tell(event: str, error: HubError, attempt: int, again_in: float | None) -> None:

@@ -12,12 +12,21 @@ from crm_core.sync import failures
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.pull import pull
+from crm_core.sync.push import held, push, waiting
 from crm_core.sync.results import closed, forget_items
+from crm_core.sync.widen import widen
 
 _log = Log("crm_core.jobs")
 
 Handler = Callable[[Engine, Job, str, int], None]
-HANDLERS: Mapping[str, Handler] = {"pull": pull, "batch": batch}
+HANDLERS: Mapping[str, Handler] = {
+    "pull": pull,
+    "batch": batch,
+    "push": push,
+    "held": held,
+    "waiting": waiting,
+    "widen": widen,
+}
 
 
 def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:

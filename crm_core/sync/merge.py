@@ -1,30 +1,46 @@
 """What a snapshot of a remote record does to the hub's record: pure, no I/O, no clock.
 
-Connections are pulled, one to a record, so of the decision table the rows "the remote did not touch it" and "take"
-apply. `behind` and `echo` are honoured where they are, so that the base of the merge is right from the start.
+The decision table is docs/sync.md's; the numbers in the comments are its rows. Which snapshots may be merged at all:
+`guard`. Deletes: `deletes.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from crm_core.connector import Change
+from crm_core.connector import Change, VersionKind
 from crm_core.model.entities import Entity
-from crm_core.model.fields import parse_instant
+from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.record import Link, Record, Stamp
+from crm_core.sync.draft import Draft, LinkDraft
+from crm_core.sync.sides import Side, Sides
 
 DELETED_AT = "deleted_at"
+CLOCK_MARGIN = timedelta(seconds=10)
+"""The clocks of the hub's instances differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a remote said of one record. `lo`, `hi`: hub time before the request and after the response."""
+    """What a remote said of one record. `lo`, `hi`: hub time before the request and after the response. `hint`: nobody
+    said more than that there is something to read.
+    """
 
     change: Change
     lo: str
     hi: str
     point_read: bool = False
+    hint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The record after it (the same object if nothing is new), and what was given up in conflicts, by field."""
+
+    record: Record
+    losers: Mapping[str, Any]
 
 
 class Verdict(Enum):
@@ -36,84 +52,281 @@ class Verdict(Enum):
     """Only a point read, made after the row was read, can tell."""
 
 
-def guard(record: Record, connection: str, snapshot: Snapshot, *, ordered: bool) -> Verdict:
+def guard(record: Record, side: Side, snapshot: Snapshot, *, lag: float = 0.0) -> Verdict:
     """The version guard. A point read belongs to the row read before it and is always mergeable.
 
-    An entry for a link that is gone or has no version, and every delete, needs a look: a page may be older than what
-    the hub has. Versions that are no ordered numbers are equal or need a look.
+    `lag`: seconds that a list's answer may be old. An entry for a link that is gone or has no version, for another
+    remote id, for a dead record, and every delete, needs a look: a page may be older than what the hub has.
     """
     if snapshot.point_read:
         return Verdict.MERGE
-    link = record.links.get(connection)
-    change = snapshot.change
+    link, change = record.links.get(side.uid), snapshot.change
     if link is None or not link.ver or link.state != "live" or record.dead or change.fields is None:
         return Verdict.LOOK
-    if change.version == link.ver:
-        return Verdict.SKIP
-    if not ordered:
+    if link.rid != change.rid:
         return Verdict.LOOK
-    return Verdict.MERGE if int(change.version) > int(link.ver) else Verdict.SKIP
+    if side.versions == "opaque":
+        return _guard_opaque(link, snapshot, lag)
+    order = _order(side.versions, change.version, link.ver)
+    if order != 0 or side.versions == "ordered":
+        return Verdict.MERGE if order > 0 else Verdict.SKIP
+    return Verdict.SKIP if _holds(record, link, side, change.fields) else Verdict.LOOK
 
 
-def first_seen(record_id: str, entity: Entity, connection: str, snapshot: Snapshot, run: str) -> Record:
-    """The record that a remote record makes, with its live link."""
+def _guard_opaque(link: Link, snapshot: Snapshot, lag: float) -> Verdict:
+    if snapshot.change.version == link.ver:
+        return Verdict.SKIP
+    oldest = parse_instant(snapshot.lo) - timedelta(seconds=lag) - CLOCK_MARGIN
+    return Verdict.MERGE if hub_time(oldest) > link.seen else Verdict.LOOK
+
+
+def _order(kind: VersionKind, one: str, other: str) -> int:
+    """Which of two versions is the later one: > 0 the first."""
+    if kind == "ordered":
+        return int(one) - int(other)
+    left, right = parse_instant(one), parse_instant(other)
+    return (left > right) - (left < right)
+
+
+def _holds(record: Record, link: Link, side: Side, theirs: Mapping[str, Any]) -> bool:
+    return all(
+        side.same(name, theirs.get(name), link.held(name, record.fields.get(name))) for name in side.reads
+    )
+
+
+def settles(link: Link, side: Side, version: str) -> bool:
+    """Whether the answer to our own write may be merged as that, or a newer read has been merged meanwhile."""
+    if link.attempt is None:
+        return False
+    if not link.attempt.read or not link.ver:
+        return True
+    if side.versions == "opaque":
+        return version == link.ver
+    order = _order(side.versions, version, link.ver)
+    return order > 0 or (order == 0 and side.versions == "ordered")
+
+
+def first_seen(
+    record_id: str, entity: Entity, side: Side, sides: Sides, snapshot: Snapshot, run: str
+) -> Record:
+    """The record that a remote record makes: its live link, and a wish of everybody who is to have it."""
     change = snapshot.change
     assert change.fields is not None
-    return Record(
+    record = Record(
         id=record_id,
         entity=entity.name,
         fields=change.fields,
-        stamp=Stamp(_change_time(snapshot), connection),
-        created={"time": snapshot.hi, "origin": connection, "run": run},
-        links={connection: Link("live", rid=change.rid, ver=change.version, seen=snapshot.hi)},
+        stamp=Stamp(change_time(snapshot), side.uid),
+        created={"time": snapshot.hi, "origin": side.uid, "run": run},
+        links={side.uid: Link("live", rid=change.rid, ver=change.version, seen=snapshot.hi)},
     )
+    if len(sides) == 1 and not side.writes:
+        return record
+    return Draft(record, sides).finished()
 
 
 def merge(
-    record: Record, entity: Entity, mapped: Iterable[str], connection: str, snapshot: Snapshot
-) -> Record:
-    """The record after a snapshot of a live remote record; the same object if nothing but its age is new.
+    record: Record, side: Side, sides: Sides, snapshot: Snapshot, sent: Mapping[str, Any] | None = None
+) -> Merged:
+    """The record after a snapshot of a remote record that is alive.
 
-    `mapped`: the fields that the connection reads; others are left alone. A link that was gone lives again.
+    `sent`: what we wrote, field -> value, when the snapshot is the answer to that. A record without a link of this
+    connection gets one, with no common past. References in the snapshot are the hub's record ids.
     """
-    change = snapshot.change
+    draft = Draft(record, sides)
+    link = linked(draft, side, snapshot.change.rid)
+    if draft.dead and _touched(draft, link, side, snapshot.change):
+        draft.revive(side.uid)
+    if link.state == "gone":
+        link.state = "live"
+        if draft.fields.get(DELETED_AT) is not None:
+            draft.set_value(DELETED_AT, None, side.uid, snapshot.hi)
+    elif link.state in ("new", "creating"):
+        link.state = "live"
+    _merge_fields(draft, link, side, snapshot, sent or {})
+    _after(draft, link, side, snapshot, answer=sent is not None)
+    if draft.fields == record.fields and _is_age_alone(draft, record, side):
+        return Merged(record, {})
+    return Merged(draft.finished(), draft.losers)
+
+
+def linked(draft: Draft, side: Side, rid: str) -> LinkDraft:
+    """The link, of this remote id; a new one, or one under another id, has an empty base."""
+    if not draft.has_link(side.uid):
+        link = draft.add_link(side.uid, Link("live", rid=rid))
+        draft.empty_base(link, side)
+        return link
+    link = draft.link(side.uid)
+    if link.state == "new" or (link.rid and link.rid != rid):
+        if link.rid and link.rid != rid:
+            link.former = (*link.former, link.rid)
+        link.former = tuple(each for each in link.former if each != rid)
+        if link.state != "gone":
+            link.state = "live"
+        link.forget()
+        link.ver = ""
+        draft.empty_base(link, side)
+    link.rid = rid
+    return link
+
+
+def _touched(draft: Draft, link: LinkDraft, side: Side, change: Change) -> bool:
+    """Whether somebody edited the row of a dead record, or brought it back."""
     assert change.fields is not None
-    link = record.links.get(connection) or Link("live", rid=change.rid)
-    fields = dict(record.fields)
-    taken: dict[str, Any] = {}
-    for name in mapped:
-        theirs, ours = change.fields.get(name), fields.get(name)
-        if entity.by_name[name].same(theirs, link.held(name, ours)):
-            continue  # the remote did not touch it
-        taken[name] = theirs
-    if link.state == "gone" and fields.get(DELETED_AT) is not None:
-        taken[DELETED_AT] = None
-    for name, value in taken.items():
-        _set(fields, name, value)
-    merged_link = replace(
-        link,
-        state="live",
-        rid=change.rid,
-        ver=change.version,
-        seen=max(link.seen, snapshot.hi),
-        behind={name: value for name, value in link.behind.items() if name not in taken},
-        echo={name: value for name, value in link.echo.items() if name not in taken},
-    )
-    if not taken and replace(merged_link, seen=link.seen) == link:
-        return record
-    return _changed(record, fields, taken, Stamp(_change_time(snapshot), connection)).with_link(
-        connection, merged_link
+    if link.state == "gone":
+        return True
+    for name in side.reads:
+        theirs = change.fields.get(name)
+        if not side.same(name, theirs, link.held(name, draft.fields.get(name))) and not _is_ours(
+            link, side, name, theirs
+        ):
+            return True
+    return False
+
+
+def _is_ours(link: LinkDraft, side: Side, name: str, theirs: Any) -> bool:
+    """Whether a value is one that we sent, as it was or as the remote stores it."""
+    return any(
+        side.same(name, theirs, each) or side.same(name, theirs, side.canon(name, each))
+        for each in link.inflight.get(name, ())
     )
 
 
-def gone(record: Record, connection: str, now: str) -> Record:
-    """The record after its remote record was deleted (delete policy `mark`): the link is gone, the record stays."""
-    link = record.links.get(connection)
-    if link is None or link.state == "gone":
-        return record
-    fields = {**record.fields, DELETED_AT: now}
-    marked = _changed(record, fields, {DELETED_AT: now}, Stamp(now, connection))
-    return marked.with_link(connection, replace(link, state="gone", seen=max(link.seen, now)))
+def _merge_fields(
+    draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, sent: Mapping[str, Any]
+) -> None:
+    theirs = snapshot.change.fields
+    assert theirs is not None
+    for name, value in sent.items():
+        _settle(draft, link, side, name, value, theirs)
+    rest = [name for name in sorted(side.reads) if name not in sent]
+    clashes = [name for name in rest if _clashes(draft, link, side, name, theirs.get(name))]
+    skipped = any(side.policy(name) == "skip" for name in clashes)
+    for name in rest:
+        value, ours = theirs.get(name), draft.fields.get(name)
+        if side.same(name, value, link.held(name, ours)):
+            continue  # 2: the remote did not touch it
+        if _is_ours(link, side, name, value):
+            _landed(draft, link, side, name, value)  # 3
+        elif name in clashes:
+            _decide(draft, link, side, snapshot, name, skipped)  # 6
+        elif not link.differs(name):
+            if skipped:
+                _ask(draft, link, side, snapshot, name)
+            else:
+                _take(draft, link, side, name, value, change_time(snapshot))  # 4
+        else:
+            link.put(side, name, value)  # 5: agreed; tidy removes it
+            link.conflict.pop(name, None)
+
+
+def _clashes(draft: Draft, link: LinkDraft, side: Side, name: str, theirs: Any) -> bool:
+    """Row 6: both sides changed the field, to different values."""
+    ours = draft.fields.get(name)
+    return not (
+        side.same(name, theirs, link.held(name, ours))
+        or _is_ours(link, side, name, theirs)
+        or not link.differs(name)
+        or side.same(name, theirs, ours)
+        or side.same(name, theirs, side.canon(name, ours))
+    )
+
+
+def _settle(
+    draft: Draft, link: LinkDraft, side: Side, name: str, sent: Any, fields: Mapping[str, Any]
+) -> None:
+    """Row 1: the remote's answer to what we wrote. A field that is never read is as we sent it."""
+    theirs = fields.get(name) if name in side.reads else sent
+    link.echo.pop(name, None)
+    link.refused.pop(name, None)
+    ours = draft.fields.get(name)
+    if name not in side.reads:
+        link.inflight.pop(name, None)
+    if not side.same(name, ours, sent):
+        link.behind[name] = theirs
+        return
+    link.behind.pop(name, None)
+    if not side.same(name, theirs, ours):
+        link.echo[name] = theirs
+
+
+def _landed(draft: Draft, link: LinkDraft, side: Side, name: str, theirs: Any) -> None:
+    """Row 3: our own write is seen."""
+    ours = draft.fields.get(name)
+    link.echo.pop(name, None)
+    is_newest = any(side.same(name, ours, each) for each in link.inflight[name])
+    if not is_newest or not side.same(name, theirs, side.canon(name, ours)):
+        link.behind[name] = theirs
+        return
+    link.behind.pop(name, None)
+    link.conflict.pop(name, None)
+    if not side.same(name, theirs, ours):
+        link.echo[name] = theirs
+
+
+def _take(draft: Draft, link: LinkDraft, side: Side, name: str, value: Any, time: str) -> None:
+    link.drop(name)
+    draft.set_value(name, value, side.uid, time)
+
+
+def _decide(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str, skipped: bool) -> None:
+    assert snapshot.change.fields is not None
+    theirs, policy, time = snapshot.change.fields.get(name), side.policy(name), change_time(snapshot)
+    if skipped or policy in ("manual", "skip"):
+        _ask(draft, link, side, snapshot, name)
+        return
+    ours = draft.fields.get(name)
+    stamp = draft.stamps.get(name, draft.before.stamp)
+    if policy == "remote" or (policy == "newest" and parse_instant(time) >= parse_instant(stamp.time)):
+        draft.losers[name] = ours
+        _take(draft, link, side, name, theirs, time)
+        return
+    draft.losers[name] = theirs
+    link.put(side, name, theirs)
+    link.conflict.pop(name, None)
+
+
+def _ask(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str) -> None:
+    """Neither side is overwritten until a person decides. What was asked before is asked anew with the newer value;
+    one that goes back to the base dissolves the question.
+    """
+    assert snapshot.change.fields is not None
+    theirs, ours = snapshot.change.fields.get(name), draft.fields.get(name)
+    open_one = link.conflict.get(name)
+    base = open_one["base"] if open_one else link.held(name, ours)
+    link.put(side, name, theirs)
+    if open_one and side.same(name, theirs, base):
+        del link.conflict[name]
+        return
+    link.conflict[name] = {"theirs": theirs, "base": base, "time": change_time(snapshot)}
+
+
+def _after(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, *, answer: bool) -> None:
+    version = snapshot.change.version
+    if side.if_match and link.attempt is not None and version != link.attempt.ver:
+        link.settle_open(side)
+    draft.tidy(link, side)
+    link.ver = version
+    if not answer and link.attempt is not None and not link.attempt.read and link.frozen() is not link.before:
+        link.attempt = replace(link.attempt, read=True)
+    link.seen = max(link.seen, snapshot.hi)
+
+
+def _is_age_alone(draft: Draft, record: Record, side: Side) -> bool:
+    """Whether `seen` is all that is new: that is not worth a write."""
+    link = draft.link(side.uid)
+    before = record.links.get(side.uid)
+    return (
+        before is not None
+        and replace(link.frozen(), seen=before.seen) == before
+        and draft.dead == record.dead
+        and not draft.losers
+    )
+
+
+def later(moment: str, seconds: float) -> str:
+    """A hub time so much after another."""
+    return hub_time(parse_instant(moment) + timedelta(seconds=seconds))
 
 
 def old_values(before: Record, after: Record) -> dict[str, Any]:
@@ -126,27 +339,7 @@ def old_values(before: Record, after: Record) -> dict[str, Any]:
     }
 
 
-def _set(fields: dict[str, Any], name: str, value: Any) -> None:
-    if value is None:
-        fields.pop(name, None)
-    else:
-        fields[name] = value
-
-
-def _changed(record: Record, fields: Mapping[str, Any], taken: Mapping[str, Any], stamp: Stamp) -> Record:
-    """The record with new fields, their stamps and, if any changed, its next version."""
-    if not taken:
-        return record
-    stamps = {**record.stamps, **dict.fromkeys(taken, stamp)}
-    return replace(
-        record,
-        fields=dict(fields),
-        stamps={name: each for name, each in stamps.items() if each != record.stamp},
-        version=record.version + 1,
-    )
-
-
-def _change_time(snapshot: Snapshot) -> str:
+def change_time(snapshot: Snapshot) -> str:
     """The remote's time of the change, but never later than the hub read it: a fast clock must not win for an hour."""
     modified = snapshot.change.modified
     if not modified or parse_instant(modified) > parse_instant(snapshot.hi):

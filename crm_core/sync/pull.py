@@ -24,7 +24,7 @@ from crm_core.storage import layout
 from crm_core.storage.state import States
 from crm_core.sync import brake, compare, failures
 from crm_core.sync.apply import Applier
-from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.engine import Engine, Job, Opened, wake
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.schedule import is_due, lapsed, next_due
 
@@ -34,8 +34,6 @@ CAREFUL_DELIVERY = 3
 """From this delivery of a message on, records are applied one by one, so that one that raises does not stop the rest."""
 WAIT_FOR_LEASE_SECONDS = 15.0
 WAIT_AFTER_RACE_SECONDS = 2.0
-PROBE_SECONDS = 60.0
-"""How long the others leave the asking to one worker while the system does not answer."""
 
 
 @dataclass(frozen=True)
@@ -168,24 +166,18 @@ class _Pull:
         ours = self.state.lease_run == self.run.id
         if not (promised or ours or is_due(self.state, now)):
             return False
-        if self.states.connection.health != "unreachable" or self._may_probe(now):
+        if self.states.connection.health != "unreachable" or self._may_probe():
             return True
         if promised or ours:
-            self.engine.send(layout.FRESH, self.job, PROBE_SECONDS)
+            self.engine.send(layout.FRESH, self.job, failures.PROBE_SECONDS)
         return False
 
-    def _may_probe(self, now: datetime) -> bool:
-        """A system that does not answer is asked by one worker at a time, whichever entities and runs are waiting.
-
-        The others see its turn in "not before", or lose the row; it ends with the answer or, if it dies, by itself.
-        """
-        until = hub_time(now + timedelta(seconds=PROBE_SECONDS))
-        state = replace(self.states.connection, not_before=until)
-        try:
-            saved = self.engine.states.save_connection(self.job.tenant, self.job.connection, state)
-        except RowChanged:
+    def _may_probe(self) -> bool:
+        """A system that does not answer is asked by one worker at a time, whichever entities and runs are waiting."""
+        probing = failures.probe(self.engine, self.job, self.states)
+        if probing is None:
             return False
-        self.states = replace(self.states, connection=saved)
+        self.states = probing
         return True
 
     def _end_lapsed(self) -> bool:
@@ -471,7 +463,7 @@ class _Pull:
             self._look_again()
             self._overtaken()
             return
-        _log.warning("run stopped", deletes=stopped.deletes, known=stopped.known, limit=stopped.limit)
+        _log.warning("run stopped", deletes=stopped.amount, known=stopped.known, limit=stopped.limit)
 
     def _name_stopped(self, run: Run, **changes: Any) -> None:
         """Gives the lease back and lets no run begin before a person has decided about the stopped one."""
@@ -503,5 +495,10 @@ class _Pull:
             }
         if self.stored_run:
             ended["last_run"] = self.run.id
+        first_load = self.state.cursor is None and not self.run.partial
         self._save_state(**ended)
+        if first_load and self.opened.connection.entities[self.job.entity].pushes:
+            # What the hub has and the remote has not was held back until all of it was read.
+            places = [(self.job.connection, bucket) for bucket in layout.BUCKETS]
+            wake(self.engine, self.job.tenant, self.job.entity, places)
         failures.recovered(self.engine, self.job, self.states.connection)

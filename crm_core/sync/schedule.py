@@ -1,14 +1,15 @@
 """When a connection is due, and the tick that finds what is due. Pure but for `tick`, which only reads and enqueues."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from crm_core.errors import BadRequest
-from crm_core.model.connection import Schedule
+from crm_core.model.connection import Schedule, Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
-from crm_core.sync.engine import Engine, Job
+from crm_core.sync.engine import Engine, Job, wake
 
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
@@ -78,13 +79,16 @@ def next_due(schedule: Schedule, after: datetime) -> str:
 
 
 def tick(engine: Engine) -> int:
-    """Enqueues a pull for every entity that is due or whose worker died; gives how many. Does none of the work.
+    """Enqueues a pull for every entity that is due or whose worker died, a push run where one is, and whoever has
+    something to push; gives how many messages that took. Does none of the work.
 
     A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state.
     """
     now = engine.clock.now()
     sent = 0
+    known: dict[Tenant, set[str]] = {}
     for tenant, uid, states in engine.states.every():
+        known.setdefault(tenant, set()).update(states.entities)
         if states.connection.health == "needs_attention" or _later(states.connection.not_before, now):
             continue
         for entity, state in states.entities.items():
@@ -92,6 +96,47 @@ def tick(engine: Engine) -> int:
                 run = state.lease_run if lapsed(state, now) else ""
                 engine.send(layout.FRESH, Job("pull", tenant, connection=uid, entity=entity, run=run))
                 sent += 1
+            if state.push_due and not state.stopped_run and not _later(state.push_due, now):
+                engine.send(
+                    layout.FRESH, Job("widen", tenant, connection=uid, entity=entity, run=state.push_run)
+                )
+                sent += 1
+        if states.connection.waiting and _minute(now) % len(layout.BUCKETS) == 0:
+            engine.send(layout.FRESH, Job("waiting", tenant, uid))
+            sent += 1
+    return sent + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
+
+
+def _minute(now: datetime) -> int:
+    return int(now.timestamp()) // 60
+
+
+def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetime) -> int:
+    """Wakes whoever has something to push in the buckets whose minute it is, and whoever held entries back.
+
+    Only where a connection pushes: it costs a query for each entity and bucket, and one for what is held.
+    """
+    pushed = [
+        entity
+        for entity in sorted(entities)
+        if any(each.sync.pushes for each in engine.sides(tenant, entity).values())
+    ]
+    if not pushed:
+        return 0
+    count = min(len(layout.BUCKETS), max(1, int(engine.tuning.sweep_buckets)))
+    buckets = [layout.BUCKETS[(_minute(now) * count + each) % len(layout.BUCKETS)] for each in range(count)]
+    sent = 0
+    for entity in pushed:
+        places = {
+            (uid, bucket)
+            for bucket in buckets
+            for _, uid, _ in engine.records.open_items(tenant, entity, bucket, kind="push")
+        }
+        wake(engine, tenant, entity, places)
+        sent += len({uid for uid, _ in places})
+    for uid, entity in sorted({(each.connection, each.entity) for each in engine.held.every(tenant)}):
+        engine.send(layout.FRESH, Job("held", tenant, uid, entity))
+        sent += 1
     return sent
 
 

@@ -37,7 +37,7 @@ def start(
     Raises BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
     """
     connection, tenant = opened.connection, opened.connection.tenant
-    wanted = _wanted(connection, entities)
+    wanted = _wanted(connection, entities, mode)
     brake.refuse(engine.states.read(tenant, connection.uid), wanted)
     if since or where:
         node = parse_filter(where) if where else None
@@ -85,13 +85,27 @@ def start_batch(
     return run
 
 
-def _wanted(connection: Connection, entities: Sequence[str]) -> list[str]:
-    wanted = list(dict.fromkeys(entities or connection.entities))
+def _wanted(connection: Connection, entities: Sequence[str], mode: Mode) -> list[str]:
+    """The entities of a run: all that go its way, unless some are named."""
+
+    def goes(entity: str) -> bool:
+        sync = connection.entities[entity]
+        return sync.pushes if mode == "push" else sync.pulls
+
+    wanted = list(dict.fromkeys(entities or filter(goes, connection.entities)))
+    if not wanted:
+        raise BadRequest.field("mode", f"mode: nothing of {connection.slug} goes that way; see its entities.")
     for entity in wanted:
         if entity not in connection.entities:
             known = ", ".join(connection.entities)
             raise BadRequest.field(
                 "entities", f"entities: {connection.slug} has no '{entity}'; it has {known}."
+            )
+        if not goes(entity):
+            way = connection.entities[entity].direction
+            raise BadRequest.field(
+                "entities",
+                f"entities: {entity} of {connection.slug} has direction {way}; a {mode} run does nothing.",
             )
     if connection.paused:
         raise Conflict(
@@ -101,7 +115,7 @@ def _wanted(connection: Connection, entities: Sequence[str]) -> list[str]:
 
 
 def _send(engine: Engine, connection: Connection, run: Run) -> None:
-    kind = "batch" if run.mode == "batch" else "pull"
+    kind = {"batch": "batch", "push": "widen"}.get(run.mode, "pull")
     engine.send(
         layout.FRESH, Job(kind, connection.tenant, connection.uid, run.entity, run.id, trace=run.trace)
     )

@@ -452,7 +452,10 @@ WRONG_CONNECTIONS = [
     ({"entities": {}}, "entities", f"entities: name at least one of {PULLED}."),
     ({"entities": {"gadget": "pull"}}, "entities.gadget",
      f"entities.gadget: Microsoft Dynamics 365 has no such entity here; it has {PULLED}."),
-    ({"entities": {"account": "sideways"}}, "entities.account", "entities.account: input should be 'pull'."),
+    ({"entities": {"account": "sideways"}}, "entities.account.direction",
+     "entities.account.direction: input should be 'pull', 'push' or 'both'."),
+    ({"entities": {"account": {"deletes": "all"}}}, "entities.account.deletes",
+     "entities.account.deletes: input should be 'ignore', 'mark' or 'propagate'."),
     ({"schedule": {"minutes": 5, "cron": "0 * * * * *"}}, "schedule",
      "schedule: give minutes or cron, not both."),
     ({"schedule": {"minutes": 0}}, "schedule.minutes",
@@ -535,6 +538,23 @@ def slugs(api):
 @pytest.mark.parametrize(("change", "field", "detail"), WRONG_CONNECTIONS)
 def test_a_wrong_connection_is_400_by_its_field_and_none_is_made(api, problem, wanted, change, field, detail):
     bad(problem, api("POST", "/api/integrations", {**wanted, **change}), detail, field)
+    assert slugs(api) == ["demo"]
+
+
+@pytest.mark.parametrize(
+    ("sync", "field"),
+    [
+        ({"policy": "loudest"}, "policy"),
+        ({"policies": {"nope": "local"}}, "policies.nope"),
+        ({"match": "employees"}, "match"),
+        ({"filter": "name eq"}, "filter"),
+        ({"filter": "nope eq 1"}, "filter"),
+    ],
+)
+def test_a_wrong_way_to_keep_an_entity_in_step_is_named(api, wanted, sync, field):
+    answer = api("POST", "/api/integrations", {**wanted, "entities": {"account": sync}})
+    assert answer.status_code == 400, answer.text
+    assert [each["field"] for each in answer.json()["errors"]] == [f"entities.account.{field}"]
     assert slugs(api) == ["demo"]
 
 

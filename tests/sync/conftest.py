@@ -10,7 +10,7 @@ import pytest
 
 from crm_core.connection_admin import Wanted
 from crm_core.hub import Hub
-from crm_core.model.connection import DEFAULT_TENANT, Connection, Schedule
+from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule
 from crm_core.model.record import Record, open_items
 from crm_core.model.state import Run
 from crm_core.settings import load
@@ -96,6 +96,7 @@ class Bench:
             "tenant_id": facts["tenant"],
             "client_id": facts["client_id"],
         }
+        entities = wanted.pop("entities", {"account": "pull"})
         self.connection = self.hub.admin.create(
             DEFAULT_TENANT,
             slug,
@@ -103,7 +104,8 @@ class Bench:
             Wanted(
                 settings,
                 {"client_secret": SECRET},
-                **{"schedule": Schedule(minutes=1), "entities": {"account": "pull"}, **wanted},
+                entities={name: EntitySync.from_json(each) for name, each in entities.items()},
+                **{"schedule": Schedule(minutes=1), **wanted},
             ),
         )
         return self.connection

@@ -520,7 +520,7 @@ def test_a_record_that_fits_no_row_is_a_dead_letter_and_the_rest_goes_on(bench, 
     assert "description" in letter["cause"]
 
 
-def test_a_redirect_is_followed_to_the_record(bench):
+def test_a_second_row_of_a_record_that_lives_is_kept_beside_it_and_a_person_is_asked(bench):
     rid = bench.remote.create("Row")
     bench.connect()
     bench.pull()
@@ -534,8 +534,19 @@ def test_a_redirect_is_followed_to_the_record(bench):
     bench.pull()
     stored = bench.hub.records.get(DEFAULT_TENANT, "account", other_id)
     assert stored.content == Redirect(record.id)
-    assert rid in bench.stored() or other in bench.stored()
-    assert len(bench.stored()) == 1
+    both = bench.stored()
+    assert both.keys() == {rid, other}
+    assert both[rid] == record
+    assert both[other].reviews == (
+        {"kind": "match", "connection": bench.connection.uid, "record": record.id},
+    )
+    bench.remote.update(other, name="Renamed")
+    bench.pull()
+    assert bench.stored()[other].fields["name"] == "Renamed"
+    bench.remote.delete(other)
+    bench.pull()
+    assert bench.stored()[other].links[bench.connection.uid].state == "gone"
+    assert bench.stored()[rid] == record
 
 
 class TestMessages:

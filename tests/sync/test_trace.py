@@ -207,7 +207,7 @@ def test_a_bug_in_a_job_leaves_its_type_and_place_and_no_value(
     start(bench)
     (body,) = (json.dumps(each) for each in messages(bench))
 
-    def broken(record_id, entity, connection, snapshot, run):
+    def broken(record_id, entity, side, sides, snapshot, run):
         raise KeyError(snapshot.change.fields["name"])
 
     monkeypatch.setattr(merge, "first_seen", broken)

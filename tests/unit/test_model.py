@@ -31,7 +31,7 @@ from crm_core.model.filters import (
     parse_filter,
 )
 from crm_core.model.mapping import NativeField
-from crm_core.model.record import Link, Record, Stamp, open_items
+from crm_core.model.record import Attempt, Link, Record, Stamp, open_items
 from crm_core.ports import derived_id
 from crm_core.protocols.odata import Column, filter_text
 from crm_core.protocols.rest import dump_json
@@ -272,15 +272,28 @@ class TestRecord:
     def test_what_newer_code_wrote_is_kept(self):
         """Old and new code run together while the app is updated."""
         data = json.loads(self.record(links={"c": Link("live", "rid")}).to_json())
-        data["reviews"] = [1]
-        data["links"]["c"]["attempt"] = {"token": "x"}
+        data["later"] = [1]
+        data["links"]["c"]["later"] = {"token": "x"}
         again = json.loads(Record.from_json("0", "account", json.dumps(data)).to_json())
-        assert again["reviews"] == [1]
-        assert again["links"]["c"]["attempt"] == {"token": "x"}
+        assert again["later"] == [1]
+        assert again["links"]["c"]["later"] == {"token": "x"}
 
     def test_a_pulled_link_wants_nothing_and_a_new_one_a_push(self):
         assert open_items(self.record(links={"c": Link("live", "r"), "d": Link("gone", "r")})) == frozenset()
-        assert open_items(self.record(links={"c": Link("new")})) == {("push", "c")}
+        assert open_items(self.record(links={"c": Link("new")})) == frozenset()
+        assert open_items(self.record(links={"c": Link("new", wants=True)})) == {("push", "c")}
+
+    def test_a_link_comes_back_from_its_row_as_it_was(self):
+        link = Link(
+            "live", "r", "5", "2026-01-01T00:00:00Z", {"name": None}, {"city": "x"}, ("old",), 1,
+            {"name": ["a", None]}, Attempt("t", "2026-01-02T00:00:00Z", "4", read=True, n=2), Attempt("u", "z"),
+            {"name": {"theirs": "b", "base": None, "time": "t"}}, {"phone": "1"}, {"parent_id": "account~1"},
+            wants=True, parked={"cause": "c"}, failed={"n": 1},
+        )  # fmt: skip
+        record = self.record(
+            links={"c": link}, reviews=({"kind": "match", "connection": "c", "record": "1"},)
+        )
+        assert Record.from_json("0", "account", record.to_json()) == record
 
 
 @pytest.mark.parametrize("entity", TABLES)

@@ -1,123 +1,17 @@
-"""Decisions without I/O: merging, schedules, retries, secrets."""
+"""Decisions without I/O: schedules, retries, secrets, keys."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_core.connector import Change
 from crm_core.errors import BadAnswer, BadRequest, Misconfigured, RateLimited, Rejected, Unavailable
 from crm_core.model.connection import Schedule, Tenant
-from crm_core.model.entities import ACCOUNT
-from crm_core.model.record import Link, Stamp
 from crm_core.retry import GiveUp, Retry, backoff, decide
 from crm_core.storage.layout import newest_first, quote
 from crm_core.storage.secrets import Cipher, parse_key
-from crm_core.sync import merge
-from crm_core.sync.merge import Snapshot, Verdict, guard
 from crm_core.sync.schedule import check_schedule, next_due
-
-MAPPED = ("name", "phone", "annual_revenue")
-values = st.one_of(st.none(), st.sampled_from(["a", "b", "c"]))
-rows = st.fixed_dictionaries(
-    {"name": values, "phone": values, "annual_revenue": st.sampled_from([None, "1.5", "1.50", "2"])}
-)
-
-
-def snapshot(fields, version=1, modified="2026-01-01T00:00:00Z", hi="2026-01-02T00:00:00Z", **more):
-    if fields is not None:
-        fields = {name: value for name, value in fields.items() if value is not None}
-    return Snapshot(Change("r", fields, str(version), modified), "2026-01-01T12:00:00Z", hi, **more)
-
-
-def first(fields):
-    return merge.first_seen("0", ACCOUNT, "c", snapshot(fields), "run")
-
-
-class TestMerge:
-    @given(rows, rows)
-    def test_afterwards_the_record_holds_what_the_remote_holds(self, one, other):
-        record = merge.merge(first(one), ACCOUNT, MAPPED, "c", snapshot(other, 2))
-        for name in MAPPED:
-            assert ACCOUNT.by_name[name].same(record.fields.get(name), other[name])
-        assert record.links["c"].ver == "2"
-
-    @given(rows, rows)
-    def test_the_version_moves_exactly_when_a_value_does(self, one, other):
-        before = first(one)
-        after = merge.merge(before, ACCOUNT, MAPPED, "c", snapshot(other, 2))
-        moved = any(not ACCOUNT.by_name[name].same(one[name], other[name]) for name in MAPPED)
-        assert after.version == before.version + moved
-        assert bool(merge.old_values(before, after)) == moved
-
-    @given(rows, rows)
-    def test_the_same_snapshot_again_changes_nothing(self, one, other):
-        after = merge.merge(first(one), ACCOUNT, MAPPED, "c", snapshot(other, 2))
-        assert merge.merge(after, ACCOUNT, MAPPED, "c", snapshot(other, 2)) is after
-
-    def test_only_mapped_fields_are_touched(self):
-        record = replace(first({"name": "a"}), fields={"name": "a", "city": "x"})
-        after = merge.merge(record, ACCOUNT, MAPPED, "c", snapshot({"name": "b"}, 2))
-        assert after.fields == {"name": "b", "city": "x"}
-
-    def test_a_changed_field_bears_its_own_stamp_and_a_fast_clock_does_not_win(self):
-        after = merge.merge(
-            first({"name": "a", "phone": "1"}), ACCOUNT, MAPPED, "c",
-            snapshot({"name": "b", "phone": "1"}, 2, modified="2027-01-01T00:00:00Z", hi="2026-02-01T00:00:00Z"),
-        )  # fmt: skip
-        assert after.stamp_of("name") == Stamp("2026-02-01T00:00:00Z", "c")
-        assert after.stamp_of("phone") == Stamp("2026-01-01T00:00:00Z", "c")
-
-    def test_what_the_remote_was_known_to_hold_is_the_base(self):
-        """A value that was only normalised there, or is not sent yet, is no edit of theirs."""
-        record = first({"name": "Alexander", "phone": "1"})
-        held = Link("live", "r", "1", behind={"phone": "0"}, echo={"name": "Alexan"})
-        record = record.with_link("c", held)
-        after = merge.merge(record, ACCOUNT, MAPPED, "c", snapshot({"name": "Alexan", "phone": "0"}, 2))
-        assert after.fields == record.fields
-        assert after.version == record.version
-
-    def test_a_delete_marks_and_a_return_unmarks(self):
-        record = first({"name": "a"})
-        dead = merge.gone(record, "c", "2026-03-01T00:00:00Z")
-        assert (dead.links["c"].state, dead.fields["deleted_at"], dead.version) == (
-            "gone",
-            "2026-03-01T00:00:00Z",
-            2,
-        )
-        assert merge.gone(dead, "c", "2026-03-02T00:00:00Z") is dead
-        back = merge.merge(dead, ACCOUNT, MAPPED, "c", snapshot({"name": "a"}, 9))
-        assert (back.links["c"].state, back.fields, back.version) == ("live", {"name": "a"}, 3)
-
-
-class TestGuard:
-    @pytest.mark.parametrize(
-        ("ver", "verdict"), [(4, Verdict.SKIP), (5, Verdict.SKIP), (6, Verdict.MERGE), (10, Verdict.MERGE)]
-    )
-    def test_ordered_versions_compare_as_numbers(self, ver, verdict):
-        record = first({"name": "a"}).with_link("c", Link("live", "r", "5"))
-        assert guard(record, "c", snapshot({"name": "b"}, ver), ordered=True) is verdict
-
-    @pytest.mark.parametrize(
-        ("link", "dead", "fields"),
-        [
-            (Link("live", "r"), False, {"name": "b"}),
-            (Link("gone", "r", "5"), False, {"name": "b"}),
-            (Link("live", "r", "5"), True, {"name": "b"}),
-            (Link("live", "r", "5"), False, None),
-        ],
-    )
-    def test_what_a_page_can_not_tell_needs_a_look(self, link, dead, fields):
-        record = replace(first({"name": "a"}).with_link("c", link), dead=dead)
-        assert guard(record, "c", snapshot(fields, 9), ordered=True) is Verdict.LOOK
-        assert guard(record, "c", snapshot(fields, 9, point_read=True), ordered=True) is Verdict.MERGE
-
-    def test_versions_without_order_are_equal_or_need_a_look(self):
-        record = first({"name": "a"}).with_link("c", Link("live", "r", "x"))
-        assert guard(record, "c", snapshot({"name": "a"}, "x"), ordered=False) is Verdict.SKIP
-        assert guard(record, "c", snapshot({"name": "a"}, "y"), ordered=False) is Verdict.LOOK
 
 
 class TestSchedule:

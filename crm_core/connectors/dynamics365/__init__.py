@@ -147,7 +147,7 @@ class Dynamics365(Connector):
     entities: ClassVar = TABLES
     # The tables that every environment has, with the Sales and Service apps or not.
     pulled = ("account", "contact")
-    ordered_versions = True
+    versions = "ordered"
     counts = True
     own_ids = True
     if_match = True
@@ -238,6 +238,10 @@ class Dynamics365(Connector):
     def reach(self) -> Mapping[str, Any]:
         self.rest.reach()
         return {"host": urlsplit(self.rest.base_url).netloc}
+
+    def etag_of(self, version: str) -> str:
+        """The ETag of a row is its versionnumber, weak."""
+        return f'W/"{version}"'
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""

@@ -15,11 +15,11 @@ from crm_core.sync import merge
 first_seen, item = merge.first_seen, crm.item_of
 
 
-def broken_merge(record_id, entity, connection, snapshot, run):
+def broken_merge(record_id, entity, side, sides, snapshot, run):
     name = str((snapshot.change.fields or {}).get("name"))
     if name.startswith("bug "):
         raise KeyError(name)
-    return first_seen(record_id, entity, connection, snapshot, run)
+    return first_seen(record_id, entity, side, sides, snapshot, run)
 
 
 def broken_item(opened, entity, change, **more):

@@ -1,0 +1,76 @@
+"""Which record a remote row makes or leads to when it is first seen: match keys and redirects.
+
+A key is claimed by an insert, so of two rows that are seen at once one makes the record and the other finds it, even
+before it is there. A redirect is written before the record's link is (docs/sync.md).
+"""
+
+from typing import Protocol
+
+from crm_core.model.connection import Tenant
+from crm_core.model.matchkeys import match_key
+from crm_core.model.record import Record
+from crm_core.storage.records import Redirect, Stored
+from crm_core.sync.engine import Engine
+from crm_core.sync.merge import Snapshot
+from crm_core.sync.sides import Side
+
+LOOK_FIRST = "look"
+"""No id: the row has to be read by itself before its claim may be moved."""
+MAX_STEPS = 5
+
+
+class Place(Protocol):
+    """Who asks: the engine, and the part of the connection."""
+
+    engine: Engine
+    tenant: Tenant
+
+    @property
+    def side(self) -> Side: ...
+
+
+def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot) -> str:
+    """The id of the record that a row leads to, `own_id` if it makes one; the redirect to any other is there then.
+
+    `tomb`: what is at its own id. LOOK_FIRST where only a point read can tell.
+    """
+    assert snapshot.change.fields is not None
+    engine, tenant, side = by.engine, by.tenant, by.side
+    entity, name = side.entity.name, side.sync.match
+    key = match_key(name, snapshot.change.fields.get(name))
+    if not key:
+        return own_id
+    holder = engine.keys.claim_match(tenant, entity, key, own_id)
+    if holder == own_id:
+        return own_id
+    target, record = _target(engine, tenant, entity, holder)
+    if record is not None and match_key(name, record.fields.get(name)) != key:
+        if not snapshot.point_read:
+            return LOOK_FIRST
+        engine.keys.move_match(tenant, entity, key, holder, own_id)
+        return place(by, own_id, tomb, snapshot)
+    if target == own_id:
+        return own_id
+    return engine.records.redirect(tenant, entity, own_id, target, tomb)
+
+
+def _target(engine: Engine, tenant: Tenant, entity: str, record_id: str) -> tuple[str, Record | None]:
+    """(where an id leads, the record there if there is one yet)."""
+    for _ in range(MAX_STEPS):
+        stored = engine.records.get(tenant, entity, record_id)
+        if stored is None or not isinstance(stored.content, Redirect):
+            content = stored.content if stored else None
+            return record_id, content if isinstance(content, Record) else None
+        record_id = stored.content.to
+    return record_id, None
+
+
+def claim_next(engine: Engine, tenant: Tenant, name: str, before: Record, after: Record) -> None:
+    """Claims the key that a record is about to have and frees the one it had; whoever has the next key keeps it."""
+    old, new = match_key(name, before.fields.get(name)), match_key(name, after.fields.get(name))
+    if new == old:
+        return
+    if new:
+        engine.keys.claim_match(tenant, after.entity, new, after.id)
+    if old:
+        engine.keys.drop_match(tenant, after.entity, old, after.id)

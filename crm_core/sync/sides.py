@@ -1,0 +1,87 @@
+"""A connection as the merge sees it: which fields it reads and writes, how it stores them, what decides. No I/O."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crm_core.connector import Connector, VersionKind
+from crm_core.model.connection import Connection, Deletes, EntitySync, Policy
+from crm_core.model.entities import Entity
+from crm_core.model.filters import parse_filter
+from crm_core.model.mapping import EntityMap
+from crm_core.model.matching import Test, matcher
+from crm_core.model.record import same_value
+
+INNER = frozenset({"deleted_at"})
+"""Fields of the hub alone: no connection reads or writes them."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One connection's part in one entity.
+
+    `reads`, `writes`: the fields that go either way. `passes`: its filter. `store`: the value that the remote holds,
+    and gives back, once it has stored one.
+    """
+
+    uid: str
+    entity: Entity
+    reads: frozenset[str]
+    writes: frozenset[str]
+    sync: EntitySync
+    versions: VersionKind
+    if_match: bool
+    passes: Test | None
+    store: Callable[[str, Any], Any]
+
+    @property
+    def deletes(self) -> Deletes:
+        return self.sync.deletes
+
+    def policy(self, name: str) -> Policy:
+        return self.sync.policies.get(name, self.sync.policy)
+
+    def maps(self, name: str) -> bool:
+        return name in self.reads or name in self.writes
+
+    def canon(self, name: str, value: Any) -> Any:
+        """What this remote would store for a value; what it can't store at all is compared as it is."""
+        if value is None:
+            return None
+        try:
+            return self.store(name, value)
+        except ValueError:
+            return value
+
+    def same(self, name: str, left: Any, right: Any) -> bool:
+        return same_value(self.entity.name, name, left, right)
+
+
+Sides = Mapping[str, Side]
+"""Every connection that has the entity, by uid."""
+
+
+class Config(dict[str, Side]):
+    """The sides of one entity as they were read at `read_at`, by the monotonic clock."""
+
+    def __init__(self, sides: Sides, read_at: float) -> None:
+        super().__init__(sides)
+        self.read_at = read_at
+
+
+def side_of(connection: Connection, kind: type[Connector], entity: Entity) -> Side:
+    """The part of a connection in an entity that it has."""
+    sync = connection.entities[entity.name]
+    emap: EntityMap = kind.entities[entity.name]
+    passes = matcher(parse_filter(sync.filter), entity) if sync.filter else None
+    return Side(
+        connection.uid,
+        entity,
+        frozenset(emap.read_names) - INNER if sync.pulls else frozenset(),
+        frozenset(emap.written_names) - INNER if sync.pushes else frozenset(),
+        sync,
+        kind.versions,
+        kind.if_match,
+        passes,
+        emap.canon,
+    )
