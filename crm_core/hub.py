@@ -17,8 +17,9 @@ from crm_core.diagnosis import Diagnosis
 from crm_core.errors import BadRequest, HubError, Misconfigured, NotFound, StoreUnavailable
 from crm_core.log import Log, bind
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
-from crm_core.model.entities import ENTITIES
+from crm_core.model.entities import ENTITIES, Entity
 from crm_core.model.fields import hub_time
+from crm_core.model.record import Record
 from crm_core.model.state import Mode, Run
 from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count
 from crm_core.protocols.guard import Guard
@@ -40,7 +41,8 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import brake, jobs, results, schedule, starting
+from crm_core.sync import brake, conflicts, jobs, results, schedule, starting
+from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Opened, Tuning
 from crm_core.sync.sides import Config, Side, side_of
 from crm_core.system import SystemClock, SystemIds, ThreadPool
@@ -324,6 +326,31 @@ class Hub:
     def cancel_run(self, tenant: Tenant, run: Run) -> Run:
         """Ends a run that the brake stopped. Raises Conflict for any other."""
         return brake.cancel(self.engine, tenant, run)
+
+    # --- people and apps -----------------------------------------------------------------------------------------
+
+    def editor(self, tenant: Tenant, entity: Entity, by: str) -> Editor:
+        """What writes the hub's own records, as this principal."""
+        return Editor(self.engine, tenant, entity, by)
+
+    def page_of_conflicts(
+        self, tenant: Tenant, place: Mapping[str, Any], *, top: int, entity: str, connection: str, kind: str
+    ) -> tuple[list[conflicts.Conflict], Mapping[str, Any] | None]:
+        """What waits for a person, a page at a time; as `conflicts.page`."""
+        return conflicts.page(
+            self.engine, tenant, place, top=top, entity=entity, connection=connection, kind=kind
+        )
+
+    def conflict(self, tenant: Tenant, conflict_id: str) -> conflicts.Conflict:
+        """Raises NotFound."""
+        return conflicts.find(self.engine, tenant, conflict_id)
+
+    def resolve_conflict(
+        self, tenant: Tenant, conflict: conflicts.Conflict, take: str, value: Any, by: str
+    ) -> Record:
+        """Decides it; gives the record. Raises BadRequest, NotFound, NotSupported."""
+        editor = self.editor(tenant, ENTITIES[conflict.record.entity], by)
+        return conflicts.resolve(editor, conflict, take, value)
 
     def tick(self) -> int:
         try:

@@ -104,6 +104,13 @@ class RunBody(_Body):
     filter: Annotated[StrictStr, Field(max_length=4096)] = ""
 
 
+class ConflictBody(_Body):
+    """How one is decided: `take` is one of its `ways`; `value` goes with `value` alone."""
+
+    take: Name
+    value: Any = None
+
+
 class OperationBody(_Body):
     """One write of a batch. `id`: the record of an update or delete. `fields`: what a create or update writes, by our
     names or the remote's own. `if_match`: the record's etag, so that it is written only if it has not moved on.

@@ -5,12 +5,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import BadRequest, NotFound
-from crm_core.functions.crm import NO_SKIP, entity_of, filter_parameter
+from crm_core.functions.crm import NO_SKIP, entity_of, etag_of, filter_parameter
 from crm_core.functions.endpoint import route
-from crm_core.functions.web import Call, Parameter, Reply, Role, link, not_modified, whole_number
+from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.filters import parse_filter
+from crm_core.model.items import accept_item
 from crm_core.model.matching import check_name, matcher
 from crm_core.model.options import Order, parse_names, parse_orders
 from crm_core.model.record import HUB, Record
@@ -27,7 +28,7 @@ def _names(hub: "Hub", tenant: Tenant) -> dict[str, str]:
     return {each.uid: each.slug for each in hub.connections.every(tenant)}
 
 
-def _item(record: Record, names: dict[str, str], select: Collection[str] = ()) -> dict[str, Any]:
+def item_of_record(record: Record, names: dict[str, str], select: Collection[str] = ()) -> dict[str, Any]:
     links = [
         {
             "connection": names.get(uid, uid),
@@ -35,6 +36,11 @@ def _item(record: Record, names: dict[str, str], select: Collection[str] = ()) -
             "state": each.state,
             "version": each.ver,
             "seen": each.seen,
+            "behind": sorted(each.behind),
+            "conflicts": sorted(each.conflict),
+            "refused": sorted(each.refused),
+            "waits": sorted(each.waits),
+            "parked": each.parked.get("message") or each.parked.get("cause") if each.parked else None,
         }
         for uid, each in record.links.items()
     ]
@@ -82,10 +88,16 @@ def records(call: Call) -> Reply:
     pairs = (f"{name}={value}" for name, value in sorted(parameters.items()))
     about = (call.tenant.name, call.principal.id, "records", entity.name, *pairs)
     place = hub.open_token(token, *about) if token else {}
-    test = matcher(parse_filter(parameters["filter"]), entity) if parameters.get("filter") else None
-    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top, test=test)
+    passes = matcher(parse_filter(parameters["filter"]), entity) if parameters.get("filter") else None
+    found, following_place = hub.records.walk(
+        call.tenant,
+        entity.name,
+        place,
+        top=top,
+        test=lambda record: not record.dead and (passes is None or passes(record)),
+    )
     names = _names(hub, call.tenant)
-    body: dict[str, Any] = {"value": [_item(record, names, select) for record in found]}
+    body: dict[str, Any] = {"value": [item_of_record(record, names, select) for record in found]}
     if following_place is not None:
         following = {**parameters, "skiptoken": hub.seal_token(following_place, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
@@ -111,11 +123,64 @@ def _find(call: Call, entity: Entity) -> Record:
     raise NotFound(f"There is no stored {entity.name} '{call.parts['record_id']}'.")
 
 
+def _reply(call: Call, record: Record, status: int = 200) -> Reply:
+    item = item_of_record(record, _names(call.hub, call.tenant))
+    headers = {"ETag": item["etag"]}
+    if status == 201:
+        headers["Location"] = f"/api/records/{call.parts['entities']}/{record.id}"
+    return Reply(status, item, headers)
+
+
+@route("POST", "/api/records/<entities>", role=Role.OPERATOR, item_body=True, answer=201)
+def create(call: Call) -> Reply:
+    """Makes a record in the hub; every connection that wants it gets it. References are the ids of stored records.
+
+    409 where another record has the value by which records are matched: it names that one.
+    """
+    entity = entity_of(call.parts["entities"])
+    hub: Hub = call.hub
+    fields = accept_item(entity, call.body, create=True)
+    return _reply(call, hub.editor(call.tenant, entity, call.principal.id).create(fields, call.key), 201)
+
+
+@route("PATCH", "/api/records/<entities>/<record_id>", role=Role.OPERATOR, item_body=True)
+def update(call: Call) -> Reply:
+    """Changes the named fields of a stored record, null empties one; with If-Match only if it has not moved on."""
+    entity = entity_of(call.parts["entities"])
+    hub: Hub = call.hub
+    found = _find(call, entity)
+    fields = accept_item(entity, call.body, create=False)
+    if_match = etag_of(call.incoming.headers.get("if-match", ""))
+    return _reply(call, hub.editor(call.tenant, entity, call.principal.id).update(found.id, fields, if_match))
+
+
+@route(
+    "DELETE",
+    "/api/records/<entities>/<record_id>",
+    role=Role.OPERATOR,
+    parameters=[Parameter("confirm", "Has to be true", required=True)],
+    answer=204,
+)
+def delete(call: Call) -> Reply:
+    """Deletes a stored record, here and at every connection that has it and is written to; needs confirm=true."""
+    entity = entity_of(call.parts["entities"])
+    hub: Hub = call.hub
+    if not flag(call.parameters, "confirm"):
+        raise BadRequest.field("confirm", "confirm: a delete goes everywhere; say confirm=true.")
+    found = _find(call, entity)
+    if_match = etag_of(call.incoming.headers.get("if-match", ""))
+    hub.editor(call.tenant, entity, call.principal.id).delete(found.id, if_match)
+    return Reply(204)
+
+
 @route("GET", "/api/records/<entities>/<record_id>", role=Role.READER)
 def record(call: Call) -> Reply:
     """One stored record with its links."""
-    found = _find(call, entity_of(call.parts["entities"]))
-    item = _item(found, _names(call.hub, call.tenant))
+    entity = entity_of(call.parts["entities"])
+    found = _find(call, entity)
+    if found.dead:
+        raise NotFound(f"The {entity.name} '{found.id}' was deleted; its history is there still.")
+    item = item_of_record(found, _names(call.hub, call.tenant))
     if not_modified(call.incoming.headers, item["etag"]):
         return Reply(304, None, {"ETag": item["etag"]})
     return Reply(200, item, {"ETag": item["etag"]})
@@ -136,6 +201,7 @@ def history(call: Call) -> Reply:
         "origin": names.get(created["origin"], created["origin"]),
         "run": created["run"],
         "old": {},
+        **({"by": created["by"]} if "by" in created else {}),
     }
     steps = [
         {
@@ -145,6 +211,8 @@ def history(call: Call) -> Reply:
             "origin": names.get(each.origin, each.origin),
             "run": each.run,
             "old": dict(each.old),
+            **({"losers": dict(each.losers)} if each.losers else {}),
+            **({"by": each.by} if each.by else {}),
         }
         for each in hub.records.history(call.tenant, entity.name, found.id)
     ]

@@ -70,7 +70,7 @@ class Stored:
 class HistoryEntry:
     """One step of a record: the version it made, when, by whom (an origin), in which run, and the values before.
 
-    `losers`: of each conflict that was decided, the value that was given up.
+    `losers`: of each conflict that was decided, the value that was given up. `by`: the principal of an app's write.
     """
 
     version: int
@@ -80,6 +80,7 @@ class HistoryEntry:
     old: Mapping[str, Any]
     change: str = "update"
     losers: Mapping[str, Any] = field(default_factory=dict)
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +341,11 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
         for kind, connection in sorted(stored - wanted):
             operations.append(Operation("delete", Row(pk, layout.open_item_rk(kind, connection, write.id))))
     if write.history is not None:
-        told = {name: value for name, value in vars(write.history).items() if name != "losers" or value}
+        told = {
+            name: value
+            for name, value in vars(write.history).items()
+            if value or name not in ("losers", "by")
+        }
         values = _packed({"v": SCHEMA_VERSION, **told})
         operations.append(
             Operation("insert", Row(pk, layout.history_rk(write.id, write.history.version), values))

@@ -16,11 +16,14 @@ WRITE_WIDTH = 4
 
 @dataclass(frozen=True)
 class Origin:
-    """Who changes records: hub time, a connection's uid or the hub, the run if there is one, and how it is called."""
+    """Who changes records: hub time, a connection's uid or the hub, the run if there is one, and of an app's write the
+    principal.
+    """
 
     time: str
     origin: str
     run: str = ""
+    by: str = ""
 
 
 def write_of(
@@ -33,7 +36,7 @@ def write_of(
         return RecordWrite(stored.id, stored, after)
     kind = change or ("delete" if after.dead and not before.dead else "update")
     step = HistoryEntry(
-        after.version, by.time, by.origin, by.run, old_values(before, after), kind, dict(losers or {})
+        after.version, by.time, by.origin, by.run, old_values(before, after), kind, dict(losers or {}), by.by
     )
     return RecordWrite(stored.id, stored, after, step)
 

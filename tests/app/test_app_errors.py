@@ -648,7 +648,7 @@ def test_an_unknown_connection_is_404(api, problem, method):
 @pytest.mark.parametrize(
     ("body", "field", "detail"),
     [
-        ({"connection": "demo", "mode": "sideways"}, "mode", "mode: input should be 'incremental' or 'full'."),
+        ({"connection": "demo", "mode": "sideways"}, "mode", "mode: input should be 'incremental', 'full' or 'push'."),
         ({"connection": "demo", "entities": ["gadget"]}, "entities",
          "entities: demo has no 'gadget'; it has account."),
         ({"connection": "demo", "entities": "account"}, "entities",

@@ -560,7 +560,8 @@ def test_what_may_be_somewhere_is_found_there(corpus):
 
 
 def test_everything_was_searched(corpus):
-    tables = {f"table {name}" for name in layout.TABLES}
+    # Nothing is pushed here, so that nothing is ever held back.
+    tables = {f"table {name}" for name in layout.TABLES if name != layout.EVENTS}
     assert corpus.keys() >= {LOG, ANSWERS, QUEUES, BLOBS, *tables}
     log = corpus[LOG].decode()
     for event in ("request", "remote request", "token", "job", "run", "tick", "pull failed", "poison",

@@ -1,0 +1,255 @@
+"""What an app writes into the hub's own records: one transaction with its history and open items, then the wake-ups."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from crm_core.errors import BadRequest, Conflict, FieldError, NotFound, Stale, Unprocessable
+from crm_core.model.connection import Tenant
+from crm_core.model.entities import Entity
+from crm_core.model.fields import hub_time
+from crm_core.model.matchkeys import match_key
+from crm_core.model.record import HUB, Record, Stamp
+from crm_core.storage.records import RecordWrite, Redirect, Stored, Tomb
+from crm_core.sync import deletes
+from crm_core.sync.draft import Draft
+from crm_core.sync.engine import Engine, wake
+from crm_core.sync.identity import claim_next
+from crm_core.sync.saving import Origin, save, write_of
+from crm_core.sync.sides import Config
+
+MAX_TRIES = 20
+MAX_REDIRECTS = 5
+
+Change = Callable[[Record, Config], Record]
+"""What a write makes of a record as it is now."""
+
+
+class Editor:
+    """Writes of one principal. `by`: who, as the history tells it."""
+
+    def __init__(self, engine: Engine, tenant: Tenant, entity: Entity, by: str) -> None:
+        self.engine = engine
+        self.tenant = tenant
+        self.entity = entity
+        self.by = by
+
+    def create(self, fields: Mapping[str, Any], record_id: str = "") -> Record:
+        """The new record. `record_id`: of a create that may come again; one that is there then is given back.
+
+        Raises Conflict that names the record which has the match key already, BadRequest for a reference to nothing.
+        A deleted record with that key lives again, with these values.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        given = self._with_references(given)
+        record_id = record_id or self.engine.ids.uuid()
+        target = self._claimed(given, record_id)
+        config = self._config()
+        stored = self._stored(target)
+        if stored is not None and isinstance(stored.content, Record):
+            if not stored.content.dead:
+                return stored.content  # it was made by an earlier try
+            return self._change(target, lambda record, sides: _revived(record, sides, given, self._now()))
+        now = self._now()
+        made = Record(
+            target,
+            self.entity.name,
+            given,
+            Stamp(now, HUB),
+            {"time": now, "origin": HUB, "run": "", "by": self.by},
+        )
+        record = Draft(made, config).finished()
+        saved = save(self.engine, self.tenant, self.entity.name, [RecordWrite(target, stored, record)])
+        if saved.large:
+            raise _too_large()
+        if saved.stale:
+            return self.create(fields, record_id)
+        wake(self.engine, self.tenant, self.entity.name, saved.wakes)
+        return record
+
+    def update(self, record_id: str, fields: Mapping[str, Any], if_match: str = "") -> Record:
+        """The record with these fields changed. Raises NotFound, Stale if it is no more of the version that was read,
+        Conflict if its new match key is another record's.
+        """
+        given = self._with_references(fields)
+        stored = self._found(record_id)
+        assert isinstance(stored.content, Record)
+        _check_version(stored.content, if_match)
+        self._claim_changed(stored.content, given)
+
+        def changed(record: Record, config: Config) -> Record:
+            draft = Draft(record, config)
+            for name, value in given.items():
+                if not _same(self.entity, name, record.fields.get(name), value):
+                    draft.set_value(name, value, HUB, self._now())
+            return draft.finished()
+
+        return self._change(record_id, changed, if_match)
+
+    def delete(self, record_id: str, if_match: str = "") -> None:
+        """Deletes the record here, and then at every connection that writes and has it. Raises NotFound, Stale."""
+        self._change(record_id, deletes.deleted_by_app, if_match)
+
+    def change(self, record_id: str, change: Change) -> Record:
+        """Any other change of a record that a person makes. Raises NotFound."""
+        return self._change(record_id, change)
+
+    def _change(self, record_id: str, change: Change, if_match: str = "") -> Record:
+        for _ in range(MAX_TRIES):
+            stored = self._found(record_id, dead=True)
+            record = stored.content
+            assert isinstance(record, Record)
+            _check_version(record, if_match)
+            if record.dead and change is not deletes.deleted_by_app and if_match:
+                raise _no_record(self.entity, record_id)
+            after = change(record, self._config())
+            if after is record:
+                return record
+            by = Origin(self._now(), HUB, by=self.by)
+            saved = save(
+                self.engine,
+                self.tenant,
+                self.entity.name,
+                [write_of(stored, after, by, losers=_losers(record, after))],
+            )
+            if saved.large:
+                raise _too_large()
+            if not saved.stale:
+                wake(self.engine, self.tenant, self.entity.name, saved.wakes)
+                return after
+        raise Conflict("The record is being changed by others all the time; try again.")
+
+    def _config(self) -> Config:
+        return self.engine.sides(self.tenant, self.entity.name)
+
+    def _now(self) -> str:
+        return hub_time(self.engine.clock.now())
+
+    def _stored(self, record_id: str) -> Stored | None:
+        for _ in range(MAX_REDIRECTS):
+            stored = self.engine.records.get(self.tenant, self.entity.name, record_id)
+            if stored is None or not isinstance(stored.content, Redirect):
+                return stored
+            record_id = stored.content.to
+        return None
+
+    def _found(self, record_id: str, *, dead: bool = False) -> Stored:
+        stored = self._stored(record_id)
+        if (
+            stored is None
+            or isinstance(stored.content, Tomb | Redirect)
+            or (stored.content.dead and not dead)
+        ):
+            raise _no_record(self.entity, record_id)
+        return stored
+
+    # --- what must be unique, and what is referred to ------------------------------------------------------------
+
+    def _match_names(self) -> list[str]:
+        return sorted({each.sync.match for each in self._config().values() if each.sync.match})
+
+    def _claimed(self, fields: Mapping[str, Any], record_id: str) -> str:
+        """Where the record goes: its own id, or that of a deleted or not yet made one which has its match key."""
+        target = record_id
+        for name in self._match_names():
+            key = match_key(name, fields.get(name))
+            if not key:
+                continue
+            holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, target)
+            if holder == target:
+                continue
+            stored = self._stored(holder)
+            found = stored.content if stored else None
+            if isinstance(found, Record) and match_key(name, found.fields.get(name)) != key:
+                self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, target)
+            elif isinstance(found, Record) and not found.dead:
+                raise _taken(self.entity, name, found.id)
+            elif target == record_id:
+                target = found.id if isinstance(found, Record) else holder
+        return target
+
+    def _claim_changed(self, record: Record, fields: Mapping[str, Any]) -> None:
+        """Claims the match key that a change gives the record."""
+        for name in self._match_names():
+            key = match_key(name, fields.get(name)) if name in fields else ""
+            if not key or key == match_key(name, record.fields.get(name)):
+                continue
+            holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, record.id)
+            stored = self._stored(holder) if holder != record.id else None
+            found = stored.content if stored else None
+            others = isinstance(found, Record) and found.id != record.id and not found.dead
+            if isinstance(found, Record) and others and match_key(name, found.fields.get(name)) == key:
+                raise _taken(self.entity, name, found.id)
+            if holder != record.id:
+                self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, record.id)
+            after = replace(record, fields={**record.fields, name: fields[name]})
+            claim_next(self.engine, self.tenant, name, record, after)
+
+    def _with_references(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """References as the ids of the records that they lead to; raises BadRequest for one that leads to none."""
+        missing: list[str] = []
+
+        def found(entity: str, record_id: str) -> str:
+            target = self.engine.records.find(self.tenant, entity, record_id.lower())
+            if target is None or target.dead:
+                missing.append(f"there is no stored {entity} '{record_id}'")
+                return record_id
+            return target.id
+
+        errors: list[FieldError] = []
+        known: dict[str, Any] = {}
+        for name, value in fields.items():
+            kind = self.entity.by_name[name]
+            beside = {kind.companion: fields.get(kind.companion)} if kind.companion else {}
+            known[name] = self.entity.with_references({name: value, **beside}, found)[name]
+            errors += [FieldError(name, f"{name}: {each}.") for each in missing]
+            missing.clear()
+        if errors:
+            raise BadRequest(errors[0].message, errors=errors)
+        return known
+
+
+def _same(entity: Entity, name: str, one: Any, other: Any) -> bool:
+    return entity.by_name[name].same(one, other)
+
+
+def _revived(record: Record, config: Config, fields: Mapping[str, Any], now: str) -> Record:
+    """A deleted record with new values: what is not among them is emptied."""
+    draft = Draft(record, config)
+    draft.revive("")
+    for name in [*record.fields, *fields]:
+        draft.set_value(name, fields.get(name), HUB, now)
+    return draft.finished()
+
+
+def _check_version(record: Record, if_match: str) -> None:
+    if if_match and if_match.strip('"') != str(record.version):
+        raise Stale(
+            f"The record is of version {record.version} by now, not {if_match}; read it again and decide anew."
+        )
+
+
+def _losers(before: Record, after: Record) -> dict[str, Any]:
+    """Of each conflict that the step decided, the value that was given up."""
+    lost: dict[str, Any] = {}
+    for uid, link in before.links.items():
+        for name, asked in link.conflict.items():
+            if name not in after.links[uid].conflict:
+                ours, now = before.fields.get(name), after.fields.get(name)
+                lost[name] = asked["theirs"] if now == ours else ours
+    return lost
+
+
+def _no_record(entity: Entity, record_id: str) -> NotFound:
+    return NotFound(f"There is no stored {entity.name} '{record_id}'.")
+
+
+def _taken(entity: Entity, name: str, record_id: str) -> Conflict:
+    return Conflict(
+        f"{name}: the {entity.name} {record_id} has this value, by which records are matched; change that one.",
+        errors=[FieldError(name, f"{name}: is that of the {entity.name} {record_id}.")],
+    )
+
+
+def _too_large() -> Unprocessable:
+    return Unprocessable("The record does not fit into a row of the store (1 MiB); shorten its texts.")

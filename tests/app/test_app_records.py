@@ -1,0 +1,217 @@
+"""What apps write into the hub's own records, and what people decide, over HTTP; a Dataverse gets it."""
+
+import time
+import uuid
+
+import pytest
+
+from tests.app.conftest import SECRET, host, settings_of
+
+pytestmark = pytest.mark.xdist_group("app-records")
+
+LEADS = "/api/records/leads"
+SOON = {"PUSH_DELAY_SECONDS": "0.1", "SWEEP_BUCKETS": "16"}
+
+
+@pytest.fixture(scope="module")
+def hub(azurite, authority, tmp_path_factory):
+    with host(azurite, authority, tmp_path_factory, SOON) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def remote(start_sandbox):
+    return start_sandbox("--records", "0")
+
+
+@pytest.fixture
+def linked(hub, remote):
+    """Gives the name of a connection that has the hub's leads both ways; it goes with the test, and so do the leads."""
+    made = []
+
+    def make(**sync):
+        slug = f"both-{uuid.uuid4().hex[:8]}"
+        body = {
+            "slug": slug, "connector": "dynamics365", "settings": settings_of(remote.facts),
+            "secrets": {"client_secret": SECRET}, "entities": {"lead": {"direction": "both", **sync}}, "schedule": {},
+        }  # fmt: skip
+        body["settings"] = {name: value for name, value in body["settings"].items() if value}
+        hub.ok("POST", "/api/integrations", body)
+        made.append(slug)
+        hub.run(slug)
+        return slug
+
+    yield make
+    for slug in made:
+        hub.ok("DELETE", f"/api/integrations/{slug}?confirm=true")
+    for page in list(hub.pages(f"{LEADS}?top=500")):
+        for lead in page:
+            hub("DELETE", f"{LEADS}/{lead['id']}?confirm=true")
+
+
+def lead_rows(remote):
+    return {row["id"]: row["values"] for row in remote.control("GET", "rows/lead?limit=100000")}
+
+
+def soon(look, seconds=30):
+    """What `look` gives once it gives something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+def named(remote, name):
+    return [rid for rid, values in lead_rows(remote).items() if values.get("lastname") == name]
+
+
+def values(remote, rid):
+    return lead_rows(remote)[rid]
+
+
+def created(hub, **fields):
+    answer = hub("POST", LEADS, {"last_name": f"Quispe {uuid.uuid4()}", **fields})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+class TestWrites:
+    def test_a_record_is_made_read_changed_and_deleted(self, hub):
+        made = hub("POST", LEADS, {"last_name": "Rojas", "email": "r@example.com"})
+        assert made.status_code == 201
+        item = made.json()
+        assert made.headers["Location"] == f"{LEADS}/{item['id']}"
+        assert made.headers["ETag"] == item["etag"] == '"1"'
+        assert (item["last_name"], item["links"]) == ("Rojas", [])
+        where = f"{LEADS}/{item['id']}"
+        assert hub.ok("GET", where) == item
+        changed = hub("PATCH", where, {"email": None, "phone": "1"}, headers={"If-Match": item["etag"]})
+        assert (changed.status_code, changed.json()["version"], changed.headers["ETag"]) == (200, 2, '"2"')
+        assert "email" not in changed.json()
+        same = hub.ok("PATCH", where, {"phone": "1"})
+        assert same == changed.json()
+        told = hub.ok("GET", f"{where}/history")["value"]
+        assert [(step["change"], step["origin"], step.get("by"), step["old"]) for step in told] == [
+            ("create", "hub", "key:settings", {}),
+            ("update", "hub", "key:settings", {"email": "r@example.com", "phone": None}),
+        ]
+        assert hub("DELETE", f"{where}?confirm=true", headers={"If-Match": '"1"'}).status_code == 412
+        assert hub("DELETE", f"{where}?confirm=true").status_code == 204
+        assert hub("GET", where).status_code == 404
+        assert hub("PATCH", where, {"phone": "2"}).status_code == 404
+        assert all(each["id"] != item["id"] for page in hub.pages(LEADS) for each in page)
+        assert hub.ok("GET", f"{where}/history")["value"][-1]["change"] == "delete"
+
+    def test_a_version_that_is_gone_is_412(self, hub, problem):
+        item = created(hub)
+        where = f"{LEADS}/{item['id']}"
+        hub.ok("PATCH", where, {"phone": "1"})
+        answer = hub("PATCH", where, {"phone": "2"}, headers={"If-Match": '"1"'})
+        problem(
+            answer, 412, "Stale",
+            'The record is of version 2 by now, not "1"; read it again and decide anew.',
+        )  # fmt: skip
+
+    def test_the_same_create_twice_makes_one(self, hub):
+        key = {"Idempotency-Key": f"key {uuid.uuid4()}"}
+        body = {"last_name": f"Once {uuid.uuid4()}"}
+        first, second = (hub("POST", LEADS, body, headers=key) for _ in range(2))
+        assert first.status_code == second.status_code == 201
+        assert first.json() == second.json()
+        filtered = f"{LEADS}?filter=last_name eq '{body['last_name']}'"
+        assert sum(len(page) for page in hub.pages(filtered)) == 1
+
+    @pytest.mark.parametrize(
+        ("body", "field", "message"),
+        [
+            ({}, "last_name", "last_name: required to create lead."),
+            ({"last_name": None}, "last_name", "last_name: can't be emptied."),
+            ({"last_name": "x", "nope": 1}, "nope", None),
+            (
+                {"last_name": "x", "created_at": "2026-01-01T00:00:00Z"},
+                "created_at",
+                "created_at: is read only; leave it out.",
+            ),
+            ({"last_name": "x", "deleted_at": None}, "deleted_at", "deleted_at: is read only; leave it out."),
+            ({"last_name": "x", "rating": "boiling"}, "rating", "rating: expected one of hot, warm, cold."),
+            (
+                {"last_name": "x", "account_id": "7"},
+                "account_id",
+                "account_id: expected the id of a stored record.",
+            ),
+            (
+                {"last_name": "x", "account_id": "3f5f4fd2-3d0a-5d0c-9f5b-1d2f4b6f7a10"},
+                "account_id",
+                "account_id: there is no stored account '3f5f4fd2-3d0a-5d0c-9f5b-1d2f4b6f7a10'.",
+            ),
+        ],
+    )
+    def test_what_is_wrong_is_named_with_the_remedy(self, hub, body, field, message):
+        answer = hub("POST", LEADS, body)
+        assert answer.status_code == 400, answer.text
+        (error,) = answer.json()["errors"]
+        assert error["field"] == field
+        assert message in (None, error["message"])
+
+    def test_a_delete_has_to_be_confirmed(self, hub):
+        item = created(hub)
+        assert hub("DELETE", f"{LEADS}/{item['id']}").status_code == 400
+        assert hub("GET", f"{LEADS}/{item['id']}").status_code == 200
+
+
+class TestFlow:
+    def test_what_an_app_writes_reaches_the_remote_once_and_what_is_done_there_comes_back(
+        self, hub, remote, linked
+    ):
+        slug = linked()
+        item = created(hub, email="a@example.com")
+        (rid,) = soon(lambda: named(remote, item["last_name"]))
+        where = f"{LEADS}/{item['id']}"
+        soon(lambda: hub.ok("GET", where)["links"][0]["state"] == "live")
+        hub.ok("PATCH", where, {"email": "b@example.com"})
+        soon(lambda: values(remote, rid)["emailaddress1"] == "b@example.com")
+        remote.control("PATCH", f"rows/lead/{rid}", {"values": {"telephone1": "555"}})
+        assert hub.run(slug)["status"] == "succeeded"
+        assert hub.ok("GET", where)["phone"] == "555"
+        hub.ok("DELETE", f"{where}?confirm=true")
+        soon(lambda: not named(remote, item["last_name"]))
+
+    def test_a_conflict_waits_for_a_person_and_is_decided_over_http(self, hub, remote, linked):
+        slug = linked(policy="manual")
+        item = created(hub, phone="1")
+        (rid,) = soon(lambda: named(remote, item["last_name"]))
+        where = f"{LEADS}/{item['id']}"
+        soon(lambda: hub.ok("GET", where)["links"][0]["state"] == "live")
+        remote.fault("status", path="*/leads*", status=503, count=None)
+        hub.ok("PATCH", where, {"phone": "2"})
+        remote.control("PATCH", f"rows/lead/{rid}", {"values": {"telephone1": "3"}})
+        remote.control("DELETE", "faults")
+        hub.run(slug)
+
+        def open_ones():
+            return hub.ok("GET", f"/api/conflicts?entity=leads&connection={slug}&kind=value")["value"]
+
+        (asked,) = soon(open_ones)
+        assert (asked["field"], asked["ours"], asked["theirs"], asked["base"]) == ("phone", "2", "3", "1")
+        assert (asked["record"], asked["connection"], asked["ways"]) == (
+            item["id"],
+            slug,
+            ["ours", "theirs", "value"],
+        )
+        assert hub.ok("GET", f"/api/conflicts/{asked['id']}") == asked
+        assert hub("POST", f"/api/conflicts/{asked['id']}", {"take": "separate"}).status_code == 400
+        assert values(remote, rid)["telephone1"] == "3"
+        decided = hub.ok("POST", f"/api/conflicts/{asked['id']}", {"take": "value", "value": "4"})
+        assert decided["phone"] == "4"
+        soon(lambda: values(remote, rid)["telephone1"] == "4")
+        assert open_ones() == []
+        assert hub("GET", f"/api/conflicts/{asked['id']}").status_code == 404
+        assert hub("POST", f"/api/conflicts/{asked['id']}", {"take": "ours"}).status_code == 404
+
+    def test_a_wrong_question_for_conflicts_is_named(self, hub):
+        for parameters, field in (("kind=odd", "kind"), ("entity=gadgets", None), ("top=0", "top")):
+            answer = hub("GET", f"/api/conflicts?{parameters}")
+            assert answer.status_code in (400, 404), answer.text
+            if field:
+                assert answer.json()["errors"][0]["field"] == field
