@@ -11,13 +11,23 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal, Protocol
 
-from crm_core.errors import BadAnswer, HubError, NotBegun, NotFound, NotSupported, Recovery
+from crm_core.errors import (
+    BadAnswer,
+    BadRequest,
+    HubError,
+    Misconfigured,
+    NotBegun,
+    NotFound,
+    NotSupported,
+    Recovery,
+)
 from crm_core.model import filters
 from crm_core.model.entities import ENTITIES
 from crm_core.model.expand import Expansion, refuse
 from crm_core.model.filters import Node
 from crm_core.model.mapping import EntityMap, NativeField, Navigation
 from crm_core.model.options import Order
+from crm_core.model.overrides import effective
 from crm_core.model.record import NOTHING
 from crm_core.ports import Clock, Ids, Pool
 
@@ -59,6 +69,7 @@ class Account:
     """What a connector is opened with: one connection's settings and secrets. Its repr shows no secret.
 
     `confirmed_origin`: one origin outside the declared ones that an Admin allows to receive the credentials.
+    `maps`: by entity, the overrides of the declared map (model/overrides.py).
     """
 
     tenant: str
@@ -66,6 +77,7 @@ class Account:
     settings: Mapping[str, str]
     secrets: Mapping[str, str] = field(repr=False)
     confirmed_origin: str = ""
+    maps: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True)
@@ -310,7 +322,9 @@ class Connector(ABC):
     """The feed of changes tells what was deleted, of what the remote tracks; else only a full run finds out."""
 
     @abstractmethod
-    def __init__(self, account: Account, tools: Tools) -> None: ...
+    def __init__(self, account: Account, tools: Tools) -> None:  # for subclasses
+        """Subclasses call this first: it makes the maps of the connection. Misconfigured: its overrides can't be."""
+        self._maps = maps_of(type(self), account.maps)
 
     @classmethod
     def needed(cls, settings: Mapping[str, str]) -> frozenset[str]:  # noqa: ARG003  # for subclasses
@@ -436,14 +450,18 @@ class Connector(ABC):
             raise NotSupported(f"{cls.label} has no '{entity}' here; it has {', '.join(cls.entities)}.")
         return cls.entities[entity]
 
-    @classmethod
-    def steps(cls, entity: str, expand: Sequence[Expansion]) -> tuple[Step, ...]:
+    def map(self, entity: str) -> EntityMap:
+        """The map of this connection, its overrides included; raises what `entity_map` does."""
+        declared = self.entity_map(entity)
+        return self._maps.get(entity, declared)
+
+    def steps(self, entity: str, expand: Sequence[Expansion]) -> tuple[Step, ...]:
         """What an `expand` asks for, in its order. Raises BadRequest for a way that is not declared, one asked for
         twice, or an option that means nothing there; NotSupported where nothing is declared.
         """
-        emap = cls.entity_map(entity)
+        emap = self.map(entity)
         if expand and not emap.navigations:
-            raise NotSupported(f"{cls.label} can't expand '{entity}'; ask for the others by their ids.")
+            raise NotSupported(f"{self.label} can't expand '{entity}'; ask for the others by their ids.")
         steps: dict[str, Step] = {}
         for each in expand:
             found = emap.navigation(each.name)
@@ -459,8 +477,19 @@ class Connector(ABC):
                 raise refuse(
                     f"'{each.name}' leads to one {found.target}; leave {', '.join(each.for_lists_only)} out."
                 )
-            steps[found.native] = Step(each, found, cls.entity_map(found.target))
+            steps[found.native] = Step(each, found, self.map(found.target))
         return tuple(steps.values())
+
+
+def maps_of(kind: type[Connector], documents: Mapping[str, Mapping[str, Any]]) -> Mapping[str, EntityMap]:
+    """The maps of the entities with overrides. Misconfigured: they fit no more, for what they rest on has changed."""
+    try:
+        return {
+            entity: effective(kind.entity_map(entity), document, where=f"mappings.{entity}")
+            for entity, document in documents.items()
+        }
+    except BadRequest as error:
+        raise Misconfigured(f"The mapping fits no more. {error.message}", errors=error.errors) from None
 
 
 Unit = Callable[[], Mapping[int, Outcome]]

@@ -51,7 +51,7 @@ def open_entity(call: Call) -> "tuple[Hub, Opened, Connector, Entity]":
     hub: Hub = call.hub
     entity = entity_of(call.parts["entities"])
     opened = hub.connect(call.tenant, call.parameters.get("connection", ""))
-    opened.connector.entity_map(entity.name)
+    opened.connector.map(entity.name)
     return hub, opened, opened.connector, entity
 
 
@@ -111,7 +111,7 @@ def _fill(
 
     if change.problem:
         raise BadAnswer(change.problem, system=connector.name)
-    emap = connector.entity_map(entity.name)
+    emap = connector.map(entity.name)
     fields = change.fields or {}
     wanted = {each.field if (each := emap.find(name)) else name for name in select}
     for name in emap.read_names:
@@ -207,7 +207,7 @@ def _told(page: "QueryPage | stale.Aged") -> dict[str, Any]:
 
 def _page(call: Call, opened: "Opened", entity: Entity, asked: "Query") -> "QueryPage | stale.Aged":
     connector = opened.connector
-    if not stale.wanted(call.parameters, connector.entity_map(entity.name), asked.select):
+    if not stale.wanted(call.parameters, connector.map(entity.name), asked.select):
         return connector.query(entity.name, asked)
     store = stale.Store(call, opened, entity)
     if asked.cursor is not None and stale.PLACE in asked.cursor:
@@ -260,7 +260,7 @@ def get(call: Call) -> Reply:
 
 def _one(call: Call, opened: "Opened", entity: Entity, expand: Sequence[Expansion]) -> "Change | stale.Aged":
     connector, rid = opened.connector, call.parts["rid"]
-    if not stale.wanted(call.parameters, connector.entity_map(entity.name), ()):
+    if not stale.wanted(call.parameters, connector.map(entity.name), ()):
         return connector.get(entity.name, rid, expand=expand)
     store = stale.Store(call, opened, entity)
     return store.or_live(lambda: connector.get(entity.name, rid), lambda: store.one(rid))
@@ -310,7 +310,7 @@ def write_of(connector: "Connector", entity: Entity, body: Mapping[str, Any], *,
     """Checks the item; asks for the remote's metadata only if it names what is not declared."""
     from crm_core.connector import Write
 
-    emap = connector.entity_map(entity.name)
+    emap = connector.map(entity.name)
     foreign = [name for name in body if emap.find(name) is None and name not in entity.by_name]
     described = connector.describe(entity.name) if foreign else {}
     return Write(*emap.accept(body, described, create=create))

@@ -54,7 +54,7 @@ class Store:
         self._hub: Hub = call.hub
         self._tenant = call.tenant
         self._uid = opened.connection.uid
-        self._emap: EntityMap = opened.connector.entity_map(entity.name)
+        self._emap: EntityMap = opened.connector.map(entity.name)
         self._entity = entity
         self._rids: dict[tuple[str, str], Any] = {}
 

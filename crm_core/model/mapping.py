@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from crm_core.errors import BadRequest, FieldError
 from crm_core.model.entities import RESERVED, Entity
@@ -65,6 +65,37 @@ class FieldMap:
     kind_native: str = ""
     form: str = ""
 
+    @property
+    def natives(self) -> tuple[str, ...]:
+        """The properties to ask the remote for."""
+        return (self.native,)
+
+    @property
+    def places(self) -> Sequence[tuple[str, ...]]:
+        """What a write sets: properties, each with its parts from the outside to the inside; of a reference the one
+        that it is read by.
+        """
+        return ((self.native,),)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the remote's own name means this field too, so that it can be filtered and written by it."""
+        return True
+
+    @property
+    def askable(self) -> bool:
+        """Whether a filter or an order can name it."""
+        return self.readable
+
+    @property
+    def take(self) -> Callable[[Mapping[str, Any]], Any] | None:
+        """What gives the remote's value out of a row; None: it is what the row holds under `native`."""
+        return None
+
+    def put(self, value: Any) -> Mapping[str, Any]:
+        """The properties that hold a value that `outward` gave."""
+        return {self.native: value}
+
     @cached_property
     def values(self) -> Mapping[str, tuple[Any, ...]]:
         """Canonical name -> its native values, the one that is written first."""
@@ -112,13 +143,18 @@ class FieldMap:
             return self._native_of_name(value)
         if self.form and not re.fullmatch(self.form, value):
             raise ValueError("expected the id of a record at the system")
-        if self.length is not None and _units(value) > self.length:
-            raise ValueError(f"longer than the {self.length} characters that the system stores")
+        if isinstance(value, str):
+            self.check_length(value)
         if kind.type in (Type.DECIMAL, Type.MONEY):
             return Decimal(value)
         if self.midnight:
             return f"{value}T00:00:00Z"
         return value
+
+    def check_length(self, text: str) -> None:
+        """Raises ValueError for a text that the system would cut."""
+        if self.length is not None and _units(text) > self.length:
+            raise ValueError(f"longer than the {self.length} characters that the system stores")
 
     def canon(self, kind: Field, value: Any) -> Any:
         """The canonical value that the remote holds once it has stored this one (sync-semantics.md, section 1)."""
@@ -189,12 +225,32 @@ class Navigation:
     field: str = ""
 
 
+class Derived(Protocol):
+    """Properties that are written and never read: a constant, or a text made of several fields."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The property, with its parts from the outside to the inside."""
+        ...
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The canonical fields that it is made of; none for a constant."""
+        ...
+
+    def put(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The properties for the values of its sources."""
+        ...
+
+
 @dataclass(frozen=True)
 class EntityMap:
     """An entity at a remote system. `remote`: its collection or model there; `key`: the property of the id.
 
     `required`: fields that this system needs on create beside those that the entity does. `lines`: the map of a
-    document's lines. `final`: statuses that no update leads out of.
+    document's lines. `final`: statuses that no update leads out of. `derived`: what is written besides the fields.
+    `mark`: of the overrides that made this map of the declared one, "" for none; a place in a feed belongs to it,
+    since after another map all has to be read again.
     """
 
     entity: Entity
@@ -207,6 +263,15 @@ class EntityMap:
     required: frozenset[str] = frozenset()
     lines: "EntityMap | None" = None
     final: frozenset[str] = frozenset()
+    derived: tuple[Derived, ...] = ()
+    mark: str = ""
+
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        """Fields that no override changes, since the connector's own steps rest on them, each with the reason; by ""
+        the reason why none can be changed at all.
+        """
+        return {}
 
     def of(self, fields: Mapping[str, Any]) -> "EntityMap":  # noqa: ARG002  # for subclasses
         """The map of a record with these fields: of an entity that the remote keeps in several places, one of them."""
@@ -219,7 +284,7 @@ class EntityMap:
     @cached_property
     def by_native(self) -> Mapping[str, FieldMap]:
         """Where two fields share a property, it is the first one's."""
-        return {each.native: each for each in reversed(self.fields)}
+        return {each.native: each for each in reversed(self.fields) if each.plain}
 
     @cached_property
     def companions(self) -> Mapping[str, FieldMap]:
@@ -254,7 +319,10 @@ class EntityMap:
             kind = self.entity.by_name[each.field]
             if each.writable and not kind.read_only:
                 names += [each.field, kind.companion] if kind.companion else [each.field]
-        return tuple(names)
+        names += [
+            name for each in self.derived for name in each.sources if not self.entity.by_name[name].read_only
+        ]
+        return tuple(dict.fromkeys(names))
 
     def canon(self, name: str, value: Any) -> Any:
         """The value of a canonical field that this system would hold, and give back, once it was written
@@ -266,6 +334,15 @@ class EntityMap:
         if self.lines is not None and self.entity.by_name[name].type is Type.LINES:
             return [{key: self.lines.canon(key, part) for key, part in line.items()} for line in value]
         return each.canon(self.entity.by_name[name], value)
+
+    @cached_property
+    def _written_by(self) -> Mapping[str, frozenset[str]]:
+        """The properties whose own name means no field, each with the fields that write them."""
+        found: dict[str, frozenset[str]] = {}
+        for each in self.fields:
+            for place in each.places if each.writable and not each.plain else ():
+                found[place[0]] = found.get(place[0], frozenset()) | {each.field}
+        return found
 
     def find(self, name: str) -> FieldMap | None:
         """The map of a canonical or native name."""
@@ -280,8 +357,8 @@ class EntityMap:
     def inward(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical fields of a remote row; empty ones are left out. Raises ValueError naming the property."""
         fields: dict[str, Any] = {}
-        for name, native, reference, companion, read in self._readers:
-            value = row.get(native)
+        for name, native, take, reference, companion, read in self._readers:
+            value = row.get(native) if take is None else take(row)
             if value is None or value == "":
                 continue
             if reference is not None:
@@ -299,15 +376,16 @@ class EntityMap:
         return fields
 
     @cached_property
-    def _readers(self) -> Sequence[tuple[str, str, FieldMap | None, str, Callable[[Any], Any]]]:
-        """Of each field that is read what that needs: its name, `native`, itself if it is a reference, its companion,
-        and how its value is read.
+    def _readers(self) -> Sequence["_Reader"]:
+        """Of each field that is read what that needs: its name, `native`, `take`, itself if it is a reference, its
+        companion, and how its value is read.
         """
         known = self.entity.by_name
         return [
             (
                 each.field,
                 each.native,
+                each.take,
                 each if each.targets else None,
                 known[each.field].companion,
                 each.reader(known[each.field]),
@@ -316,18 +394,45 @@ class EntityMap:
             if each.readable
         ]
 
-    def outward(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Native properties for canonical fields, references as they are written; raises BadRequest naming fields."""
+    def outward(self, fields: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Native properties for canonical fields, references as they are written; raises BadRequest naming fields.
+
+        `beside`: the fields that the record has anyway, none for a new one; None: they are not known, which is refused
+        where they are needed (`along`).
+        """
         row: dict[str, Any] = {}
         errors = []
         for name, value in fields.items():
             try:
-                row.update(self._written(name, value, fields))
+                merge_into(row, self._written(name, value, fields))
             except ValueError as error:
                 errors.append(FieldError(name, f"{name}: {error}."))
+        missing = self.along(fields) if beside is None else ()
+        if missing:
+            name = next(iter(fields))
+            text = f"{name}: is written together with {', '.join(missing)}; give all of them."
+            errors.append(FieldError(name, text))
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
+        is_new = beside is not None and not beside
+        for each in self.derived:
+            wanted = any(name in fields for name in each.sources) if each.sources else bool(row) or is_new
+            if wanted:
+                merge_into(row, each.put({**(beside or {}), **fields}))
         return row
+
+    def along(self, fields: Iterable[str]) -> tuple[str, ...]:
+        """The fields whose values have to be known to write these: others that a property is made of as well."""
+        given = set(fields)
+        return tuple(
+            dict.fromkeys(
+                name
+                for each in self.derived
+                if given.intersection(each.sources)
+                for name in each.sources
+                if name not in given
+            )
+        )
 
     def _written(self, name: str, value: Any, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         if name in self.companions:
@@ -338,7 +443,7 @@ class EntityMap:
         each = self.by_field[name]
         native = each.outward(self.entity.by_name[name], value)
         if not each.targets:
-            return {each.native: native}
+            return each.put(native)
         target = self._target(each, fields)
         if native is None:
             return {target.clear: None}
@@ -374,19 +479,25 @@ class EntityMap:
                 self._accept_one(name, value, described, fields, native)
             except ValueError as error:
                 errors.append(FieldError(name, f"{name}: {error}."))
+        errors.extend(
+            FieldError(name, f"{name}: is written by {', '.join(sorted(others))} too; leave one out.")
+            for name in native
+            if (others := self._written_by.get(name, frozenset()).intersection(fields))
+        )
         if create:
             errors.extend(
                 FieldError(each.name, f"{each.name}: required to create {self.entity.name}.")
                 for each in self.entity.fields
                 if each.required or each.name in self.required
                 if each.name in self.by_field and fields.get(each.name) is None
+                if self.by_field[each.name].writable
                 if not any(self._is(error.field, each.name) for error in errors)
             )
         if not errors and not fields and not native:
             errors.append(FieldError("body", "The body names no field to write."))
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
-        self.outward(fields)  # what only the fields together can tell
+        self.outward(fields, {})  # what only the fields together can tell
         return fields, native
 
     def _is(self, name: str, field_name: str) -> bool:
@@ -449,6 +560,21 @@ class EntityMap:
             self._accept_one(kind.companion, self.specific[name][1], described, fields, native)
 
 
+_Reader = tuple[
+    str, str, Callable[[Mapping[str, Any]], Any] | None, FieldMap | None, str, Callable[[Any], Any]
+]
+
+
+def merge_into(row: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Adds properties to a row; where both have an object under a name, its parts."""
+    for name, value in more.items():
+        present = row.get(name)
+        if isinstance(value, Mapping) and isinstance(present, dict):
+            merge_into(present, value)
+        else:
+            row[name] = value
+
+
 def _units(text: str) -> int:
     """How long a text is in UTF-16 code units: a character beyond the first 65,536 takes two."""
     return len(text) + sum(character > "\uffff" for character in text)
@@ -456,4 +582,4 @@ def _units(text: str) -> int:
 
 def required_names(maps: Iterable[FieldMap], key: str, *more: str) -> list[str]:
     """The properties to ask the remote for, each once, the key first."""
-    return list(dict.fromkeys([key, *(each.native for each in maps), *more]))
+    return list(dict.fromkeys([key, *(name for each in maps for name in each.natives), *more]))

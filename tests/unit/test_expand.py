@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crm_core.connector import Account, Tools
 from crm_core.connectors.dynamics365 import Dynamics365
 from crm_core.errors import BadRequest, NotSupported
 from crm_core.model.entities import RESERVED
@@ -27,6 +28,7 @@ from crm_core.model.filters import (
     parse_filter,
 )
 from crm_core.model.options import Order
+from crm_core.system import SystemClock, SystemIds
 
 # --- a printer of trees, written from the grammar, not from the parser --------------------------------------------
 
@@ -210,8 +212,15 @@ def test_what_can_not_be_said_is_refused_with_the_remedy(text, message):
 # --- what a connector declares ------------------------------------------------------------------------------------
 
 
+def opened(kind):
+    """A connector that calls nobody."""
+    settings = {"base_url": "https://acme.crm.dynamics.com", "tenant_id": "acme", "client_id": "hub"}
+    account = Account("default", "uid-1", settings, {"client_secret": "secret"})
+    return kind(account, Tools(None, None, SystemClock(), SystemIds()))
+
+
 def steps(entity, text):
-    return Dynamics365.steps(entity, parse_expand(text))
+    return opened(Dynamics365).steps(entity, parse_expand(text))
 
 
 def test_a_way_is_found_by_its_native_name_and_by_the_reference_that_it_follows():
@@ -251,9 +260,9 @@ def test_a_system_without_ways_says_so():
         label = "Plain"
         entities: ClassVar = {"account": replace(Dynamics365.entities["account"], navigations=())}
 
-    assert Plain.steps("account", ()) == ()
+    assert opened(Plain).steps("account", ()) == ()
     with pytest.raises(NotSupported, match="Plain can't expand 'account'"):
-        Plain.steps("account", parse_expand("primarycontactid"))
+        opened(Plain).steps("account", parse_expand("primarycontactid"))
 
 
 @pytest.mark.parametrize("entity", Dynamics365.entities)

@@ -158,6 +158,7 @@ class Dynamics365(Connector):
     batch_size = ROWS_PER_CALL
 
     def __init__(self, account: Account, tools: Tools) -> None:
+        super().__init__(account, tools)
         settings = account.settings
         base = settings["base_url"].rstrip("/")
         origins = Origins(self.origins, account.confirmed_origin, tools.allow_loopback)
@@ -224,6 +225,11 @@ class Dynamics365(Connector):
         assert isinstance(found, Table)
         return found
 
+    def map(self, entity: str) -> Table:
+        found = super().map(entity)
+        assert isinstance(found, Table)
+        return found
+
     # --- verbs ---------------------------------------------------------------------------------------------------
 
     def check(self) -> Mapping[str, Any]:
@@ -245,19 +251,19 @@ class Dynamics365(Connector):
 
     def describe(self, entity: str) -> Mapping[str, NativeField]:
         """By name as it is read; a lookup's is _name_value. Asked once per opened connection."""
-        return self._metadata.fields(self.entity_map(entity))
+        return self._metadata.fields(self.map(entity))
 
     @in_time
     def query(self, entity: str, query: Query) -> QueryPage:
-        return self._reader.query(self.entity_map(entity), query, self.steps(entity, query.expand))
+        return self._reader.query(self.map(entity), query, self.steps(entity, query.expand))
 
     @in_time
     def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:
         steps = self.steps(entity, expand)
-        return self._reader.get(self._own(self.entity_map(entity), rid), rid, steps)
+        return self._reader.get(self._own(self.map(entity), rid), rid, steps)
 
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
-        table = self.entity_map(entity)
+        table = self.map(entity)
         if not table.kinds:
             return self._reader.get_many(table, rids)
         found: dict[str, Change] = {}
@@ -279,7 +285,7 @@ class Dynamics365(Connector):
     @in_time
     def create(self, entity: str, write: Write) -> Change:
         """With an id of ours and If-None-Match: a create whose answer was lost can be repeated, and is made once."""
-        table = self._served(kind_of(self.entity_map(entity), write))
+        table = self._served(kind_of(self.map(entity), write))
         rid = write.key or self._ids.uuid()
         try:
             return self._carried_out(
@@ -301,9 +307,10 @@ class Dynamics365(Connector):
 
         A row that can't get at once to the state that the write wants, such as one that is closed, is led there.
         """
-        table = self._served(self._own(self.entity_map(entity), rid))
+        table = self._served(self._own(self.map(entity), rid))
         rid = check_guid(rid)
-        looks = (LINES in write.fields and table.lines is not None) or emptied(table, write)
+        lines = LINES in write.fields and table.lines is not None
+        looks = lines or emptied(table, write) or table.along(write.fields)
         now = self._reader.get(table, rid) if looks else None
         if now is not None:
             write = spared(table, write, now)
@@ -390,7 +397,7 @@ class Dynamics365(Connector):
 
     @in_time
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
-        table = self._own(self.entity_map(entity), rid)
+        table = self._own(self.map(entity), rid)
         headers = {"If-Match": if_match} if if_match else {}
         self._client.call("DELETE", key_segment(table.remote, check_guid(rid)), headers=headers)
 
@@ -398,17 +405,17 @@ class Dynamics365(Connector):
         self, entity: str, writes: Sequence[Write], pool: Pool, go_on: Callable[[], bool]
     ) -> list[Outcome]:
         try:
-            units, settled = self._many.units(self.entity_map(entity), writes)
+            units, settled = self._many.units(self.map(entity), writes)
         except HubError as error:
             return [Outcome(error=error) for _ in writes]
         width = min(self.concurrency, MANY_WIDTH)
         return carried_out(units, settled, len(writes), pool, width, go_on)
 
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
-        return self._feed.changes(self.entity_map(entity), cursor, size)
+        return self._feed.changes(self.map(entity), cursor, size)
 
     def begin(self, entity: str, *, since: str, where: Node | None) -> Cursor:
-        return self._feed.begin(self.entity_map(entity), since, where)
+        return self._feed.begin(self.map(entity), since, where)
 
     def explain(self, answer: Answer) -> HubError:
         return explain(answer)

@@ -4,6 +4,7 @@ Source: Microsoft's "Use change tracking to synchronize data with external syste
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -23,6 +24,8 @@ OVERLAP = timedelta(minutes=5)
 """How far the feed by modifiedon reads back: rows committed late bear an earlier time."""
 EARLIEST = datetime(1753, 1, 1, tzinfo=UTC)
 """Dataverse takes no earlier time."""
+MAP = "map"
+"""Of a cursor: the mark of the map that it was read by, if that has overrides."""
 MAX_SEEN = 300
 """Rows of the overlap that the cursor remembers; what it forgets is read again and found unchanged."""
 
@@ -37,6 +40,8 @@ class Feed:
 
     def begin(self, table: Table, since: str, where: Node | None) -> Cursor:
         """Where a run begins that reads only what was modified since a time ("": ever) and passes a filter."""
+        if table.mark:
+            return {**self.begin(replace(table, mark=""), since, where), MAP: table.mark}
         if table.kinds:
             parts = {
                 own.remote: self.begin(own, since, kinds.of_one(where, table, own) if where else None)
@@ -46,6 +51,15 @@ class Feed:
         return {"since": since, "seen": {}, "filter": self._reader.filter(table, where) if where else ""}
 
     def changes(self, table: Table, cursor: Cursor | None, size: int) -> Page:
+        """Raises CursorExpired for a place that was reached with another map: what was read by that reads otherwise."""
+        if cursor is not None and cursor.get(MAP, "") != table.mark:
+            raise CursorExpired(f"The mapping of {table.entity.name} is another one now.", system=SYSTEM)
+        page = self._changes(table, cursor, size)
+        if not table.mark or page.cursor is None:
+            return page
+        return replace(page, cursor={**page.cursor, MAP: table.mark})
+
+    def _changes(self, table: Table, cursor: Cursor | None, size: int) -> Page:
         """Cursors: {"delta": query of the delta or next link}, or {"since", "seen"} with {"next", "newest"} between
         pages and {"filter"} where only some rows are wanted; of a table with kinds {"tables": theirs, "turn": whose}.
         """

@@ -84,7 +84,7 @@ class Lookups:
             elif value is None:
                 bound[lookup.bind] = None
             else:
-                bound.update(self._reference(lookup, table.by_native[path].field, str(value)))
+                bound.update(self._reference(lookup, _field(table, path), str(value)))
         return bound
 
     def _reference(self, lookup: Lookup, field: str, text: str) -> Mapping[str, str]:
@@ -128,3 +128,8 @@ class Lookups:
     def _rows(self, lookup: Lookup, where: str) -> Sequence[Row]:
         options = [("$select", ",".join(lookup.select))] if lookup.select else []
         return self._client.rows(lookup.collection, [*options, ("$filter", where)])
+
+
+def _field(table: Table, path: str) -> str:
+    """The canonical field that is written as this path."""
+    return next(each.field for each in table.fields if each.writable and (path,) in each.places)

@@ -266,8 +266,8 @@ class Columns:
             )
         return native
 
-    def selected(self, name: str) -> str:
-        """The property that has to be read for a field; "" for what is not a property of the row."""
+    def selected(self, name: str) -> tuple[str, ...]:
+        """The properties that have to be read for a field; none for what is not a property of the row."""
         each = self._table.find(name) or self._table.companions.get(name)
         if each is not None and not each.readable:
             raise BadRequest.field("select", f"select: '{name}' is never told; leave it out.")
@@ -276,16 +276,14 @@ class Columns:
                 "select",
                 f"select: '{name}' is told of a single {self._table.entity.name} only; leave it out.",
             )
-        native = each.native if each is not None else self(name, "select").native
-        if native in LOOKUPS:
-            return LOOKUPS[native].native
-        return "" if native == LINES else native
+        natives = each.natives if each is not None else (self(name, "select").native,)
+        return tuple(_column(native) for native in natives if native != LINES)
 
     def _type(self, each: FieldMap, name: str, parameter: str) -> str:
         if each.targets:
             return GUID_TYPE
         kind = self._table.entity.by_name[each.field].type
-        if kind is Type.LINES or not each.readable or self._only_of_a_kind(each):
+        if kind is Type.LINES or not each.askable or self._only_of_a_kind(each):
             raise BadRequest.field(parameter, f"{parameter}: '{name}' can't be asked for here; leave it out.")
         if (each.names and isinstance(next(iter(each.names)), int)) or each.native == "statuscode":
             return Type.BOOLEAN if isinstance(next(iter(each.names), None), bool) else Type.INTEGER
@@ -307,7 +305,7 @@ LISTED = frozenset(
 
 
 def _select(table: Table, names: Sequence[str], columns: Columns) -> tuple[str, str]:
-    selected = [native for name in names if (native := columns.selected(name))]
+    selected = [native for name in names for native in columns.selected(name)]
     if not names:
         return "$select", ",".join(select_of(table))
     # What tells the table of a row is needed whatever is asked for.
@@ -317,12 +315,17 @@ def _select(table: Table, names: Sequence[str], columns: Columns) -> tuple[str, 
 
 def select_of(table: Table) -> list[str]:
     """The properties to read of a row of a table."""
-    names = required_names(table.fields, table.key, table.modified, table.version)
-    hidden = {each.native for each in table.fields if not each.readable} | {LINES}
+    readable = [each for each in table.fields if each.readable]
+    names = required_names(readable, table.key, table.modified, table.version)
+    hidden = {LINES}
     if table.kinds:
         hidden |= {each.native for each in table.fields} - LISTED
-    natives = (LOOKUPS[name].native if name in LOOKUPS else name for name in names if name not in hidden)
-    return list(dict.fromkeys(natives))
+    return list(dict.fromkeys(_column(name) for name in names if name not in hidden))
+
+
+def _column(name: str) -> str:
+    """The column of the row for a property, which may be a text that stands in another table."""
+    return LOOKUPS[name].native if name in LOOKUPS else name
 
 
 def _headers(

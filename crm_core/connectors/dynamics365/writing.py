@@ -13,7 +13,7 @@ from crm_core.connectors.dynamics365.client import Client, prefer
 from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.reading import LINES, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Closing, Table
-from crm_core.errors import BadRequest, FieldError, Rejected, VendorError
+from crm_core.errors import BadAnswer, BadRequest, FieldError, Rejected, VendorError
 from crm_core.model.literals import GUID
 from crm_core.model.mapping import FieldMap
 from crm_core.ports import Ids
@@ -66,7 +66,7 @@ def emptied(table: Table, write: Write) -> list[FieldMap]:
 
 def is_plain(table: Table, write: Write) -> bool:
     """Whether a write is one request, and can be made without a look at the row."""
-    if write.verb == "update" and emptied(table, write):
+    if write.verb == "update" and (emptied(table, write) or table.along(write.fields)):
         return False
     return LINES not in write.fields and closing_of(table, write) is None
 
@@ -115,8 +115,8 @@ class Writer:
     lookups: Lookups
     ids: Ids
 
-    def body(self, table: Table, write: Write, *, create: bool) -> dict[str, Any]:
-        """The row that a write sends, without the lines and the state that go separately.
+    def body(self, table: Table, write: Write, *, create: bool, now: Change | None = None) -> dict[str, Any]:
+        """The row that a write sends, without the lines and the state that go separately; `now`: the row as it is.
 
         Raises BadRequest naming the field for what the table has not.
         """
@@ -128,7 +128,12 @@ class Writer:
             apart |= {STATUS, closing.text}
         fields = {name: value for name, value in write.fields.items() if name not in apart}
         self._refuse_foreign(table, fields, closing)
-        row = {**self.lookups.bound(table, table.outward(fields)), **write.native}
+        beside: Mapping[str, Any] | None = {} if create else None
+        if now is not None and table.along(fields):
+            if now.problem:
+                raise BadAnswer(now.problem, system=SYSTEM)
+            beside = now.fields
+        row = {**self.lookups.bound(table, table.outward(fields, beside)), **write.native}
         return {**table.defaults, **row} if create else row
 
     @staticmethod
@@ -144,8 +149,8 @@ class Writer:
                 raise BadRequest.field(name, f"{name}: can't be changed; make another one.")
             if name not in known:
                 raise BadRequest.field(name, f"{name}: {table.logical} has none; leave it out.")
-            if name in table.by_field and not table.by_field[name].readable and closing is None:
-                states = ", ".join(status for status, each in table.closings.items() if each.text == name)
+            states = ", ".join(status for status, each in table.closings.items() if each.text == name)
+            if states and closing is None:
                 raise BadRequest.field(
                     name, f"{name}: goes with status {states}; give both, or leave it out."
                 )
@@ -164,7 +169,7 @@ class Writer:
         """The requests of an update; `now`: the row as it is, known where lines change or it `needs_steps`."""
         status = now.fields.get(STATUS) if now is not None and now.fields is not None else None
         locked = STATUS in write.fields and status in table.locked
-        body = self.body(table, write, create=False)
+        body = self.body(table, write, create=False, now=now)
         bodies = []
         if locked:
             bodies.append(dict(table.reopened))

@@ -65,6 +65,16 @@ class Table(EntityMap):
     kinds: Mapping[str, "Table"] = field(default_factory=dict)
     constant: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        if self.kinds:
+            return {
+                "": f"is kept in several tables there ({', '.join(self.kinds)}); its mapping can't be changed"
+            }
+        led = "leads the system's own steps, so it stays as it is declared; map another field"
+        texts = {each.text for each in self.closings.values() if each.text}
+        return dict.fromkeys(("status", "lines", *texts), led)
+
     def of(self, fields: Mapping[str, Any]) -> "Table":
         return self.kinds.get(str(fields.get("kind")), self)
 
