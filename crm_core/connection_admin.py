@@ -8,6 +8,14 @@ from urllib.parse import urlsplit
 
 from crm_core.connector import Account, Connector, Tools
 from crm_core.errors import BadRequest, Conflict, FieldError, HubError, Misconfigured, NotFound
+from crm_core.mapping_admin import (
+    Mappings,
+    changed_entities,
+    check_at_remote,
+    check_custom_types,
+    mapping_errors,
+    next_mappings,
+)
 from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule, Tenant, check_name
 from crm_core.model.fields import Type, hub_time
 from crm_core.model.filters import parse_filter
@@ -42,11 +50,18 @@ class Wanted:
     entities: Mapping[str, EntitySync] | None = None
     schedule: Schedule | None = None
     confirmed_origin: str | None = None
+    mappings: Mapping[str, Mapping[str, Any] | None] | None = None
 
 
 def account_of(connection: Connection, secrets: Mapping[str, str]) -> Account:
+    maps = {entity: saved["document"] for entity, saved in connection.mappings.items()}
     return Account(
-        connection.tenant.name, connection.uid, connection.settings, secrets, connection.confirmed_origin
+        connection.tenant.name,
+        connection.uid,
+        connection.settings,
+        secrets,
+        connection.confirmed_origin,
+        maps,
     )
 
 
@@ -100,8 +115,9 @@ class ConnectionAdmin:
             now,
             confirmed_origin=wanted.confirmed_origin or "",
             secret_names=tuple(sorted(wanted.secrets)),
+            mappings=next_mappings({}, wanted.mappings, now),
         )
-        self._check(kind, connection, wanted.secrets)
+        self._check_mappings(self._check(kind, connection, wanted.secrets), connection, {})
         if not self._claim(tenant, slug, uid):
             raise Conflict(f"There is a connection '{slug}' already; take another slug.")
         try:
@@ -178,6 +194,7 @@ class ConnectionAdmin:
             confirmed_origin=(
                 connection.confirmed_origin if wanted.confirmed_origin is None else wanted.confirmed_origin
             ),
+            mappings=next_mappings(connection.mappings, wanted.mappings, hub_time(self._clock.now())),
             updated_at=hub_time(self._clock.now()),
         )
         try:
@@ -187,7 +204,8 @@ class ConnectionAdmin:
                 raise
             present = {}  # what can't be read is replaced as a whole
         bundle = {name: value for name, value in {**present, **wanted.secrets}.items() if value}
-        self._check(kind, changed, bundle)
+        self._check_mappings(self._check(kind, changed, bundle), changed, connection.mappings)
+        self._connections.keep_mappings(connection, changed_entities(connection.mappings, changed.mappings))
         saved = self._save(changed)  # first: who loses the ETag to somebody else changes nothing
         if bundle != present:
             version = self._secrets.put(connection.tenant.name, connection.uid, bundle)
@@ -196,11 +214,17 @@ class ConnectionAdmin:
             self._states.remove(connection.tenant, connection.uid, gone)
         self._begin_states(saved)
         self._widen(connection, saved)
-        if wanted.schedule is not None:
+        if wanted.schedule is not None or saved.mappings != connection.mappings:
             self._reschedule(saved)
         if bundle != present or saved.settings != connection.settings or wanted.secrets:
             self.mend(saved)
         return saved
+
+    def _check_mappings(self, connector: Connector, changed: Connection, before: Mappings) -> None:
+        entities = changed_entities(before, changed.mappings)
+        if entities:
+            check_custom_types(changed, entities, self._connections.every(changed.tenant))
+            check_at_remote(connector, changed.mappings, entities)
 
     def pause(self, connection: Connection, *, paused: bool) -> Connection:
         now = hub_time(self._clock.now())
@@ -215,7 +239,7 @@ class ConnectionAdmin:
             ) from None
 
     def _reschedule(self, connection: Connection) -> None:
-        """A new schedule begins with a pull; where a run is at work, its end sets the next one."""
+        """A new schedule or mapping begins with a pull; where a run is at work, its end sets the next one."""
         states = self._states.read(connection.tenant, connection.uid)
         due = hub_time(self._clock.now()) if connection.schedule != Schedule() else ""
         for entity, state in states.entities.items() if states else ():
@@ -314,6 +338,7 @@ class ConnectionAdmin:
         errors = [
             *_setting_errors(kind, connection.settings, secrets),
             *_entity_errors(kind, connection.entities),
+            *mapping_errors(kind, connection.mappings),
         ]
         if errors:
             raise BadRequest(errors[0].message, errors=errors)

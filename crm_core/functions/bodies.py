@@ -30,6 +30,8 @@ PolicyName = Literal[
     "dynamics-wins",
     "local-wins",
 ]
+Mappings = dict[Annotated[StrictStr, Field(max_length=40)], dict[StrictStr, Any] | None]
+"""By entity what the connection maps otherwise than declared (docs/mapping.md); null or {}: nothing."""
 
 
 class _Body(BaseModel):
@@ -76,16 +78,18 @@ class ConnectionBody(_Body):
     entities: Entities | None = None
     schedule: ScheduleBody | None = None
     confirmed_origin: Text | None = None
+    mappings: Mappings | None = None
 
 
 class ConnectionPatch(_Body):
-    """What changes: settings and secrets by name ("" removes one), the rest as a whole."""
+    """What changes: settings and secrets by name ("" removes one), mappings by entity, the rest as a whole."""
 
     settings: dict[StrictStr, Text] = {}
     secrets: dict[StrictStr, Secret] = {}
     entities: Entities | None = None
     schedule: ScheduleBody | None = None
     confirmed_origin: Text | None = None
+    mappings: Mappings | None = None
     paused: StrictBool | None = None
 
 

@@ -62,6 +62,7 @@ def _item(connection: Connection, states: "States | None") -> dict[str, Any]:
         "settings": dict(connection.settings),
         "secrets": list(connection.secret_names),
         "entities": {name: each.to_json() for name, each in connection.entities.items()},
+        "mappings": {entity: saved["version"] for entity, saved in connection.mappings.items()},
         "schedule": connection.schedule.to_json(),
         "confirmed_origin": connection.confirmed_origin or None,
         "created_at": connection.created_at,
@@ -202,7 +203,12 @@ def create(call: Call) -> Reply:
     body = cast("ConnectionBody", call.body)
     _only_admin(call, body.confirmed_origin)
     wanted = Wanted(
-        body.settings, body.secrets, _entities(body.entities), _schedule(body.schedule), body.confirmed_origin
+        body.settings,
+        body.secrets,
+        _entities(body.entities),
+        _schedule(body.schedule),
+        body.confirmed_origin,
+        body.mappings,
     )
     made = hub.admin.create(call.tenant, body.slug, body.connector, wanted)
     hub.forget(made)
@@ -232,7 +238,12 @@ def update(call: Call) -> Reply:
     _only_admin(call, body.confirmed_origin)
     found = _find(call)
     wanted = Wanted(
-        body.settings, body.secrets, _entities(body.entities), _schedule(body.schedule), body.confirmed_origin
+        body.settings,
+        body.secrets,
+        _entities(body.entities),
+        _schedule(body.schedule),
+        body.confirmed_origin,
+        body.mappings,
     )
     saved = hub.admin.update(found, wanted)
     if body.paused is not None:

@@ -101,6 +101,7 @@ class EntitySync:
 class Connection:
     """One account at one remote system. `slug` is for people; `uid` never changes and names it everywhere else.
 
+    `mappings`: by entity, the overrides of its mapping that hold now: {"version", "saved_at", "document"}.
     `more`: what newer code wrote, kept as it is. `entities`: by canonical name. `secrets_version`: of the bundle it was saved with. `generation`: how often its caches were cleared.
     """
 
@@ -118,6 +119,7 @@ class Connection:
     confirmed_origin: str = ""
     paused: bool = False
     secret_names: tuple[str, ...] = ()
+    mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     etag: str = field(default="", compare=False)
 
@@ -138,6 +140,11 @@ class Connection:
             "confirmed_origin": self.confirmed_origin,
             "paused": self.paused,
             "secret_names": list(self.secret_names),
+            **(
+                {"mappings": {name: dict(saved) for name, saved in self.mappings.items()}}
+                if self.mappings
+                else {}
+            ),
         }
 
     @classmethod

@@ -104,7 +104,15 @@ class _Compiler(Generic[Map]):
 
     def _shape(self) -> bool:
         """Whether the document can be looked into at all."""
-        if len(json.dumps(self.document, ensure_ascii=False).encode()) > MAX_BYTES:
+        try:
+            size = len(json.dumps(self.document, ensure_ascii=False).encode())
+        except TypeError:
+            self._wrong("", 'a number with a fraction is written as text here, such as "1250.50"')
+            return False
+        except UnicodeEncodeError:
+            self._wrong("", "a text has half a character (a lone surrogate)")
+            return False
+        if size > MAX_BYTES:
             self._wrong("", f"is longer than {MAX_BYTES} bytes; leave out what is as it is declared")
             return False
         for name in self.document:

@@ -10,6 +10,7 @@
 |             | {tenant}~idem~{2 hex}       | {hash of principal, route and key}       | replaced after 24 h   |
 |             | {tenant}~diagnose           | {random}                                 | who wrote it, at once |
 | config      | {tenant}                    | connection~{uid}                         | DELETE of it          |
+|             |                             | mapping~{uid}~{entity}~{version:010}     | with the connection   |
 | state       | {tenant}~{connection uid}   | connection                               | with the connection   |
 |             |                             | entity~{entity}                          | with the connection   |
 | runs        | {tenant}                    | {run id}, newest first                   | kept                  |
@@ -113,6 +114,16 @@ def held_range(tenant: Tenant) -> tuple[str, str]:
 
 def held_rk(entity: str, rid: str) -> str:
     return f"{entity}~{quote(rid)}"
+
+
+def mapping_rk(connection: str, entity: str, version: int) -> str:
+    return f"mapping~{quote(connection)}~{entity}~{version:010}"
+
+
+def mapping_range(connection: str, entity: str = "") -> tuple[str, str]:
+    """The versions of one mapping of a connection, or of all."""
+    prefix = f"mapping~{quote(connection)}~" + (f"{entity}~" if entity else "")
+    return prefix, prefix + AFTER
 
 
 def state_pk(tenant: Tenant, connection: str) -> str:

@@ -166,6 +166,12 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/integrations/<connection>/resume": Invoke(
         "/api/integrations/walk/resume", holds={"state": "ok"}
     ),
+    "GET /api/integrations/<connection>/mappings/<entity>": Invoke(
+        "/api/integrations/walk/mappings/account", holds={"entity": "account", "version": 0}
+    ),
+    "GET /api/integrations/<connection>/mappings/<entity>/versions": Invoke(
+        "/api/integrations/walk/mappings/accounts/versions", holds={"value": []}
+    ),
     "GET /api/crm/<entities>": Invoke("/api/crm/accounts?connection=walk&top=1"),
     "POST /api/crm/<entities>": Invoke(
         "/api/crm/accounts?connection=walk", 201, {"name": "Made by the walk"}, {"name": "Made by the walk"}

@@ -1,0 +1,110 @@
+"""The overrides of mappings in the life of a connection: their versions, and what is checked when they are saved."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from crm_core.connector import Connector
+from crm_core.errors import BadRequest, FieldError, HubError, NotSupported
+from crm_core.model.connection import Connection
+from crm_core.model.overrides import effective
+
+Mappings = Mapping[str, Mapping[str, Any]]
+"""By entity {"version", "saved_at", "document"}."""
+
+
+def next_mappings(
+    present: Mappings, wanted: Mapping[str, Mapping[str, Any] | None] | None, now: str
+) -> Mappings:
+    """What is saved: a document that differs is the entity's next version, and one that is none (or {}) is as declared.
+
+    An entity keeps its number when its overrides go, so that no version is ever given twice.
+    """
+    saved = dict(present)
+    for entity, given in (wanted or {}).items():
+        document = dict(given or {})
+        before = present.get(entity)
+        if document != (before["document"] if before else {}):
+            version = before["version"] + 1 if before else 1
+            saved[entity] = {"version": version, "saved_at": now, "document": document}
+    return saved
+
+
+def changed_entities(before: Mappings, after: Mappings) -> list[str]:
+    return [entity for entity, saved in after.items() if saved != before.get(entity)]
+
+
+def mapping_errors(kind: type[Connector], mappings: Mappings) -> Sequence[FieldError]:
+    """What is wrong with overrides in themselves, an error for each thing, named by its path."""
+    errors: list[FieldError] = []
+    for entity, saved in mappings.items():
+        where = f"mappings.{entity}"
+        if entity not in kind.entities:
+            known = ", ".join(kind.entities)
+            errors.append(
+                FieldError(where, f"{where}: {kind.label} has no such entity here; it has {known}.")
+            )
+            continue
+        try:
+            effective(kind.entities[entity], saved["document"], where=where)
+        except BadRequest as error:
+            errors += error.errors
+    return errors
+
+
+def check_at_remote(connector: Connector, mappings: Mappings, entities: Iterable[str]) -> None:
+    """Asks the remote which properties it has, and checks names and types by them.
+
+    Raises BadRequest with an error for each wrong thing, and what the call raises: a mapping that nobody could check
+    might stop every pull. A system without metadata is not asked.
+    """
+    errors: list[FieldError] = []
+    for entity in entities:
+        document, where = mappings[entity]["document"], f"mappings.{entity}"
+        if not document:
+            continue
+        try:
+            described = connector.describe(entity)
+        except NotSupported:
+            continue
+        except HubError as error:
+            error.message = f"{where}: can't be checked now, so nothing was saved. {error.message}"
+            error.args = (error.message,)
+            raise
+        try:
+            effective(connector.entity_map(entity), document, described, where)
+        except BadRequest as error:
+            errors += error.errors
+    if errors:
+        raise BadRequest(errors[0].message, errors=errors)
+
+
+def check_custom_types(connection: Connection, entities: Iterable[str], others: Iterable[Connection]) -> None:
+    """A custom field is of one type at every connection, since all of them write it into the same record.
+
+    Raises BadRequest with an error for each that is not.
+    """
+    errors: list[FieldError] = []
+    known = {
+        (entity, name): (kind, other.slug)
+        for other in others
+        if other.uid != connection.uid
+        for entity in other.mappings
+        for name, kind in custom_types(other, entity).items()
+    }
+    for entity in entities:
+        for name, kind in custom_types(connection, entity).items():
+            there, slug = known.get((entity, name), (kind, ""))
+            if there != kind:
+                path = f"mappings.{entity}.fields.{name}.type"
+                text = (
+                    f"{path}: is {there} at the connection {slug}; give it that type, or take another name."
+                )
+                errors.append(FieldError(path, text))
+    if errors:
+        raise BadRequest(errors[0].message, errors=errors)
+
+
+def custom_types(connection: Connection, entity: str) -> Mapping[str, str]:
+    """The custom fields that a connection declares of an entity, with their types."""
+    fields = connection.mappings[entity]["document"].get("fields") or {}
+    return {name: rule["type"] for name, rule in fields.items() if rule and "type" in rule}
