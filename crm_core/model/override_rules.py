@@ -169,15 +169,11 @@ def _paths(place: Place) -> list[Path]:
 
 def _facts(place: Place, kind: Field) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for name, most in (("length", 1_000_000), ("scale", 20)):
+    for name, least, most in (("length", 1, 1_000_000), ("scale", 0, 20)):
         value = place.rule.get(name)
         if value is not None:
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int)
-                or not (name == "scale") <= value + 1 <= most + 1
-            ):
-                raise place.wrong(name, f"expected a whole number up to {most}")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise place.wrong(name, f"expected a whole number from {least} to {most}")
             facts[name] = value
     for name, kinds in _FLAGS.items():
         if name in place.rule and kind.type not in kinds:

@@ -11,6 +11,7 @@ OPTIONS: dict[str, Choices] = {
     "ownershipcode": numbered(1, "Public|Private|Subsidiary|Other"),
     "gendercode": {1: "Male", 2: "Female"},
     "familystatuscode": numbered(1, "Single|Married|Divorced|Widowed"),
+    "new_region": {100000000: "North", 100000001: "South", 100000002: "Islands"},
     "accountrolecode": numbered(1, "Decision Maker|Employee|Influencer"),
     "preferredappointmentdaycode": numbered(0, "Sunday|Monday|Tuesday|Wednesday|Thursday|Friday|Saturday"),
     "preferredappointmenttimecode": numbered(1, "Morning|Afternoon|Evening"),
@@ -54,6 +55,21 @@ CUSTOMER = """
     Merged bool ro
 """
 
+# What an organisation has added for itself: a custom column bears its publisher's prefix.
+CUSTOM = """
+    new_Region picklist
+    new_TaxId string 20
+    new_LegalName string 200
+    new_Segment string 50
+    new_Label string 200
+    new_Source string 50
+    new_Score int
+    new_Margin decimal scale=2
+    new_IsPartner bool
+    new_AuditedAt datetime
+    new_VisitedAt string 40
+"""
+
 ACCOUNT = f"""
     AccountId key req=sys
     Name string 160 req=app
@@ -81,7 +97,7 @@ ACCOUNT = f"""
     PrimaryContactId lookup to=contact:primarycontactid back=contact:account_primary_contact
     OriginatingLeadId lookup to=lead:originatingleadid back=lead:account_originating_lead
     MasterId lookup ro to=account:masterid back=account:account_master_account
-    {CUSTOMER}{address(1)}{address(2)}{MONEY}{OWNED}{state("account")}{SYSTEM}
+    {CUSTOMER}{address(1)}{address(2)}{CUSTOM}{MONEY}{OWNED}{state("account")}{SYSTEM}
 """
 
 CONTACT = f"""
