@@ -278,9 +278,10 @@ def _translation(place: Place, kind: Field) -> ValueMap:
 
 
 def _rules(place: Place, kind: Field) -> list[Rule]:
+    """The rules in their order; an object has none, so its are in that of our values, however it is stored."""
     given = place.rule["values"]
     if isinstance(given, Mapping):
-        given = [{"ours": ours, "theirs": theirs} for ours, theirs in given.items()]
+        given = [{"ours": ours, "theirs": theirs} for ours, theirs in sorted(given.items())]
     if not isinstance(given, list) or not 0 < len(given) <= MAX_RULES:
         raise place.wrong("values", 'expected an object such as {"ours": "theirs"}, or a list of rules')
     rules: list[Rule] = []

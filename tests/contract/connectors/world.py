@@ -100,14 +100,15 @@ class World:
         *,
         clock: Clock | None = None,
         deadline: float = 100.0,
+        maps: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Connector:
-        """A connection as the hub opens it, with its own transport and no token yet."""
+        """A connection as the hub opens it, with its own transport and no token yet; `maps`: its overrides."""
         used, clock = access or self.access, clock or SystemClock()
         transport = Http(Guard(allow_loopback=True, allow_private=False), clock, ca_bundle=self.ca_bundle)
         self.stack.callback(transport.close)
         tokens = StoredTokens(MemoryTable(), Cipher(bytes(32)))
         tools = Tools(transport, tokens, clock, SystemIds(), True, self.ca_bundle, deadline)
-        account = Account("default", SystemIds().uuid(), used.settings, used.secrets)
+        account = Account("default", SystemIds().uuid(), used.settings, used.secrets, maps=maps or {})
         return connector_class(self.remote.system)(account, tools)
 
     # --- values --------------------------------------------------------------------------------------------------
