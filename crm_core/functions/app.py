@@ -2,7 +2,18 @@
 
 import azure.functions as func
 
-from crm_core.functions import batch, conflicts, crm, endpoint, integrations, mappings, records, runs, system, triggers
+from crm_core.functions import (
+    batch,
+    conflicts,
+    crm,
+    endpoint,
+    integrations,
+    mappings,
+    records,
+    runs,
+    system,
+    triggers,
+)
 from crm_core.log import quiet_libraries
 
 __all__ = ["batch", "build", "conflicts", "crm", "integrations", "mappings", "records", "runs", "system"]

@@ -137,8 +137,8 @@ def create(call: Call) -> Reply:
 
     409 where another record has the value by which records are matched: it names that one.
     """
-    entity = entity_of(call.parts["entities"])
     hub: Hub = call.hub
+    entity = hub.canonical(call.tenant, entity_of(call.parts["entities"]).name)
     fields = accept_item(entity, call.body, create=True)
     return _reply(call, hub.editor(call.tenant, entity, call.principal.id).create(fields, call.key), 201)
 
@@ -146,8 +146,8 @@ def create(call: Call) -> Reply:
 @route("PATCH", "/api/records/<entities>/<record_id>", role=Role.OPERATOR, item_body=True)
 def update(call: Call) -> Reply:
     """Changes the named fields of a stored record, null empties one; with If-Match only if it has not moved on."""
-    entity = entity_of(call.parts["entities"])
     hub: Hub = call.hub
+    entity = hub.canonical(call.tenant, entity_of(call.parts["entities"]).name)
     found = _find(call, entity)
     fields = accept_item(entity, call.body, create=False)
     if_match = etag_of(call.incoming.headers.get("if-match", ""))

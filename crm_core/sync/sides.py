@@ -1,15 +1,17 @@
 """A connection as the merge sees it: which fields it reads and writes, how it stores them, what decides. No I/O."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from crm_core.connector import Connector, VersionKind
+from crm_core.errors import BadRequest
 from crm_core.model.connection import Connection, Deletes, EntitySync, Policy
 from crm_core.model.entities import Entity
 from crm_core.model.filters import parse_filter
-from crm_core.model.mapping import EntityMap
 from crm_core.model.matching import Test, matcher
+from crm_core.model.overrides import effective
 from crm_core.model.record import same_value
 
 INNER = frozenset({"deleted_at"})
@@ -20,7 +22,7 @@ INNER = frozenset({"deleted_at"})
 class Side:
     """One connection's part in one entity.
 
-    `reads`, `writes`: the fields that go either way. `passes`: its filter. `store`: the value that the remote holds,
+    `entity`: with the custom fields of its mapping. `reads`, `writes`: the fields that go either way. `passes`: its filter. `store`: the value that the remote holds,
     and gives back, once it has stored one.
     """
 
@@ -72,11 +74,15 @@ class Config(dict[str, Side]):
 def side_of(connection: Connection, kind: type[Connector], entity: Entity) -> Side:
     """The part of a connection in an entity that it has."""
     sync = connection.entities[entity.name]
-    emap: EntityMap = kind.entities[entity.name]
-    passes = matcher(parse_filter(sync.filter), entity) if sync.filter else None
+    emap = kind.entities[entity.name]
+    saved = connection.mappings.get(entity.name)
+    if saved:
+        with suppress(BadRequest):  # it fits no more: the connection itself says so; the others go on
+            emap = effective(emap, saved["document"])
+    passes = matcher(parse_filter(sync.filter), emap.entity) if sync.filter else None
     return Side(
         connection.uid,
-        entity,
+        emap.entity,
         frozenset(emap.read_names) - INNER if sync.pulls else frozenset(),
         frozenset(emap.written_names) - INNER if sync.pushes else frozenset(),
         sync,
