@@ -77,7 +77,7 @@ class Account:
     settings: Mapping[str, str]
     secrets: Mapping[str, str] = field(repr=False)
     confirmed_origin: str = ""
-    maps: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
+    maps: Mapping[str, Mapping[str, Any]] = NOTHING
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,11 @@ class Change:
     version: str = ""
     modified: str = ""
     etag: str = ""
-    raw: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    raw: Mapping[str, Any] = NOTHING
     problem: str = ""
     marker: str = ""
     winner: str = ""
-    expanded: "Mapping[str, Related | Change | None]" = field(default_factory=lambda: NOTHING)
+    expanded: "Mapping[str, Related | Change | None]" = NOTHING
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ The exact meaning of every field of a link, and which follow from which, is in d
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 from crm_core.model.entities import ENTITIES
@@ -20,7 +20,17 @@ _encode = json.JSONEncoder(
 ).encode
 """Made once: json.dumps makes an encoder for every call that is not by its defaults."""
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+class _Nothing(dict[str, Any]):
+    """An empty mapping that stays empty, and can be the default of a field: a factory would be called for every one."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it never changes
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        raise TypeError("what is nothing stays nothing")
+
+
+NOTHING: Mapping[str, Any] = _Nothing()
 """What is empty in most of a million records is one and the same."""
 
 UNKNOWN: Final[Mapping[str, Any]] = {"unknown": True}
@@ -74,20 +84,20 @@ class Link:
     rid: str = ""
     ver: str = ""
     seen: str = ""
-    behind: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    echo: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    behind: Mapping[str, Any] = NOTHING
+    echo: Mapping[str, Any] = NOTHING
     former: tuple[str, ...] = ()
     gen: int = 0
-    inflight: Mapping[str, Sequence[Any]] = field(default_factory=lambda: NOTHING)
+    inflight: Mapping[str, Sequence[Any]] = NOTHING
     attempt: Attempt | None = None
     deleting: Attempt | None = None
-    conflict: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
-    refused: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    waits: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    conflict: Mapping[str, Mapping[str, Any]] = NOTHING
+    refused: Mapping[str, Any] = NOTHING
+    waits: Mapping[str, str] = NOTHING
     wants: bool = False
-    parked: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    failed: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    more: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    parked: Mapping[str, Any] = NOTHING
+    failed: Mapping[str, Any] = NOTHING
+    more: Mapping[str, Any] = NOTHING
 
     def held(self, name: str, ours: Any) -> Any:
         """What the remote was last known to hold for a field: the base of the merge."""
@@ -97,7 +107,8 @@ class Link:
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = dict(self.more)
-        for name in LINK_FIELDS:
+        names = _FIRST if _rest_of(self) == _USUAL else LINK_FIELDS
+        for name in names:
             if value := getattr(self, name):
                 data[name] = value.to_json() if isinstance(value, Attempt) else value
         return data
@@ -117,6 +128,11 @@ class Link:
 
 
 LINK_FIELDS = tuple(name for name in Link.__dataclass_fields__ if name != "more")
+_FIRST = ("state", "rid", "ver", "seen", "wants")
+_REST = tuple(name for name in LINK_FIELDS if name not in _FIRST)
+_USUAL = tuple(Link.__dataclass_fields__[name].default for name in _REST)
+"""What most of a million links have in the other fields."""
+_rest_of: Callable[[Link], tuple[Any, ...]] = attrgetter(*_REST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +151,11 @@ class Record:
     stamp: Stamp
     created: Mapping[str, str]
     version: int = 1
-    stamps: Mapping[str, Stamp] = field(default_factory=lambda: NOTHING)
+    stamps: Mapping[str, Stamp] = NOTHING
     dead: bool = False
-    links: Mapping[str, Link] = field(default_factory=lambda: NOTHING)
+    links: Mapping[str, Link] = NOTHING
     reviews: tuple[Mapping[str, Any], ...] = ()
-    more: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    more: Mapping[str, Any] = NOTHING
 
     def stamp_of(self, name: str) -> Stamp:
         return self.stamps.get(name, self.stamp)
