@@ -6,7 +6,7 @@ import pkgutil
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -220,17 +220,6 @@ class Hub:
         side = side_of(connection, connector_class(connection.connector), ENTITIES[entity])
         self._sides[connection.uid, entity] = connection.etag, side
         return side
-
-    def canonical(self, tenant: Tenant, entity: str) -> Entity:
-        """An entity with the custom fields that the mappings of its connections declare."""
-        known = ENTITIES[entity]
-        customs = {
-            each.name: each
-            for side in self.sides(tenant, entity).values()
-            for each in side.entity.fields
-            if each.name not in known.by_name
-        }
-        return replace(known, fields=(*known.fields, *customs.values())) if customs else known
 
     def _unchanged(self, held: Connection, connection: Connection) -> bool:
         """Whether neither a connection nor its secrets have changed; those in a vault may be changed there."""

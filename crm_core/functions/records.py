@@ -1,19 +1,20 @@
 """The stored records: what the hub holds, its links and its history."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import BadRequest, NotFound
 from crm_core.functions.crm import NO_SKIP, entity_of, etag_of, filter_parameter
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
-from crm_core.model.connection import Tenant
+from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.filters import parse_filter
 from crm_core.model.items import accept_item
 from crm_core.model.matching import check_name, matcher
 from crm_core.model.options import Order, parse_names, parse_orders
+from crm_core.model.overrides import with_customs
 from crm_core.model.record import HUB, Record
 
 if TYPE_CHECKING:
@@ -25,7 +26,17 @@ DEFAULT_TOP = 100
 
 def _names(hub: "Hub", tenant: Tenant) -> dict[str, str]:
     """Connection uid -> slug."""
-    return {each.uid: each.slug for each in hub.connections.every(tenant)}
+    return _slugs(hub.connections.every(tenant))
+
+
+def _slugs(connections: Iterable[Connection]) -> dict[str, str]:
+    return {each.uid: each.slug for each in connections}
+
+
+def _with_customs(entity: Entity, connections: Iterable[Connection]) -> Entity:
+    """The entity with the custom fields that any connection maps."""
+    saved = (each.mappings.get(entity.name) for each in connections)
+    return with_customs(entity, [each["document"] for each in saved if each])
 
 
 def item_of_record(record: Record, names: dict[str, str], select: Collection[str] = ()) -> dict[str, Any]:
@@ -77,7 +88,8 @@ def records(call: Call) -> Reply:
     A page can be short, or with a filter empty, and still have a nextLink: it examines at most 5,000 records.
     """
     hub: Hub = call.hub
-    entity = entity_of(call.parts["entities"])
+    connections = list(hub.connections.every(call.tenant))
+    entity = _with_customs(entity_of(call.parts["entities"]), connections)
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
     top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
@@ -96,7 +108,7 @@ def records(call: Call) -> Reply:
         top=top,
         test=lambda record: not record.dead and (passes is None or passes(record)),
     )
-    names = _names(hub, call.tenant)
+    names = _slugs(connections)
     body: dict[str, Any] = {"value": [item_of_record(record, names, select) for record in found]}
     if following_place is not None:
         following = {**parameters, "skiptoken": hub.seal_token(following_place, *about)}
@@ -138,7 +150,7 @@ def create(call: Call) -> Reply:
     409 where another record has the value by which records are matched: it names that one.
     """
     hub: Hub = call.hub
-    entity = hub.canonical(call.tenant, entity_of(call.parts["entities"]).name)
+    entity = _with_customs(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
     fields = accept_item(entity, call.body, create=True)
     return _reply(call, hub.editor(call.tenant, entity, call.principal.id).create(fields, call.key), 201)
 
@@ -147,7 +159,7 @@ def create(call: Call) -> Reply:
 def update(call: Call) -> Reply:
     """Changes the named fields of a stored record, null empties one; with If-Match only if it has not moved on."""
     hub: Hub = call.hub
-    entity = hub.canonical(call.tenant, entity_of(call.parts["entities"]).name)
+    entity = _with_customs(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
     found = _find(call, entity)
     fields = accept_item(entity, call.body, create=False)
     if_match = etag_of(call.incoming.headers.get("if-match", ""))

@@ -30,10 +30,11 @@ MAX_PLACES = 10
 _ALWAYS = ("direction", "read_only", "required")
 _SOURCES = ("to", "from", "constant")
 _FACTS = ("length", "scale", "whole_seconds", "midnight")
-_ALL = (
+WORDS = (
     *_ALWAYS, *_SOURCES, *_FACTS, "type", "choices", "values", "unmapped", "default", "template", "lossy", "zone",
     "zoneless",
 )  # fmt: skip
+"""All that a rule of a field can say."""
 
 
 class Wrong(Exception):
@@ -101,7 +102,7 @@ def field_of(place: Place, kind: Field, declared: FieldMap | None) -> FieldMap:
         if declared is None:
             raise place.wrong("", "leads to other records, which only the connector can map; leave it out")
         only(place, *_ALWAYS)
-    only(place, *(name for name in _ALL if custom or name not in ("type", "choices")))
+    only(place, *(name for name in WORDS if custom or name not in ("type", "choices")))
     given = [name for name in _SOURCES if name in place.rule]
     if len(given) > 1 or (not given and declared is None):
         raise place.wrong("", "say one of to (a property), from (a template of properties) or constant")

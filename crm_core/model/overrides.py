@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from crm_core.errors import BadRequest, FieldError
+from crm_core.model.entities import Entity
 from crm_core.model.fields import Field, Type
 from crm_core.model.local_time import zone_of
 from crm_core.model.mapping import Derived, EntityMap, FieldMap, NativeField
@@ -53,6 +54,17 @@ def effective(
     if not document:
         return declared
     return _Compiler(declared, document, where or declared.entity.name).map(described)
+
+
+def with_customs(entity: Entity, documents: Iterable[Mapping[str, Any]]) -> Entity:
+    """The entity with the custom fields that documents declare of it; the choices of one are those of all."""
+    found: dict[str, Field] = {}
+    for document in documents:
+        for name, rule in (document.get("fields") or {}).items():
+            if CUSTOM.fullmatch(name) and isinstance(rule, Mapping):
+                choices = (*(found[name].choices if name in found else ()), *rule.get("choices", ()))
+                found[name] = Field(name, Type(rule["type"]), choices=tuple(dict.fromkeys(choices)))
+    return replace(entity, fields=(*entity.fields, *found.values())) if found else entity
 
 
 class _Compiler(Generic[Map]):

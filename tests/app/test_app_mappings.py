@@ -196,6 +196,12 @@ def test_a_pull_stores_custom_fields_and_another_mapping_reads_all_again(api, ma
     stored = api.stored("mapped")[made["id"]]
     expected = {**FIELDS, "x_made_by": "dataverse", "x_where": "Lima, PERU"}
     assert {name: stored.get(name) for name in expected} == expected
+    for text in (
+        "x_region eq 'south' and x_score gt 4 and x_margin le 1.25",
+        "x_visited_at gt 2026-11-24T18:00:00Z",
+    ):
+        page = api.ok("GET", f"/api/records/accounts?filter={quote(text)}&select=x_score&top=1000")
+        assert [(each["id"], each["x_score"]) for each in page["value"]] == [(stored["id"], 5)]
     assert api.run("mapped")["counts"]["updated"] == 0
     api.ok("PATCH", "/api/integrations/mapped", {"mappings": {"account": {"fields": {}}}})
     run = api.run("mapped")

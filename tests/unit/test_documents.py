@@ -1,17 +1,28 @@
 """The documents say what the code says."""
 
+import json
 import re
 import runpy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from crm_core.connectors.dynamics365.metadata import _native_field
+from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.functions.app import build
 from crm_core.functions.endpoint import ROUTES
 from crm_core.model.filters import MAX_BYTES, MAX_DEPTH, MAX_NODES, Function, Operator
+from crm_core.model.override_rules import MAX_RULES, WORDS
+from crm_core.model.overrides import IDENTITY, MAX_FIELDS, effective
+from crm_core.model.overrides import MAX_BYTES as MAX_BYTES_OF_MAPPING
+from crm_core.model.templates import FUNCTIONS, MAX_LENGTH
+from crm_core.model.value_maps import Unmapped
 from crm_core.settings import NAMES
 from crm_core.storage import layout
 from crm_core.storage.records import MAX_EXAMINED
+from sandbox.dynamics365.schema import ATTRIBUTE
+from sandbox.dynamics365.schema import TABLES as SANDBOX
 
 ROOT = Path(__file__).resolve().parents[2]
 README, SPANISH = ((ROOT / name).read_text() for name in ("README.md", "README.es.md"))
@@ -44,6 +55,37 @@ def test_the_page_of_filters_says_what_there_is():
         assert f"`{word}`" in page
     for limit in (MAX_BYTES, MAX_NODES, MAX_DEPTH, MAX_EXAMINED):
         assert f"{limit:,} " in page
+
+
+MAPPING = (ROOT / "docs" / "mapping.md").read_text()
+
+
+def account_columns():
+    """What a Dataverse tells of its accounts, as the connector reads it."""
+    columns = SANDBOX["account"].columns.values()
+    rows = [
+        {"LogicalName": each.name, "AttributeType": ATTRIBUTE[each.kind], "IsValidForCreate": each.create,
+         "IsValidForUpdate": each.update}
+        for each in columns
+    ]  # fmt: skip
+    return {field.name: field for field in map(_native_field, rows)}
+
+
+@pytest.mark.parametrize(("about", "text"), re.findall(r"```json (\w+)\n(.*?)```", MAPPING, re.DOTALL))
+def test_every_example_of_a_mapping_is_one(about, text):
+    document = json.loads(text)
+    # The metadata of Dataverse lists no property with parts.
+    emap = effective(TABLES["account"], document, None if about == "nested" else account_columns())
+    mapped = {name for name, rule in document.get("fields", {}).items() if rule is not None}
+    assert mapped <= emap.by_field.keys()
+    assert len(emap.derived) == len(document.get("targets", {}))
+
+
+def test_the_page_of_mappings_says_what_there_is():
+    for word in (*FUNCTIONS, *get_args(Unmapped), *IDENTITY, *WORDS):
+        assert f"`{word}`" in MAPPING or f'"{word}"' in MAPPING, word
+    for limit in (MAX_BYTES_OF_MAPPING, MAX_FIELDS, MAX_RULES, MAX_LENGTH):
+        assert f"{limit:,} " in MAPPING
 
 
 def test_every_dependency_has_its_line():
