@@ -168,7 +168,8 @@ class ConnectionAdmin:
         for entity, sync in after.entities.items():
             was = before.entities.get(entity)
             state = states.entities.get(entity) if states else None
-            if was is None or was == sync or state is None:
+            same = was == sync and before.mappings.get(entity) == after.mappings.get(entity)
+            if was is None or same or state is None:
                 continue
             push_due = self._push_due() if sync.pushes else ""
             due = state.due if sync.pulls else ""

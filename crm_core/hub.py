@@ -43,7 +43,7 @@ from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_k
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import brake, conflicts, jobs, results, schedule, starting
 from crm_core.sync.edit import Editor
-from crm_core.sync.engine import Engine, Opened, Tuning
+from crm_core.sync.engine import Engine, Opened, Tuning, wake
 from crm_core.sync.sides import Config, Side, side_of
 from crm_core.system import SystemClock, SystemIds, ThreadPool
 
@@ -326,6 +326,17 @@ class Hub:
     def cancel_run(self, tenant: Tenant, run: Run) -> Run:
         """Ends a run that the brake stopped. Raises Conflict for any other."""
         return brake.cancel(self.engine, tenant, run)
+
+    def wake_pushes(self, connection: Connection) -> None:
+        """What waited while the connection was paused, or needed a person, goes on at once; the tick would find it too."""
+        for entity, sync in connection.entities.items():
+            if sync.pushes:
+                wake(
+                    self.engine,
+                    connection.tenant,
+                    entity,
+                    [(connection.uid, bucket) for bucket in layout.BUCKETS],
+                )
 
     # --- people and apps -----------------------------------------------------------------------------------------
 

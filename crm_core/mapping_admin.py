@@ -9,7 +9,9 @@ from crm_core.model.connection import Connection
 from crm_core.model.overrides import effective
 
 Mappings = Mapping[str, Mapping[str, Any]]
-"""By entity {"version", "saved_at", "document"}."""
+"""By entity {"version", "saved_at", "document", "since"}. `since`: field -> the version that last mapped it otherwise than
+before, "*" for all of them.
+"""
 
 
 def next_mappings(
@@ -25,8 +27,27 @@ def next_mappings(
         before = present.get(entity)
         if document != (before["document"] if before else {}):
             version = before["version"] + 1 if before else 1
-            saved[entity] = {"version": version, "saved_at": now, "document": document}
+            changed = dict.fromkeys(_changed_fields(before["document"] if before else {}, document), version)
+            saved[entity] = {
+                "version": version,
+                "saved_at": now,
+                "document": document,
+                "since": {**(before.get("since", {}) if before else {}), **changed},
+            }
     return saved
+
+
+def _changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """The fields whose value at the remote is another one now; "*" where that may be any."""
+    if before.get("zone") != after.get("zone"):
+        return {"*"}
+    one, other = (_rules(each) for each in (before, after))
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+def _rules(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    fields = document.get("fields")
+    return fields if isinstance(fields, Mapping) else {}
 
 
 def changed_entities(before: Mappings, after: Mappings) -> list[str]:

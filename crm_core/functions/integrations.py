@@ -280,6 +280,7 @@ def test(call: Call) -> Reply:
     hub.forget(found)
     who = hub.connect(call.tenant, found.uid).connector.check()
     hub.admin.mend(found)
+    hub.wake_pushes(found)
     return Reply(200, {"status": "ok", "connection": found.slug, **who})
 
 
@@ -299,4 +300,6 @@ def _paused(call: Call, *, paused: bool) -> Reply:
     hub: Hub = call.hub
     saved = hub.admin.pause(_find(call), paused=paused)
     hub.forget(saved)
+    if not paused:
+        hub.wake_pushes(saved)
     return _reply(call, saved)

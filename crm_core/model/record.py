@@ -76,7 +76,8 @@ class Link:
     `inflight`: field -> the values that may be there or may still arrive. `attempt`, `deleting`: our own open write and
     delete. `conflict`: field -> {theirs, base, time} that waits for a person. `refused`: field -> our value that the
     remote rejects. `waits`: field -> the record, as "entity~id", that has to be there first. `wants`: the connection
-    is to have this record. `parked`: {cause, time, failures} of a link that gave up; `failed`: {n, cause, next}.
+    is to have this record. `mapping`: the version of the connection's overrides that held when
+    this was written. `parked`: {cause, time, failures} of a link that gave up; `failed`: {n, cause, next}.
     `more`: properties that a newer version of this code wrote; kept as they are.
     """
 
@@ -95,6 +96,7 @@ class Link:
     refused: Mapping[str, Any] = NOTHING
     waits: Mapping[str, str] = NOTHING
     wants: bool = False
+    mapping: int = 0
     parked: Mapping[str, Any] = NOTHING
     failed: Mapping[str, Any] = NOTHING
     more: Mapping[str, Any] = NOTHING

@@ -29,6 +29,7 @@ class LinkDraft:
     refused: dict[str, Any]
     waits: dict[str, str]
     wants: bool
+    mapping: int
     parked: dict[str, Any]
     failed: dict[str, Any]
 
@@ -115,6 +116,8 @@ class Draft:
         self._links: dict[str, LinkDraft] = {}
         for uid, link in record.links.items():
             side = sides.get(uid)
+            if side is not None and link.mapping != side.mapping:
+                self._remap(self.link(uid), side)
             if side is not None and side.writes and not link.wants:
                 self._widen(self.link(uid), side)
 
@@ -139,6 +142,20 @@ class Draft:
 
     def _uids(self) -> list[str]:
         return list(dict.fromkeys([*self.before.links, *self._links]))
+
+    def _remap(self, link: LinkDraft, side: Side) -> None:
+        """Of a field that is mapped otherwise now no common past is known. What the remote has there has to be read
+        before ours may be sent.
+        """
+        if link.state in ("live", "gone"):
+            for name in side.remapped(link.mapping):
+                link.drop(name)
+                link.inflight.pop(name, None)
+                if self.fields.get(name) is not None:
+                    link.put(side, name, None)
+                if name in side.reads:
+                    link.ver = ""
+        link.mapping = side.mapping
 
     def _widen(self, link: LinkDraft, side: Side) -> None:
         """What was only read until now is to be sent: the value held there is no mere form of ours any more."""
@@ -226,7 +243,7 @@ class Draft:
                 if wants != self.link_now(uid).wants:
                     self.link(uid).wants = wants
             elif wants and not self.dead:
-                self.add_link(uid, Link("new", wants=True))
+                self.add_link(uid, Link("new", wants=True, mapping=side.mapping))
         before = self.before
         self._forget_failures()
         links = {**before.links, **{uid: link.frozen() for uid, link in self._links.items()}}

@@ -118,7 +118,9 @@ def first_seen(
         fields=change.fields,
         stamp=Stamp(change_time(snapshot), side.uid),
         created={"time": snapshot.hi, "origin": side.uid, "run": run},
-        links={side.uid: Link("live", rid=change.rid, ver=change.version, seen=snapshot.hi)},
+        links={
+            side.uid: Link("live", rid=change.rid, ver=change.version, seen=snapshot.hi, mapping=side.mapping)
+        },
     )
     if len(sides) == 1 and not side.writes:
         return record
@@ -153,7 +155,7 @@ def merge(
 def linked(draft: Draft, side: Side, rid: str) -> LinkDraft:
     """The link, of this remote id; a new one, or one under another id, has an empty base."""
     if not draft.has_link(side.uid):
-        link = draft.add_link(side.uid, Link("live", rid=rid))
+        link = draft.add_link(side.uid, Link("live", rid=rid, mapping=side.mapping))
         draft.empty_base(link, side)
         return link
     link = draft.link(side.uid)

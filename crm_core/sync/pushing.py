@@ -221,7 +221,7 @@ class Pusher:
         link = self._link(task)
         if link.attempt is not None or link.deleting is not None:
             return True
-        return link.state == "live" and not self.side.if_match
+        return link.state == "live" and not (self.side.if_match and link.ver)
 
     def _by(self) -> Origin:
         return Origin(self._now(), self.uid)

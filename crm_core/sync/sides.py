@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from crm_core.connector import Connector, VersionKind
@@ -23,7 +23,8 @@ class Side:
     """One connection's part in one entity.
 
     `entity`: with the custom fields of its mapping. `reads`, `writes`: the fields that go either way. `passes`: its filter. `store`: the value that the remote holds,
-    and gives back, once it has stored one.
+    and gives back, once it has stored one. `mapping`: the version of its overrides; `since`: the one that last mapped a
+    field otherwise, "*" for any.
     """
 
     uid: str
@@ -35,6 +36,8 @@ class Side:
     if_match: bool
     passes: Test | None
     store: Callable[[str, Any], Any]
+    mapping: int = 0
+    since: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def deletes(self) -> Deletes:
@@ -45,6 +48,14 @@ class Side:
 
     def maps(self, name: str) -> bool:
         return name in self.reads or name in self.writes
+
+    def remapped(self, version: int) -> list[str]:
+        """The fields that are mapped otherwise than by that version."""
+        return [
+            name
+            for name in sorted(self.reads | self.writes)
+            if max(self.since.get(name, 0), self.since.get("*", 0)) > version
+        ]
 
     def canon(self, name: str, value: Any) -> Any:
         """What this remote would store for a value; what it can't store at all is compared as it is."""
@@ -90,4 +101,6 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity) -> Si
         kind.if_match,
         passes,
         emap.canon,
+        saved["version"] if saved else 0,
+        saved.get("since", {}) if saved else {},
     )

@@ -209,6 +209,13 @@ class TestFlow:
         assert hub("GET", f"/api/conflicts/{asked['id']}").status_code == 404
         assert hub("POST", f"/api/conflicts/{asked['id']}", {"take": "ours"}).status_code == 404
 
+    def test_what_was_written_while_a_connection_was_paused_goes_once_it_is_resumed(self, hub, remote, linked):
+        slug = linked()
+        hub.ok("POST", f"/api/integrations/{slug}/pause")
+        item = created(hub)
+        hub.ok("POST", f"/api/integrations/{slug}/resume")
+        soon(lambda: named(remote, item["last_name"]), seconds=10)
+
     def test_a_wrong_question_for_conflicts_is_named(self, hub):
         for parameters, field in (("kind=odd", "kind"), ("entity=gadgets", None), ("top=0", "top")):
             answer = hub("GET", f"/api/conflicts?{parameters}")

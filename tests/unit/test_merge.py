@@ -307,6 +307,19 @@ class TestFirstLink:
         assert (after.links["c"].behind, after.links["c"].echo) == ({"phone": "1"}, {"name": "Alexan"})
         assert open_items(after) == {("push", "c")}
 
+    def test_a_field_that_is_mapped_otherwise_has_no_common_past_and_is_read_first(self):
+        record = shared({"name": "a", "phone": "1"}, c={"echo": {"phone": "01"}})
+        newer = replace(BOTH, mapping=2, since={"phone": 2, "name": 1})
+        sides = {"c": newer, "d": OTHER}
+        now = replace(record, links={**record.links, "c": replace(record.links["c"], mapping=1)})
+        opened = Draft(now, sides).finished()
+        link = opened.links["c"]
+        assert (link.behind, link.echo, link.ver, link.mapping) == ({"phone": None}, {}, "", 2)
+        assert guard(opened, newer, snapshot({}, 9)) is Verdict.LOOK
+        filled = merged(opened, {"name": "a", "phone": "2"}, of=newer, sides=sides, modified=EARLY)
+        assert (filled.fields["phone"], filled.links["c"].behind) == ("1", {"phone": "2"})
+        assert Draft(opened, sides).finished() is opened
+
     def test_a_worker_with_older_configuration_keeps_what_a_link_holds(self):
         draft = Draft(shared(), {"c": BOTH})
         draft.set_value("name", "b", "c", AFTER)
