@@ -17,8 +17,9 @@ sys.path.insert(0, str(ROOT))
 from crm_core.connector import Connector  # noqa: E402 - the repository is no installed package
 from crm_core.hub import connector_class, connector_names  # noqa: E402
 from crm_core.model.entities import ENTITIES, Entity  # noqa: E402
+from crm_core.model.field_map import FieldMap  # noqa: E402
 from crm_core.model.fields import Field, Type  # noqa: E402
-from crm_core.model.mapping import EntityMap, FieldMap  # noqa: E402
+from crm_core.model.mapping import EntityMap  # noqa: E402
 
 FILE = ROOT / "docs" / "support-matrix.md"
 FEW = 10

@@ -118,14 +118,20 @@ class ConnectionAdmin:
             secret_names=tuple(sorted(wanted.secrets)),
             mappings=next_mappings({}, wanted.mappings, now),
         )
-        self._check_mappings(self._check(kind, connection, wanted.secrets), connection, {})
-        if not self._claim(tenant, slug, uid):
-            raise Conflict(f"There is a connection '{slug}' already; take another slug.")
+        opened = self._check(kind, connection, wanted.secrets)
+        try:
+            self._check_mappings(opened, connection, {})
+            if not self._claim(tenant, slug, uid):
+                raise Conflict(f"There is a connection '{slug}' already; take another slug.")
+        except HubError:
+            self._tools.tokens.drop(tenant.name, uid)  # that the check may have asked for
+            raise
         try:
             version = self._secrets.put(tenant.name, uid, wanted.secrets)
         except HubError:
             # Such as a vault that refuses the hub: whoever mends it and asks again finds the slug free.
             self._keys.release_slug(tenant, slug)
+            self._tools.tokens.drop(tenant.name, uid)
             raise
         return self._save_new(connection, version)
 

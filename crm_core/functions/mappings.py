@@ -8,7 +8,8 @@ from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Reply, Role
 from crm_core.model.connection import Connection
 from crm_core.model.entities import BY_PATH, ENTITIES
-from crm_core.model.mapping import EntityMap, FieldMap
+from crm_core.model.field_map import FieldMap
+from crm_core.model.mapping import EntityMap
 
 if TYPE_CHECKING:
     from crm_core.connector import Connector

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import NATIVE_PREFIX, Field, Type
 from crm_core.model.local_time import instant_of, local_of
-from crm_core.model.mapping import FieldMap, merge_into
+from crm_core.model.mapping import merge_into
 from crm_core.model.templates import Template
 from crm_core.model.value_maps import ValueMap
 

@@ -7,9 +7,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from crm_core.errors import FieldError
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
 from crm_core.model.local_time import zone_of
-from crm_core.model.mapping import FieldMap
 from crm_core.model.override_fields import BY_TEXT, Overridden, Path, overridden, path_of
 from crm_core.model.templates import Template
 from crm_core.model.value_maps import Condition, Rule, ValueMap
@@ -106,6 +106,8 @@ def field_of(place: Place, kind: Field, declared: FieldMap | None) -> FieldMap:
     given = [name for name in _SOURCES if name in place.rule]
     if len(given) > 1 or (not given and declared is None):
         raise place.wrong("", "say one of to (a property), from (a template of properties) or constant")
+    if "constant" in given:
+        only(place, "constant", *_ALWAYS, *(("type", "choices") if custom else ()))
     reads, writes = _direction(place, kind, declared, given)
     required = place.flag("required")
     if required and not writes:

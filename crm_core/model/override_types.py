@@ -5,8 +5,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from crm_core.errors import FieldError
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
-from crm_core.model.mapping import Derived, FieldMap, NativeField
+from crm_core.model.mapping import Derived, NativeField
 from crm_core.model.override_fields import Composed, Constant, Overridden, Path, path_text
 
 _READ: Mapping[Type, frozenset[str]] = {
@@ -17,6 +18,7 @@ _READ: Mapping[Type, frozenset[str]] = {
     Type.DATE: frozenset({Type.INSTANT, Type.DATE, Type.TEXT}),
     Type.INSTANT: frozenset({Type.INSTANT, Type.TEXT}),
     Type.CHOICE: frozenset({Type.TEXT}),
+    Type.CHOICES: frozenset({Type.CHOICES}),
 }
 """The properties' types that a field's value can be read of as it is; a text, of any."""
 _WRITTEN: Mapping[Type, frozenset[str]] = {

@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 
 from crm_core.errors import BadRequest, FieldError
 from crm_core.model.entities import Entity
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
 from crm_core.model.local_time import zone_of
-from crm_core.model.mapping import Derived, EntityMap, FieldMap, NativeField
+from crm_core.model.mapping import Derived, EntityMap, NativeField
 from crm_core.model.override_fields import Composed, Constant, Path, overridden, path_of, path_text
 from crm_core.model.override_rules import CUSTOM, Place, Wrong, field_of, only, template_of
 from crm_core.model.override_types import remote_errors

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_core.connectors.dynamics365.tables import TABLES
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
-from crm_core.model.mapping import FieldMap
 
 AMOUNT = Field("amount", Type.MONEY)
 TIME = Field("due_at", Type.INSTANT)

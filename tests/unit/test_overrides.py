@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.errors import BadRequest
 from crm_core.model.entities import ACCOUNT
-from crm_core.model.mapping import EntityMap, FieldMap, NativeField
+from crm_core.model.field_map import FieldMap
+from crm_core.model.mapping import EntityMap, NativeField
 from crm_core.model.overrides import effective
 
 ACCOUNTS = TABLES["account"]

@@ -1,10 +1,15 @@
 """Overrides that can't be: each refusal names the path, what is wrong and what to do."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from crm_core.connector import maps_of
+from crm_core.connectors.dynamics365 import Dynamics365
 from crm_core.connectors.dynamics365.tables import TABLES
-from crm_core.errors import BadRequest
+from crm_core.errors import BadRequest, Misconfigured
 from crm_core.model.mapping import NativeField
+from crm_core.model.override_rules import WORDS
 from crm_core.model.overrides import MAX_BYTES, MAX_FIELDS, effective
 
 DESCRIBED = {
@@ -96,6 +101,8 @@ FORM = "expected the name of a field, such as {name} or {name|upper}."
          "expected a time zone such as America/Lima or UTC."),
         ({"employees": {"constant": "many"}}, "employees.constant", "expected a whole number."),
         ({"phone": {"constant": ""}}, "phone.constant", "expected a value."),
+        ({"phone": {"constant": "1", "values": {"1": "2"}}}, "phone.values",
+         "means nothing here; known are constant, direction, read_only, required."),
         # templates
         ({"phone": {"to": "a", "template": "{phone"}}, "phone.template",
          "'{' at character 1 is never closed; write {{ for the brace itself."),
@@ -241,6 +248,8 @@ def test_an_entity_in_several_tables_keeps_its_declared_map():
          "'new_score' is integer at the system, expected text; translate it by values, or name another."),
         ({"x_a": {"type": "integer", "to": "new_label"}}, "x_a.to",
          "'new_label' is text at the system, expected integer; translate it by values, or name another."),
+        ({"x_a": {"type": "choices", "to": "new_label"}}, "x_a.to",
+         "'new_label' is text at the system, expected choices; translate it by values, or name another."),
         ({"x_a": {"type": "boolean", "to": "new_score"}}, "x_a.to",
          "'new_score' is integer at the system, expected boolean; translate it by values, or name another."),
         ({"x_a": {"type": "text", "to": "new_region", "values": {"n": "North"}}}, "x_a.to",
@@ -300,3 +309,52 @@ def test_what_fits_the_metadata_is_taken():
 def test_what_loses_something_is_taken_when_it_is_said(rule):
     emap = effective(TABLES["account"], {"fields": {"phone": {"to": "telephone2", **rule}}})
     assert emap.by_field["phone"].native == "telephone2"
+
+
+def test_a_connection_whose_mapping_fits_no_more_says_so_when_it_is_opened():
+    document = {"fields": {"phone": {"to": "websiteurl"}}}  # as if the connector declared the website since
+    with pytest.raises(Misconfigured) as caught:
+        maps_of(Dynamics365, {"account": document})
+    assert caught.value.message.startswith(
+        "The mapping fits no more. mappings.account.fields.phone: writes websiteurl"
+    )
+    assert [each.field for each in caught.value.errors] == ["mappings.account.fields.phone"]
+
+
+# --- whatever is said ---------------------------------------------------------------------------------------------
+
+ODD = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.decimals(), st.text(max_size=4),
+              st.sampled_from(["text", "{name}", "{", "a.b", "in", "out", "default", "instant", "choice", "UTC"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from([*WORDS, "ours", "theirs", "contains", "in", "x"]), inner, max_size=4),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+NAMES = st.sampled_from(
+    ["name", "phone", "status", "parent_id", "created_at", "x_a", "x_b", "employees", "nope", ""]
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "zone": ODD,
+            "fields": st.one_of(ODD, st.dictionaries(NAMES, ODD, max_size=3)),
+            "targets": st.one_of(
+                ODD, st.dictionaries(st.sampled_from(["p", "p.q", "new_label", ".", ""]), ODD)
+            ),
+        },
+    )
+)
+@settings(max_examples=300)
+def test_a_document_of_any_shape_is_a_map_or_refused_by_name(document):
+    errors = []
+    try:
+        emap = effective(TABLES["account"], document, DESCRIBED, "mappings.account")
+        emap.inward({"name": "Acme", "accountid": "1", "p": "x"})
+    except BadRequest as refusal:
+        errors = refusal.errors
+    assert all(each.message.startswith("mappings.account") for each in errors)

@@ -13,10 +13,11 @@ from crm_core.connectors.dynamics365.metadata import KNOWN_TYPES, Metadata
 from crm_core.connectors.dynamics365.tables.common import LOOKUPS, SYSTEM, Table
 from crm_core.errors import BadAnswer, BadRequest
 from crm_core.model.expand import Expansion, inside
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Type
 from crm_core.model.filters import Node
 from crm_core.model.literals import GUID_TYPE
-from crm_core.model.mapping import EntityMap, FieldMap, required_names
+from crm_core.model.mapping import EntityMap, required_names
 from crm_core.model.options import Order
 from crm_core.model.record import NOTHING
 from crm_core.protocols.odata import Column, check_guid, expand_text, filter_text, key_segment

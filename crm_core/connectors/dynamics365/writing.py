@@ -14,8 +14,8 @@ from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.reading import LINES, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Closing, Table
 from crm_core.errors import BadAnswer, BadRequest, FieldError, Rejected, VendorError
+from crm_core.model.field_map import FieldMap
 from crm_core.model.literals import GUID
-from crm_core.model.mapping import FieldMap
 from crm_core.ports import Ids
 from crm_core.protocols.odata import key_segment
 from crm_core.protocols.odata_batch import Part

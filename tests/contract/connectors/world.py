@@ -9,8 +9,9 @@ from typing import Any
 
 from crm_core.connector import Account, Change, Connector, Tools, Write
 from crm_core.hub import connector_class
+from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
-from crm_core.model.mapping import EntityMap, FieldMap
+from crm_core.model.mapping import EntityMap
 from crm_core.ports import Clock
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http

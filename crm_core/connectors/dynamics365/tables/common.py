@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crm_core.model.entities import Entity
+from crm_core.model.field_map import FieldMap, Target
 from crm_core.model.literals import GUID
-from crm_core.model.mapping import EntityMap, FieldMap, Navigation, Target
+from crm_core.model.mapping import EntityMap, Navigation
 
 SYSTEM = "dynamics365"
 LOOKUP_KIND = "Microsoft.Dynamics.CRM.lookuplogicalname"

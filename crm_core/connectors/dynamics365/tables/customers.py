@@ -16,7 +16,8 @@ from crm_core.connectors.dynamics365.tables.common import (
     table_of,
 )
 from crm_core.model.entities import ACCOUNT, CONTACT
-from crm_core.model.mapping import FieldMap, Navigation
+from crm_core.model.field_map import FieldMap
+from crm_core.model.mapping import Navigation
 
 _INDUSTRIES = (
     "Accounting", "Agriculture and Non-petrol Natural Resource Extraction", "Broadcasting Printing and Publishing",

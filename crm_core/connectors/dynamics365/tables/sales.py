@@ -20,7 +20,7 @@ from crm_core.connectors.dynamics365.tables.common import (
     table_of,
 )
 from crm_core.model.entities import CAMPAIGN, INVOICE, LEAD, LINE, OPPORTUNITY, ORDER, PRODUCT, QUOTE
-from crm_core.model.mapping import FieldMap
+from crm_core.model.field_map import FieldMap
 
 _LEAD_SOURCES = {
     1: "Advertisement", 2: "Employee Referral", 3: "External Referral", 4: "Partner", 5: "Public Relations",

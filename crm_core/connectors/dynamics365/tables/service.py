@@ -19,7 +19,7 @@ from crm_core.connectors.dynamics365.tables.common import (
     table_of,
 )
 from crm_core.model.entities import ACTIVITY, CASE
-from crm_core.model.mapping import FieldMap
+from crm_core.model.field_map import FieldMap
 
 CASES = table_of(
     CASE,
