@@ -156,7 +156,7 @@ class Overridden(FieldMap):
 
     def _made(self, template: Template, kind: Field, value: Any) -> str | None:
         kept = isinstance(value, str) and kind.type in (Type.TEXT, Type.CHOICE) and self.keeps
-        if kept and template.reversible and value.startswith(NATIVE_PREFIX):
+        if kept and template.single and value.startswith(NATIVE_PREFIX):
             return str(value.removeprefix(NATIVE_PREFIX)) or None
         if self.zone is not None and self.zoneless:
             value = local_of(value, self.zone)

@@ -242,8 +242,10 @@ def _valued(place: Place, kind: Field, base: Overridden) -> FieldMap:
         raise place.wrong(
             "template", f'{kind.name} can\'t be read back from it; say "direction": "out", or "lossy": true'
         )
-    if base.readable and not template.reversible:
-        base = replace(base, readable=False)  # lossy: nothing can be read back at all
+    if base.readable and not (template.single and kind.type in BY_TEXT):
+        raise place.wrong(
+            "template", f'{kind.name} can\'t be read back from it at all; say "direction": "out"'
+        )
     return replace(base, names={}, template=template, keeps=unmapped == "keep")
 
 

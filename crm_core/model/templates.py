@@ -123,12 +123,17 @@ class Template:
         return "".join(texts) if filled else None
 
     @cached_property
+    def single(self) -> bool:
+        """Whether a field can be read from the text, at least as functions made it: there is one, once."""
+        return len(self.placeholders) == 1
+
+    @cached_property
     def reversible(self) -> bool:
-        """Whether the field can be read back from the text: there is one, and no function."""
-        return len(self.placeholders) == 1 and not self.placeholders[0].functions
+        """Whether the field can be read from the text just as it was."""
+        return self.single and not self.placeholders[0].functions
 
     def back(self, text: str) -> str | None:
-        """The field's text out of one that a reversible template made; None for a text that is not its own."""
+        """The field's text out of one that a template of a single field made; None for a text that is not its own."""
         before, after = self._around
         if len(text) < len(before) + len(after) or not text.startswith(before) or not text.endswith(after):
             return None

@@ -120,6 +120,15 @@ def test_a_template_can_refuse_what_it_did_not_make():
             emap.inward({"code": text})
 
 
+def test_a_lossy_template_gives_back_what_its_functions_made():
+    emap = plain({"number": {"to": "code", "template": "C-{number|upper}", "lossy": True, "length": 6}})
+    assert emap.outward({"number": "ab"}) == {"code": "C-AB"}
+    assert emap.inward({"code": "C-AB"}) == {"number": "AB"}
+    assert emap.canon("number", "ab") == "AB"
+    with pytest.raises(BadRequest, match="number: longer than the 6 characters"):
+        emap.outward({"number": "abcde"})
+
+
 def test_a_template_of_several_fields_is_written_whenever_one_of_them_is():
     emap = plain(targets={"label": {"template": "{name|upper} ({phone})"}})
     assert emap.outward({"name": "Acme", "phone": "1"})["label"] == "ACME (1)"
@@ -249,6 +258,8 @@ def test_a_required_field_is_asked_for_on_create():
     with pytest.raises(BadRequest, match="phone: required to create account"):
         emap.accept({"name": "Acme"}, {}, create=True)
     assert emap.accept({"name": "Acme"}, {}, create=False) == ({"name": "Acme"}, {})
+    unwritten = plain({"name": {"read_only": True}})
+    assert unwritten.accept({"phone": "1"}, {}, create=True) == ({"phone": "1"}, {})
 
 
 def test_custom_fields_have_types_both_ways():

@@ -111,6 +111,8 @@ FORM = "expected the name of a field, such as {name} or {name|upper}."
          "names no field; say constant for what is always the same."),
         ({"phone": {"to": "a", "template": "{phone|digits}"}}, "phone.template",
          'phone can\'t be read back from it; say "direction": "out", or "lossy": true.'),
+        ({"phone": {"to": "a", "template": "{phone}/{phone|digits}", "lossy": True}}, "phone.template",
+         'phone can\'t be read back from it at all; say "direction": "out".'),
         ({"x_a": {"type": "boolean", "to": "a", "template": "{x_a}"}}, "x_a.template",
          'x_a can\'t be read back from it; say "direction": "out", or "lossy": true.'),
         ({"phone": {"to": "a", "template": "{name}"}}, "phone.template",
