@@ -128,10 +128,14 @@ class EntityMap:
             kind = self.entity.by_name[each.field]
             if each.writable and not kind.read_only:
                 names += [each.field, kind.companion] if kind.companion else [each.field]
-        names += [
-            name for each in self.derived for name in each.sources if not self.entity.by_name[name].read_only
-        ]
-        return tuple(dict.fromkeys(names))
+        return (*names, *self.parts)
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """The canonical fields that are no property of their own but part of one: written, and never read."""
+        sources = dict.fromkeys(name for each in self.derived for name in each.sources)
+        known = self.entity.by_name
+        return tuple(name for name in sources if name not in self.by_field and not known[name].read_only)
 
     def canon(self, name: str, value: Any) -> Any:
         """The value of a canonical field that this system would hold, and give back, once it was written
@@ -249,6 +253,8 @@ class EntityMap:
             if fields.get(beside) is None and value is not None:
                 raise ValueError(f"goes with {beside}; give both")
             return {}
+        if name in self.parts:
+            return {}
         each = self.by_field[name]
         native = each.outward(self.entity.by_name[name], value)
         if not each.targets:
@@ -330,6 +336,9 @@ class EntityMap:
             if fields.get(name, accepted) != accepted:
                 raise ValueError(f"says {accepted}, but another name says {fields[name]}; leave one out")
             fields[name] = accepted
+            return
+        if name in self.parts:
+            fields[name] = self.entity.by_name[name].parse(value)
             return
         if name == self.key:
             raise ValueError("is the record's id, which the hub chooses; leave it out")

@@ -26,6 +26,7 @@ _FLAGS: Mapping[str, tuple[Type, ...]] = {
 }
 """What only some types can be said to be."""
 MAX_PLACES = 10
+NO_PLACE = "say one of to (a property), from (a template of properties) or constant"
 
 _ALWAYS = ("direction", "read_only", "required")
 _SOURCES = ("to", "from", "constant")
@@ -105,7 +106,7 @@ def field_of(place: Place, kind: Field, declared: FieldMap | None) -> FieldMap:
     only(place, *(name for name in WORDS if custom or name not in ("type", "choices")))
     given = [name for name in _SOURCES if name in place.rule]
     if len(given) > 1 or (not given and declared is None):
-        raise place.wrong("", "say one of to (a property), from (a template of properties) or constant")
+        raise place.wrong("", NO_PLACE)
     if "constant" in given:
         only(place, "constant", *_ALWAYS, *(("type", "choices") if custom else ()))
     reads, writes = _direction(place, kind, declared, given)

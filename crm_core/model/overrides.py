@@ -19,7 +19,7 @@ from crm_core.model.fields import Field, Type
 from crm_core.model.local_time import zone_of
 from crm_core.model.mapping import Derived, EntityMap, NativeField
 from crm_core.model.override_fields import Composed, Constant, Path, overridden, path_of, path_text
-from crm_core.model.override_rules import CUSTOM, Place, Wrong, field_of, only, template_of
+from crm_core.model.override_rules import CUSTOM, NO_PLACE, Place, Wrong, field_of, only, template_of
 from crm_core.model.override_types import remote_errors
 
 MAX_FIELDS = 200
@@ -85,12 +85,13 @@ class _Compiler(Generic[Map]):
         known = {**entity.by_name, **{each.name: each for each in customs}}
         fields = {each.field: self._with_zone(each, known[each.field], zone) for each in self.declared.fields}
         required = set(self.declared.required)
+        bare = {each.name for each in customs if not {"to", "from", "constant"} & rules[each.name].keys()}
         for name, rule in rules.items():
-            if name in known and self._may_change(name):
+            if name in known and name not in bare and self._may_change(name):
                 self._field(name, rule, known[name], fields, zone)
                 required |= {name} if isinstance(rule, Mapping) and rule.get("required") is True else set()
         derived = self._targets(known, fields)
-        customs = [each for each in customs if each.name in fields or self._is_source(each.name, derived)]
+        self._parts(bare, rules, derived)
         if not self.errors:
             self._collisions(fields, derived)
             self._identities(fields)
@@ -250,9 +251,17 @@ class _Compiler(Generic[Map]):
                 )
         return Composed(path, template)
 
-    @staticmethod
-    def _is_source(name: str, derived: Iterable[Derived]) -> bool:
-        return any(name in each.sources for each in derived)
+    def _parts(self, bare: Iterable[str], rules: Mapping[str, Any], derived: Iterable[Derived]) -> None:
+        """Custom fields that are kept nowhere by themselves have to be part of a template."""
+        used = {name for each in derived for name in each.sources}
+        for name in sorted(bare):
+            place = Place(self.where, f"fields.{name}", rules[name], None)
+            try:
+                if name not in used:
+                    raise place.wrong("", f"{NO_PLACE}; or let a template of targets name it")
+                only(place, "type", "choices")
+            except Wrong as wrong:
+                self.errors += wrong.errors
 
     # --- the whole -------------------------------------------------------------------------------------------------
 

@@ -38,10 +38,12 @@ DOCUMENT = {
         "x_made_by": {"type": "text", "constant": "dataverse"},
         "x_where": {"type": "text", "from": "{address1_city}, {address1_country|upper}"},
         "description": {"read_only": True},
+        "x_legal": {"type": "text"},
     },
     "targets": {
         "new_source": {"constant": "crm-hub"},
         "new_label": {"template": "{name|upper} ({tax_id})"},
+        "new_legalname": {"template": "Legal: {x_legal}"},
     },
 }
 FIELDS = {
@@ -108,6 +110,8 @@ def test_what_is_written_arrives_by_the_overrides_and_comes_back_by_them(api, sa
 
 
 def test_an_update_of_one_part_of_a_template_writes_it_with_the_others(api, sandbox, made):
+    api.ok("PATCH", one(made["id"]), {"x_legal": "Acme S.A."})
+    assert sandbox.values(made["id"])["new_legalname"] == "Legal: Acme S.A."
     api.ok("PATCH", one(made["id"]), {"tax_id": "20-2"})
     assert sandbox.values(made["id"])["new_label"] == "ACME (20-2)"
     api.ok("PATCH", one(made["id"]), {"name": "Acme Sur", "x_region": None})
@@ -234,6 +238,7 @@ def test_a_mapping_shows_what_holds_and_what_was_said(api, mapped):
     assert fields["x_score"]["required"]
     assert found["effective"]["targets"] == [
         {"to": "new_label", "from": ["name", "tax_id"]},
+        {"to": "new_legalname", "from": ["x_legal"]},
         {"to": "new_source", "from": []},
     ]
     plain = api.ok("GET", "/api/integrations/mapped/mappings/contact")

@@ -146,6 +146,24 @@ def test_a_template_of_a_field_that_is_mapped_no_other_way_makes_it_one_that_is_
     assert "description" in emap.written_names
     assert "description" not in emap.read_names
     assert emap.outward({"name": "x"}, {}) == {"title": "x"}
+    assert emap.outward({"description": "x"}) == {"label": "X"}
+    assert emap.accept({"description": "x"}, {}, create=False) == ({"description": "x"}, {})
+    assert emap.canon("description", "x") == "x"
+
+
+def test_a_custom_field_can_be_part_of_a_template_and_nothing_else():
+    emap = plain({"x_legal": {"type": "text"}}, {"label": {"template": "Legal: {x_legal}"}})
+    assert emap.accept({"x_legal": "Acme S.A."}, {}, create=False) == ({"x_legal": "Acme S.A."}, {})
+    assert emap.outward({"x_legal": "Acme S.A."}) == {"label": "Legal: Acme S.A."}
+    assert "x_legal" in emap.written_names
+    assert "x_legal" not in emap.read_names
+
+
+def test_a_field_that_is_only_read_is_not_written_for_being_part_of_a_template():
+    emap = plain({"phone": {"read_only": True}}, {"label": {"template": "{name} {phone}"}})
+    assert emap.written_names == ("name", "kind")
+    assert emap.along({"name": "Acme"}) == ("phone",)
+    assert emap.outward({"name": "Acme"}, {"phone": "1"}) == {"title": "Acme", "label": "Acme 1"}
 
 
 def test_a_field_can_be_read_by_a_template_of_properties():

@@ -64,7 +64,8 @@ FORM = "expected the name of a field, such as {name} or {name|upper}."
          "decimal, money, boolean, date, instant, choice, choices.")),
         ({"x_a": {"to": "p", "type": "choice"}}, "x_a.choices",
          "expected a list of the names of a field of type choice, and of no other."),
-        ({"x_a": {"type": "text"}}, "x_a", "say one of to (a property), from (a template of properties) or constant."),
+        ({"x_a": {"type": "text"}}, "x_a", ("say one of to (a property), from (a template of properties) or constant; or let "
+         "a template of targets name it.")),
         ({"tax_id": {}}, "tax_id", "say one of to (a property), from (a template of properties) or constant."),
         ({"tax_id": {"to": "a", "constant": "b"}}, "tax_id",
          "say one of to (a property), from (a template of properties) or constant."),

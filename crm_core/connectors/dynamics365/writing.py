@@ -143,7 +143,7 @@ class Writer:
 
     @staticmethod
     def _refuse_foreign(table: Table, fields: Mapping[str, Any], closing: Closing | None) -> None:
-        known = {*table.by_field, *table.companions}
+        known = {*table.by_field, *table.companions, *table.parts}
         for name in fields:
             if name == KIND and not table.by_field[name].writable:
                 raise BadRequest.field(name, f"{name}: can't be changed; make another one.")
