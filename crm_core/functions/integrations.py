@@ -208,7 +208,7 @@ def create(call: Call) -> Reply:
         _entities(body.entities),
         _schedule(body.schedule),
         body.confirmed_origin,
-        body.mappings,
+        mappings=body.mappings,
     )
     made = hub.admin.create(call.tenant, body.slug, body.connector, wanted)
     hub.forget(made)
@@ -243,7 +243,7 @@ def update(call: Call) -> Reply:
         _entities(body.entities),
         _schedule(body.schedule),
         body.confirmed_origin,
-        body.mappings,
+        mappings=body.mappings,
     )
     saved = hub.admin.update(found, wanted)
     if body.paused is not None:

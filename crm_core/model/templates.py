@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any
 
 MAX_LENGTH = 1000
+MAX_PLACEHOLDERS = 20
+"""So that a long value can't become a text of any size."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
@@ -103,7 +105,10 @@ class Template:
                 literal, at = "", end + 1
             else:
                 literal, at = literal + text[at], at + 1
-        return cls((*parts, literal) if literal else tuple(parts))
+        found = cls((*parts, literal) if literal else tuple(parts))
+        if len(found.placeholders) > MAX_PLACEHOLDERS:
+            raise ValueError(f"a template with more than {MAX_PLACEHOLDERS} fields in it")
+        return found
 
     @cached_property
     def placeholders(self) -> tuple[Placeholder, ...]:

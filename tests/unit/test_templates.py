@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_core.model.templates import FUNCTIONS, MAX_LENGTH, Placeholder, Template
+from crm_core.model.templates import FUNCTIONS, MAX_LENGTH, MAX_PLACEHOLDERS, Placeholder, Template
 
 VALUES = {
     "name": "  acme del Perú  ",
@@ -54,6 +54,7 @@ def test_a_template_says_its_fields(text, made):
         ("{name:>10}", "expected the name of a field"),
         ("{name|__class__}", "'__class__' is no function; known are upper, lower"),
         ("{name|}", "'' is no function"),
+        ("{x}" * (MAX_PLACEHOLDERS + 1), f"more than {MAX_PLACEHOLDERS} fields in it"),
         ("x" * (MAX_LENGTH + 1), f"more than {MAX_LENGTH} characters"),
     ],
 )
