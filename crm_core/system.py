@@ -1,5 +1,6 @@
 """The real clock, ids and parallel work: the only place that imports time, random numbers and threads for them."""
 
+import ctypes
 import gc
 import random
 import secrets
@@ -8,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -20,6 +22,8 @@ R = TypeVar("R")
 POOL_THREADS = 32
 GARBAGE_AFTER = 10_000
 """New objects between two searches for cycles (Python's own number is 700)."""
+_ARENA_MAX = -8
+"""M_ARENA_MAX of glibc's malloc.h."""
 
 
 def search_garbage_seldom() -> None:
@@ -28,6 +32,15 @@ def search_garbage_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER)
+
+
+def share_one_heap() -> None:
+    """For a process of the hub, before it starts threads: glibc gives each thread a heap of its own and keeps what is
+    freed there for it. Pages are read by one thread after another, so a long load ends up with the room of a page in
+    several heaps. Python's lock lets one thread run at a time: they don't get in each other's way in one.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # not on glibc
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 class SystemClock:

@@ -159,9 +159,10 @@ def the_hub() -> "Hub":
 @cache
 def _make_hub() -> "Hub":
     from crm_core.hub import Hub  # with all that it wires: indexing the app needs none of it
-    from crm_core.system import search_garbage_seldom
+    from crm_core.system import search_garbage_seldom, share_one_heap
 
     search_garbage_seldom()
+    share_one_heap()
     return Hub(load(os.environ))
 
 
