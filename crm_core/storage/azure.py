@@ -59,6 +59,8 @@ CONNECT_SECONDS, READ_SECONDS = 5, 30
 RETRIES = 2
 PROBE_SECONDS = 60
 """How long the message of a probe is hidden: longer than its way back takes."""
+BLOCK_BYTES = 64 * 1024
+"""How much of an answer is read at a time: that to a transaction in one piece (the SDK's own number is 4 KiB)."""
 CONNECTIONS = 32
 """How many connections a port keeps open: more than the worker has threads (the SDK's own number is 10)."""
 
@@ -149,7 +151,10 @@ def _transport(ca_bundle: str) -> "RequestsTransport":
             raise Misconfigured(f"CA_BUNDLE names no readable file of PEM certificates ({error}).") from None
     # Nothing from the environment, as with remote systems; to look there again costs a tenth of a call.
     transport = RequestsTransport(
-        connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False
+        connection_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        connection_data_block_size=BLOCK_BYTES,
+        use_env_settings=False,
     )
     transport.open()
     # The transport has no option for the size of its pool, nor for more certificates. Nothing has been sent yet.

@@ -253,11 +253,12 @@ def page_query(conditions: str, top: int, token: str | None, select: Sequence[st
 def encode_transaction(base_url: str, table: str, operations: Sequence[Operation]) -> bytes:
     """The body of POST $batch. Raises ValueError over 4 MiB, the service's limit for the encoded body."""
     parts = [_HEAD]
+    insert = f"POST {base_url}/{table} HTTP/1.1\r\n{_JSON}Prefer: return-no-content\r\n\r\n"
     for operation in operations:
         row, kind = operation.row, operation.kind
         parts.append(_PART)
         if kind == "insert":
-            parts.append(f"POST {base_url}/{table} HTTP/1.1\r\n{_JSON}Prefer: return-no-content\r\n\r\n")
+            parts.append(insert)
             parts.append(encode_row(row))
         else:
             verb = "DELETE" if kind == "delete" else "PUT"
