@@ -24,6 +24,10 @@ class Rates:
     hand: float
     lease: float
     duplicate: float
+    late: float = 0.0
+    """A request lands after its caller took it for dead."""
+    bare: float = 0.0
+    """An answer to a write that shows no record."""
 
     @classmethod
     def drawn(cls, chance: random.Random, lease: float) -> "Rates":

@@ -192,7 +192,7 @@ class Host:
 
     def _invoke(self, lane: str, message: Message, instance: Instance, work: Work) -> None:
         try:
-            functions()[lane.replace("-", "_")](Envelope(message))
+            self.work(instance, lane, message)
         except Exception as error:  # noqa: BLE001  # what the host catches
             self._failed(work, error)
             self._struck[lane, message.id].append(", ".join(work.faults))
@@ -232,11 +232,18 @@ class Host:
         if alive:
             instance = self._chance.choice(alive)
             work = Work(f"{instance.name} tick")
-            self.scheduler.spawn(work.name, instance, lambda: self._tick(work), work)
+            self.scheduler.spawn(work.name, instance, lambda: self._tick(work, instance), work)
 
-    def _tick(self, work: Work) -> None:
+    def work(self, instance: Instance, lane: str, message: Message) -> None:  # noqa: ARG002  # for subclasses
+        """What a process does with a message."""
+        functions()[lane.replace("-", "_")](Envelope(message))
+
+    def minute(self, instance: Instance) -> None:  # noqa: ARG002  # for subclasses
+        functions()["tick"](None)
+
+    def _tick(self, work: Work, instance: Instance) -> None:
         try:
-            functions()["tick"](None)
+            self.minute(instance)
         except Exception as error:  # noqa: BLE001  # what the host catches
             self._failed(work, error)
 

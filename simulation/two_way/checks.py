@@ -1,0 +1,336 @@
+"""What must hold: at each write of the store or of a remote, and at rest."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from crm_core.model.fields import hub_time
+from crm_core.model.record import Record, open_items, same_value
+from crm_core.ports import Operation
+from crm_core.storage import layout
+from crm_core.storage.held import Held
+from crm_core.storage.records import HistoryEntry, Records
+from crm_core.storage.state import RunStore, StateStore
+from simulation.host import LANES, Instance
+from simulation.scheduler import SECOND, START, SimPool
+from simulation.two_way.model import Thing
+from simulation.two_way.process import TENANT
+from simulation.two_way.remotes import REFERENCES, TAGS, ServerRow, stored
+from simulation.watch import Watch
+
+if TYPE_CHECKING:
+    from simulation.two_way.world import World
+
+
+class Watching(Watch):
+    """Broken invariants are kept in `violations`; the first one ends the simulation. `writes`: of the hub at remotes."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world.scheduler, world.history, lambda _: "")
+        self.world = world
+        self.writes = 0
+        self._seen: dict[str, Record] = {}
+
+    # --- the store -----------------------------------------------------------------------------------------------
+
+    def wrote(self, table: str, operations: Sequence[Operation], etags: Sequence[str]) -> None:
+        if table in (layout.STATE, layout.RUNS):
+            task = self.scheduler.current
+            for operation, etag in zip(operations, etags, strict=True):
+                self._etags[table, operation.row.pk, operation.row.rk] = etag
+                del task
+                task = self.scheduler.current
+            return
+        if table != layout.RECORDS:
+            return
+        pk = operations[0].row.pk
+        entity = pk.split("~")[1]
+        if entity not in self.world.shape.entities:
+            return
+        records = Records(self.world.table, SimPool(self.scheduler))
+        ids = {each.row.rk.rsplit("~", 1)[-1] if each.row.rk[0] == "~" else each.row.rk
+               for each in operations if not each.row.rk.startswith("h~")}  # fmt: skip
+        rows = {(kind, uid, record) for kind, uid, record in records.open_items(TENANT, entity, pk.split("~")[2]) if record in ids}
+        wanted: set[tuple[str, str, str]] = set()
+        for record_id in ids:
+            found = records.get(TENANT, entity, record_id)
+            if found is None or not isinstance(found.content, Record):
+                self.history.note(self.scheduler.current.name, "=> {}", found.content if found else f"{record_id} gone")
+                continue
+            wanted |= {(*item, record_id) for item in open_items(found.content)}
+            self._record(found.content, records)
+        if rows != wanted:
+            self.broken(f"open items are {sorted(rows)}, the records say {sorted(wanted)}")
+
+    def _record(self, record: Record, records: Records) -> None:
+        who = self.scheduler.current.name
+        self.history.note(who, "=> {} v{}{} {}", record.id, record.version, " dead" if record.dead else "", dict(record.fields))
+        for uid, link in record.links.items():
+            told = {name: value for name, value in link.to_json().items() if name not in ("seen",)}
+            self.history.note(who, "     {} {}", uid, told)
+        self._invariants(record)
+        steps = list(records.history(TENANT, record.entity, record.id))
+        if [each.version for each in steps] != list(range(2, record.version + 1)):
+            self.broken(f"record {record.id} has version {record.version} and the history {[each.version for each in steps]}")
+        before = self._seen.get(record.id)
+        self._seen[record.id] = record
+        if before is not None and before.version < record.version and steps:
+            self._step(before, record, steps[-1])
+
+    def _step(self, before: Record, record: Record, step: HistoryEntry) -> None:
+        thing = self.world.people.thing_of(record.entity, record.fields)
+        for name, old in step.old.items():
+            if old != before.fields.get(name):
+                self.broken(f"history of {record.id} says {name} was {old!r}, it was {before.fields.get(name)!r}")
+        if thing is None:
+            return
+        for name, loser in step.losers.items():
+            self.world.model.decided(thing, name, record.fields.get(name), loser)
+
+    def _invariants(self, record: Record) -> None:
+        for uid, link in record.links.items():
+            what = f"{uid} of record {record.id}"
+            if link.behind.keys() & link.echo.keys():
+                self.broken(f"1: behind and echo of {what}")
+            for name, held in link.behind.items():
+                if same_value(record.entity, name, held, record.fields.get(name)) and name not in link.inflight:
+                    self.broken(f"2: {name} of {what} is behind with ours")
+            if link.inflight and not link.attempt:
+                self.broken(f"3: {what} has something on its way and no attempt")
+            noted = link.conflict.keys() | link.waits.keys() | link.refused.keys()
+            if noted - link.behind.keys() - link.echo.keys():
+                self.broken(f"5: {what} notes {noted} of fields that are not behind")
+        places = [(uid, link.rid) for uid, link in record.links.items() if link.state == "live"]
+        for uid, rid in places:
+            for other in self._seen.values():
+                if other.id != record.id and other.entity == record.entity:
+                    theirs = other.links.get(uid)
+                    if theirs is not None and theirs.state == "live" and theirs.rid == rid:
+                        self.broken(f"{rid} is alive in {record.id} and in {other.id}")
+
+    # --- the remotes ---------------------------------------------------------------------------------------------
+
+    def about_to_write(self, uid: str, what: str) -> None:
+        self.writes += 1
+        if all(not each.pushes for each in self.world.stores.connections[uid].entities.values()):
+            self.broken(f"the hub writes to {uid}, which is only pulled: {what}")
+
+    def changed(self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any] | None, by: str) -> None:
+        fields = row.now.fields
+        shown = fields if fields is not None else before or {}
+        thing = self.world.people.thing_of(entity, shown)
+        if by == "hub":
+            self.history.note(server, "** the hub: {} {}", row.rid, fields)
+            if before is not None and thing is not None:
+                self._written_over(server, entity, row, before, thing)
+        if fields is None or thing is None or thing.twice:
+            return
+        alive = [each.rid for each in self.world.servers[server].alive(entity) if each.now.fields and each.now.fields.get(TAGS[entity]) == thing.tag]
+        if len(alive) > 1:
+            self.broken(f"{server} has {thing.tag} twice: {alive}")
+
+    def _written_over(self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any], thing: Thing) -> None:
+        """Without If-Match an edit between look and write is lost; that is a limit, and the model is told."""
+        kind = self.world.servers[server].kind
+        if kind.if_match:
+            return
+        after = row.now.fields
+        if after is None:
+            thing.maybe = True
+            return
+        for name in before.keys() | after.keys():
+            if before.get(name) == after.get(name):
+                continue
+            lost = [each for each in thing.of(name) if each.place == server and self._is(each.value, before.get(name), name)]
+            held = self._held(thing, server, name)
+            if lost and not any(self._is(each, before.get(name), name) for each in held):
+                self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
+                thing.doubtful.add(name)
+
+    def _held(self, thing: Thing, server: str, name: str) -> list[Any]:
+        record = self.world.record_of(thing)
+        link = record.links.get(server) if record else None
+        if record is None or link is None:
+            return []
+        return [link.held(name, record.fields.get(name)), *link.inflight.get(name, ())]
+
+    def _is(self, value: Any, other: Any, name: str) -> bool:
+        if value == other:
+            return True
+        return isinstance(value, str) and isinstance(other, str) and stored(name, value) == stored(name, other)
+
+
+class Checks:
+    """At rest: faults have stopped, all work is done. Reads the store directly, so that looking changes nothing."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.records = Records(world.table, SimPool(world.scheduler))
+        self.states = StateStore(world.table)
+        self.runs = RunStore(world.table)
+        self.held = Held(world.table)
+        self._from = 0
+
+    def _broken(self, text: str, *parts: Any) -> None:
+        self.world.watch.broken(text)
+        del parts
+
+    def begin_quiet(self) -> None:
+        self._from = self.world.scheduler.now
+
+    def unfinished(self) -> str:
+        """What is still to be done, "" for nothing."""
+        world = self.world
+        if world.scheduler.now < self._from + 150 * SECOND:
+            return "just begun"
+        if any(isinstance(task.owner, Instance) for task in world.scheduler.tasks.values()):
+            return "somebody is at work"
+        if any(each.dead for each in world.host.instances):
+            return "a process is dead"
+        lanes = {lane: size for lane in LANES if (size := world.stores.queue.size(lane))}
+        if lanes:
+            return f"messages wait: {lanes}"
+        after = hub_time(START + timedelta(seconds=self._from / SECOND + 60))
+        for uid in world.servers:
+            states = self.states.read(TENANT, uid)
+            assert states is not None
+            if states.connection.health != "ok":
+                return f"{uid} is {states.connection.health}: {states.connection.problem}"
+            for entity, state in states.entities.items():
+                if state.lease_run or state.waits or state.push_due or state.push_run:
+                    return f"{entity} of {uid}: {state}"
+                if world.stores.connections[uid].entities[entity].pulls and state.last_success < after:
+                    return f"{entity} of {uid} was not pulled"
+        for entity in world.shape.entities:
+            for bucket in layout.BUCKETS:
+                for item in self.records.open_items(TENANT, entity, bucket, kind="push"):
+                    return f"still to be pushed: {item}"
+        for each in self.held.every(TENANT):
+            return f"held: {each}"
+        return ""
+
+    # --- the state at rest ---------------------------------------------------------------------------------------
+
+    def at_rest(self) -> None:
+        for entity in self.world.shape.entities:
+            by_rid: dict[tuple[str, str], Record] = {}
+            for record in self.world.records(entity):
+                for uid, link in record.links.items():
+                    if link.state == "live":
+                        by_rid[uid, link.rid] = record
+                    if link.attempt or link.deleting or link.inflight:
+                        self._broken(f"{record.id} has an open attempt at {uid}")
+                    if link.state == "creating":
+                        self._broken(f"{record.id} has an open claim at {uid}")
+                    if link.failed or link.parked:
+                        self._broken(f"{record.id} has failed at {uid}: {link.failed} {link.parked}")
+            self._rows(entity, by_rid)
+            self._records_at_rest(entity)
+        for thing in self.world.model.things.values():
+            self._thing(thing)
+
+    def _rows(self, entity: str, by_rid: Mapping[tuple[str, str], Record]) -> None:
+        """Each live row of a pulled remote has a record, which says the same."""
+        for uid, server in self.world.servers.items():
+            sync = self.world.stores.connections[uid].entities[entity]
+            for row in server.alive(entity):
+                record = by_rid.get((uid, row.rid))
+                if record is None:
+                    if sync.pulls:
+                        self._broken(f"row {row.rid} of {uid} has no record: {row.now.fields}")
+                    continue
+                if record.dead and sync.pushes:
+                    self._broken(f"row {row.rid} of {uid} lives, its record {record.id} is dead")
+                if not record.dead:
+                    self._same(uid, server, row, record, writes=sync.pushes, reads=sync.pulls)
+
+    def _same(self, uid: str, server: Any, row: ServerRow, record: Record, *, writes: bool, reads: bool) -> None:
+        assert row.now.fields is not None
+        link = record.links[uid]
+        names = set(record.fields) | set(row.now.fields)
+        for name in sorted(names - {"deleted_at"}):
+            ours, theirs = record.fields.get(name), row.now.fields.get(name)
+            if name in REFERENCES:
+                self._same_reference(uid, name, ours, theirs, record, row, writes=writes)
+                continue
+            kept = stored(name, ours) if server.kind.cut and isinstance(ours, str) else ours
+            if theirs == kept or name in link.conflict:
+                continue
+            if writes:
+                self._broken(f"{name} of {record.id} is {ours!r} here and {theirs!r} at {uid} ({row.rid})")
+            elif reads and link.echo.get(name) != theirs:
+                self._broken(f"{name} of {record.id}: {uid} holds {theirs!r}, the link says {link.echo.get(name)!r}")
+
+    def _same_reference(
+        self, uid: str, name: str, ours: Any, theirs: Any, record: Record, row: ServerRow, *, writes: bool
+    ) -> None:
+        if not writes:
+            return
+        target = self.records.find(TENANT, REFERENCES[name], ours) if ours else None
+        link = target.links.get(uid) if target else None
+        rid = link.rid if link is not None and link.state == "live" else None
+        if target is not None and target.dead:
+            return
+        if rid is not None and rid != theirs:
+            self._broken(f"{name} of {record.id} leads to {rid} of {uid}, where {row.rid} says {theirs!r}")
+
+    def _records_at_rest(self, entity: str) -> None:
+        rows, wanted = set(), set()
+        for bucket in layout.BUCKETS:
+            rows |= set(self.records.open_items(TENANT, entity, bucket))
+        for record in self.world.records(entity):
+            wanted |= {(*item, record.id) for item in open_items(record)}
+        if rows != wanted:
+            self._broken(f"open items are {sorted(rows)}, the records say {sorted(wanted)}")
+
+    def _thing(self, thing: Thing) -> None:
+        world = self.world
+        tag = TAGS[thing.entity]
+        records = [each for each in world.records(thing.entity) if each.fields.get(tag) == thing.tag]
+        alive = [each for each in records if not each.dead]
+        if len(alive) > 1 and not thing.twice:
+            self._broken(f"{thing.tag} has {len(alive)} records: {[each.id for each in alive]}")
+        for record in alive:
+            self._everywhere(thing, record)
+            self._values(thing, record)
+        self._life(thing, records, alive)
+
+    def _everywhere(self, thing: Thing, record: Record) -> None:
+        """Each connection that pushes has it."""
+        if any(each["kind"] == "match" for each in record.reviews):
+            return
+        for uid, connection in self.world.stores.connections.items():
+            if not connection.entities[thing.entity].pushes:
+                continue
+            link = record.links.get(uid)
+            if link is not None and link.state == "gone" and self.world.shape.deletes_policy != "propagate":
+                continue
+            if link is None or link.state != "live" or self.world.servers[uid].get(thing.entity, link.rid) is None:
+                self._broken(f"{thing.tag} ({record.id}) is not at {uid}: {link}")
+
+    def _values(self, thing: Thing, record: Record) -> None:
+        for name in self.world.people._names(thing.entity):  # noqa: SLF001  # the edited ones
+            ours = record.fields.get(name)
+            typed = self.world.model.typed(thing, name)
+            if ours is not None and ours not in typed:
+                self._broken(f"{name} of {thing.tag} is {ours!r}, which nobody typed: {sorted(map(str, typed))}")
+            if {name, "*"} & thing.doubtful or thing.twice:
+                continue
+            last = thing.last(name)
+            if last and ours not in {each.value for each in last}:
+                self._broken(f"{name} of {thing.tag} is {ours!r}, where {last} are the last; all: {[(each, sorted(each.upon, key=lambda e: e.number)) for each in thing.of(name)]}")
+
+    def _life(self, thing: Thing, records: Sequence[Record], alive: Sequence[Record]) -> None:
+        if thing.maybe or thing.twice or not records:
+            return
+        propagates = self.world.shape.deletes_policy == "propagate"
+        pulled = {uid for uid, each in self.world.stores.connections.items() if each.entities[thing.entity].pulls}
+        deletes = [(place, known) for place, known in thing.deletes if place == "hub" or (propagates and place in pulled)]
+        if not alive and not deletes:
+            self._broken(f"{thing.tag} is dead, though nobody deleted it")
+        every = set(thing.edits)
+        if alive and any(known >= every for _, known in deletes):
+            self._broken(f"{thing.tag} lives, though whoever deleted it knew all of it")
+        if not alive and deletes and any(all(edit not in known for _, known in deletes) for edit in every):
+            lost = [edit for edit in every if all(edit not in known for _, known in deletes)]
+            self._broken(f"{thing.tag} is dead, though nobody who deleted it knew {lost}")

@@ -1,0 +1,91 @@
+"""What people did, with what each of them had seen: says which values and which life a thing may end with."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False)
+class Edit:
+    """A person's edit of one field. `upon`: the edits that it replaced knowingly, and what those had replaced."""
+
+    number: int
+    name: str
+    value: Any
+    place: str
+    upon: frozenset["Edit"] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"#{self.number} {self.name}={self.value!r} at {self.place}"
+
+
+@dataclass(eq=False)
+class Thing:
+    """Something that people keep at one or several places. `doubtful`: names of fields of which no more can be said
+    than that all places agree; "*" for all of them. `maybe`: whether it lives can't be told. `twice`: a person may
+    have made a second row.
+    """
+
+    tag: str
+    entity: str
+    edits: list[Edit] = field(default_factory=list)
+    deletes: list[tuple[str, frozenset[Edit]]] = field(default_factory=list)
+    doubtful: set[str] = field(default_factory=set)
+    maybe: bool = False
+    twice: bool = False
+    places: set[str] = field(default_factory=set)
+
+    def of(self, name: str) -> list[Edit]:
+        return [each for each in self.edits if each.name == name]
+
+    def shown(self, name: str, place: str, same: Any) -> Edit | None:
+        """The edit whose value a place shows: its own last one, or the first that made the value."""
+        fitting = [each for each in self.of(name) if same(each.value)]
+        mine = [each for each in fitting if each.place == place]
+        if mine:
+            return mine[-1]
+        return fitting[0] if fitting else None
+
+    def last(self, name: str) -> list[Edit]:
+        """The edits that nothing is built upon."""
+        edits = self.of(name)
+        built_upon = {each for edit in edits for each in edit.upon}
+        found = [each for each in edits if each not in built_upon]
+        away = {place for place, _ in self.deletes}
+        if away:
+            left = [each for each in edits if each.place not in away]
+            under = {each for edit in left for each in edit.upon}
+            found += [each for each in left if each not in under]
+        return found
+
+
+@dataclass
+class Model:
+    """`things` by tag."""
+
+    things: dict[str, Thing] = field(default_factory=dict)
+    numbers: int = 0
+
+    def edited(self, thing: Thing, name: str, value: Any, place: str, upon: Iterable[Edit]) -> Edit:
+        self.numbers += 1
+        known = frozenset(upon)
+        closure = known.union(*(each.upon for each in known))
+        edit = Edit(self.numbers, name, value, place, closure)
+        thing.edits.append(edit)
+        return edit
+
+    def decided(self, thing: Thing, name: str, winner: Any, loser: Any) -> None:
+        """A conflict was decided: whoever builds upon the winner knows of the loser."""
+        winners = [each for each in thing.of(name) if each.value == winner]
+        losers = [each for each in thing.of(name) if each.value == loser]
+        if len(winners) == 1 and len(losers) == 1 and winners[0] not in losers[0].upon:
+            more = {losers[0], *losers[0].upon} - {winners[0]}
+            for each in thing.edits:
+                if each is winners[0] or winners[0] in each.upon:
+                    each.upon = each.upon | (more - {each})
+
+    def typed(self, thing: Thing, name: str) -> set[Any]:
+        return {each.value for each in thing.of(name)}
+
+
+Row = Mapping[str, Any]
