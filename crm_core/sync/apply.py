@@ -15,7 +15,7 @@ from crm_core.log import Log
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time
-from crm_core.model.record import Record, wants_push
+from crm_core.model.record import Record, open_items, wants_push
 from crm_core.model.state import COUNTS
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
@@ -24,6 +24,7 @@ from crm_core.sync import deletes, identity, merge
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Opened, wake
 from crm_core.sync.merge import Merged, Snapshot, Verdict
+from crm_core.sync.references import References
 from crm_core.sync.sides import Config, Side, side_of
 
 _log = Log("crm_core.sync")
@@ -139,6 +140,7 @@ class Applier:
     made: list[str] = field(default_factory=list)
     """Remote ids of the records that came to life since the last checkpoint."""
     config: Config = field(init=False)
+    references: References = field(init=False)
     wakes: set[tuple[str, str]] = field(default_factory=set)
     """(connection, bucket) of what has to be pushed now."""
 
@@ -201,6 +203,7 @@ class Applier:
         self.apply([Snapshot(Change(rid, None), now, now) for rid in dict.fromkeys(self.made)])
 
     def _apply_together(self, snapshots: Iterable[Snapshot]) -> None:
+        self.references = References(self.engine, self.tenant, self.entity)
         entries = self._newest(snapshots)
         if self.fresh and not self.side.sync.match:
             entries = self._insert_unread(entries)
@@ -238,6 +241,17 @@ class Applier:
             return snapshot
         return replace(snapshot, change=replace(change, fields=fields))
 
+    def _resolved(self, entry: _Entry) -> _Entry:
+        """Its references as the records that they lead to, as far as those are here."""
+        return replace(entry, snapshot=self._followed(entry.snapshot))
+
+    def _followed(self, snapshot: Snapshot) -> Snapshot:
+        fields = snapshot.change.fields
+        if fields is None:
+            return snapshot
+        found = self.references.resolve(fields)
+        return snapshot if found is fields else replace(snapshot, change=replace(snapshot.change, fields=found))
+
     def set_aside(self, change: Change, cause: str) -> None:
         self.tally.failed += 1
         self.engine.dead_letters.add(
@@ -268,9 +282,11 @@ class Applier:
     def _round(self, entries: list[_Entry]) -> list[_Entry]:
         """Reads the rows, decides, looks, commits. Gives the entries whose rows moved on meanwhile."""
         rows = self._read([entry.id for entry in entries])
+        records = (each.content for each in rows.values() if isinstance(each.content, Record))
+        self.references.read(records, (entry.snapshot.change.fields for entry in entries))
         decided = _Decided()
         for entry in entries:
-            self._decide(entry, rows.get(entry.id), decided)
+            self._decide(self._resolved(entry), rows.get(entry.id), decided)
         if decided.looks:
             looks, decided.looks = decided.looks, []
             for entry in self._look(looks):
@@ -331,6 +347,7 @@ class Applier:
                 entry.moved(layout.separate_record_id(self.record_id(entry.rid)), record.id)
             )
             return
+        record = self.references.settled(record, self.config)
         verdict = merge.guard(record, self.side, snapshot, lag=self.opened.connector.list_lag_seconds)
         if verdict is Verdict.LOOK:
             if snapshot.change.fields is None and (link is None or link.state in ("gone", "new")):
@@ -339,15 +356,19 @@ class Applier:
             decided.looks.append(entry)
             return
         if verdict is Verdict.MERGE or (self.whole and self._is_same_version(record, snapshot)):
-            self._plan(entry, stored, self._merged(record, snapshot), decided)
+            self._plan(entry, stored, record, self._merged(record, snapshot), decided)
         else:
             self.tally.unchanged += 1
 
-    def _plan(self, entry: _Entry, stored: Stored, merged: Merged, decided: _Decided) -> None:
-        """What is written of a record that was merged, and as what it counts."""
+    def _plan(
+        self, entry: _Entry, stored: Stored, resolved: Record, merged: Merged, decided: _Decided
+    ) -> None:
+        """What is written of a record that was merged, and as what it counts. `resolved`: the stored one with its
+        references followed; where that alone changes what is open it is saved.
+        """
         record, after = stored.content, merged.record
         assert isinstance(record, Record)
-        if after is record:
+        if after is resolved and (record is resolved or open_items(record) == open_items(resolved)):
             self.tally.unchanged += 1
             return
         deleted = entry.newest.change.fields is None
@@ -456,7 +477,8 @@ class Applier:
         if mine is None or mine.newest.change.fields is None:
             self.tally.unchanged += 1
         elif link.state in ("new", "gone"):
-            self._plan(mine, stored, self._merged(record, mine.newest), decided)
+            record = self.references.settled(record, self.config)
+            self._plan(mine, stored, record, self._merged(record, mine.newest), decided)
         elif (other := looked.get(link.rid)) is None:
             return  # it can't be read, and was set aside
         elif other.newest.change.fields is None:
@@ -477,15 +499,18 @@ class Applier:
         for change in found.values():
             if change.problem:
                 self.set_aside(change, change.problem)
-        return [
-            _Entry(
-                entry.id,
-                entry.snapshot,
+        looked = [
+            (
+                entry,
                 self._with_record_ids(Snapshot(found.get(rid) or Change(rid, None), lo, hi, point_read=True)),
-                entry.beside,
             )
             for entry, rid in zip(entries, rids, strict=True)
             if rid not in found or not found[rid].problem
+        ]
+        self.references.read((), (snapshot.change.fields for _, snapshot in looked))
+        return [
+            _Entry(entry.id, entry.snapshot, self._followed(snapshot), entry.beside)
+            for entry, snapshot in looked
         ]
 
     def _commit(self, buckets: Mapping[str, Iterable[_Planned]]) -> list[_Entry]:

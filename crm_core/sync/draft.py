@@ -59,6 +59,7 @@ class LinkDraft:
     def put(self, side: Side, name: str, value: Any) -> None:
         """Notes that the remote holds another value: one that ours has to replace there, if the connection writes it."""
         if name in side.writes or name in self.behind:
+            self.echo.pop(name, None)
             self.behind[name] = value
         else:
             self.echo[name] = value

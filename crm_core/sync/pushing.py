@@ -154,11 +154,11 @@ class Pusher:
     def _read(self, ids: Sequence[str]) -> list[_Task]:
         """The records that have something to do here now; what only the configuration changed is saved."""
         stored = [each for each in self._stored(ids).values() if isinstance(each.content, Record)]
-        self._resolve([each.content for each in stored if isinstance(each.content, Record)])
+        self.references.read(each.content for each in stored if isinstance(each.content, Record))
         tasks, stale = [], []
         for each in stored:
             assert isinstance(each.content, Record)
-            record = Draft(self.references.of(each.content), self.config).finished()
+            record = Draft(self.references.settled(each.content, self.config), self.config).finished()
             task = _Task(each, record)
             link = record.links.get(self.uid)
             if link is not None and wants_push(record, link):
@@ -180,21 +180,6 @@ class Pusher:
             list(buckets.items()),
         )
         return {each.id: each for part in found for each in part.values()}
-
-    def _resolve(self, records: Iterable[Record]) -> None:
-        self.references.resolved(
-            fields
-            for record in records
-            for fields in (
-                record.fields,
-                *(
-                    {**record.fields, **held}
-                    for link in record.links.values()
-                    for held in (link.behind, link.echo)
-                    if held
-                ),
-            )
-        )
 
     def _is_busy(self, link: Link) -> bool:
         """Whether another worker may be at it, or a failure is too young; notes when to come back."""
@@ -663,7 +648,7 @@ class Pusher:
         if isinstance(error, VersionMismatch) and task.verb == "update":
             again.append(task.id)  # what was sent may have landed earlier: a look tells
             return None
-        record = self.references.of(record)
+        record = self.references.settled(record, self.config)
         if task.verb == "delete":
             merged = self._settled_delete(record, link, error)
         elif error is None:

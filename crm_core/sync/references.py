@@ -4,15 +4,17 @@ A reference that comes in is the derived id of the row that it names, followed t
 here yet or not: nothing waits on the way in. One that goes out has to be at the remote already, or its field waits.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
-from crm_core.model.record import Link, Record
+from crm_core.model.record import UNKNOWN, Link, Record
 from crm_core.storage.records import Redirect, Stored
+from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine
+from crm_core.sync.sides import Sides
 
 MAX_STEPS = 5
 READ_WIDTH = 8
@@ -45,6 +47,15 @@ class References:
             if target is not None:
                 self._known[ref] = target
 
+    def read(self, records: Iterable[Record], snapshots: Iterable[Mapping[str, Any] | None] = ()) -> None:
+        """Reads where the references of records lead, those in what their links hold too, and those of snapshots."""
+        self.resolved(
+            [
+                *(fields for record in records for fields in _all_fields(record)),
+                *(fields for fields in snapshots if fields is not None),
+            ]
+        )
+
     def _may_be_redirected(self, entity: str) -> bool:
         """With one connection a row is where its derived id says."""
         sides = self.engine.sides(self.tenant, entity)
@@ -55,7 +66,7 @@ class References:
 
         def target(ref: Ref) -> str | None:
             stored = self._follow(*ref)
-            return stored.id if stored is not None else None
+            return stored.id if stored is not None and isinstance(stored.content, Record) else None
 
         return self.engine.pool.map(target, refs, READ_WIDTH)
 
@@ -83,14 +94,26 @@ class References:
         resolved = replace(record, fields=self.resolve(record.fields), links=links)
         return record if resolved == record else resolved
 
+    def settled(self, record: Record, sides: Sides) -> Record:
+        """The record with every reference resolved; what is no difference any more is dropped."""
+        resolved = self.of(record)
+        if resolved is record:
+            return record
+        draft = Draft(resolved, sides)
+        for uid in record.links:
+            if uid in sides:
+                draft.tidy(draft.link(uid), sides[uid])
+        return draft.finished()
+
     def _of_link(self, link: Link, ours: Mapping[str, Any]) -> Link:
         if not (link.behind or link.echo or link.inflight or link.refused):
             return link
 
         def each(values: Mapping[str, Any]) -> dict[str, Any]:
-            # A companion that is not among them is ours.
-            found = self.resolve({**ours, **values})
-            return {name: found[name] for name in values}
+            # A companion that is not among them is ours; what nobody knows leads nowhere.
+            known = {name: value for name, value in values.items() if value != UNKNOWN}
+            found = self.resolve({**ours, **known})
+            return {name: found.get(name, value) for name, value in values.items()}
 
         lists = {
             name: [each({name: value})[name] for value in values] for name, values in link.inflight.items()
@@ -144,3 +167,14 @@ class References:
         stored = self._follow(entity, record_id)
         link = stored.content.links.get(uid) if stored and isinstance(stored.content, Record) else None
         return link.rid if link is not None and link.state == "live" else None
+
+
+def _all_fields(record: Record) -> Iterator[Mapping[str, Any]]:
+    yield record.fields
+    for link in record.links.values():
+        for held in (link.behind, link.echo, link.refused):
+            if held:
+                yield {**record.fields, **{name: each for name, each in held.items() if each != UNKNOWN}}
+        for name, values in link.inflight.items():
+            for value in values:
+                yield {**record.fields, name: value}

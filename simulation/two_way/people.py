@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crm_core.errors import HubError
 from crm_core.model.fields import hub_time
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import HUB, Link, Record, Stamp
@@ -34,7 +33,11 @@ class People:
         """One thing that somebody does somewhere."""
         world, chance = self.world, self.chance
         entity = chance.choice(world.shape.entities)
-        place = chance.choice([*world.servers, "hub"] if world.shape.apps else list(world.servers))
+        read = [uid for uid, each in world.stores.connections.items() if each.entities[entity].pulls]
+        places = [*read, "hub"] if world.shape.apps else read
+        if not places:
+            return
+        place = chance.choice(places)
         kind = chance.random()
         if place == "hub":
             self._app(entity, kind)
@@ -81,7 +84,7 @@ class People:
                 value = self.value(thing, name)
                 if value is not None:
                     fields[name] = value
-                    self.model.edited(thing, name, value, place, ())
+                    self.model.edited(thing, name, self._shown(place, name, value), place, ())
         return fields
 
     def create(self, place: str, entity: str) -> None:
@@ -97,10 +100,7 @@ class People:
         thing.places.add(place)
         fields = self._new_fields(thing, place)
         self._note(place, "creates {} {}", thing.tag, fields)
-        try:
-            world.servers[place].create(entity, fields, place)
-        except HubError:
-            self._note(place, "  which is rejected")
+        world.servers[place].create(entity, fields, place)
 
     def thing_of(self, entity: str, fields: Mapping[str, Any]) -> Thing | None:
         return self.model.things.get(str(fields.get(TAGS[entity])))
@@ -127,10 +127,12 @@ class People:
             self._edited(thing, place, name, value, fields.get(name), link, same)
         self._note(place, "edits {} ({}) {}", thing.tag, row.rid, told)
         if told:
-            try:
-                self.world.servers[place].update(entity, row.rid, told, place)
-            except HubError:
-                self._note(place, "  which is rejected")
+            self.world.servers[place].update(entity, row.rid, told, place)
+
+    def _shown(self, place: str, name: str, value: Any) -> Any:
+        """What a place shows of a value that somebody types there."""
+        cut = place != "hub" and self.world.servers[place].kind.cut and isinstance(value, str)
+        return stored(name, value) if cut else value
 
     def _same(self, value: Any, cut: bool, name: str) -> Callable[[Any], bool]:
         def same(other: Any) -> bool:
@@ -155,7 +157,7 @@ class People:
                 known.append(record.fields.get(name))
             if any(same(each) for each in known if each is not None) or value is None:
                 thing.doubtful.add(name)  # setting the held value or ours back while the outcome is unknown
-        self.model.edited(thing, name, value if not kept or not isinstance(value, str) else stored(name, value), place, upon)
+        self.model.edited(thing, name, self._shown(place, name, value), place, upon)
 
     def _reference(self, place: str, entity: str) -> dict[str, Any]:
         name = next((each for each in NAMES[entity] if each in REFERENCES), "")

@@ -134,9 +134,9 @@ class Server:
         clock = START + timedelta(microseconds=self.scheduler.now) + timedelta(seconds=self.skew)
         return State(self.scheduler.now, fields, self.numbers, clock.replace(microsecond=0))
 
-    def _kept(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _kept(self, fields: Mapping[str, Any], by: str) -> dict[str, Any]:
         wrong = [name for name, value in fields.items() if isinstance(value, str) and value.startswith(BAD)]
-        if wrong and self.rejects:
+        if wrong and self.rejects and by == "hub":
             raise Rejected("no such value", errors=[Wrong(name, "bad") for name in wrong])
         kept = {name: stored(name, value) if self.kind.cut and isinstance(value, str) else value
                 for name, value in fields.items()}  # fmt: skip
@@ -146,7 +146,7 @@ class Server:
         table = self.table(entity)
         if key and key in table:
             raise VersionMismatch("exists")
-        kept = self._kept(fields)
+        kept = self._kept(fields, by)
         self.made += 1
         rid = key or f"{self.name}{self.made}"
         row = table[rid] = ServerRow(rid, [self._state(kept)], self.scheduler.now, marker)
@@ -161,7 +161,8 @@ class Server:
             raise VersionMismatch("moved on")
         before = row.now.fields
         assert before is not None
-        after = self._kept({**before, **fields})
+        self._kept(fields, by)
+        after = self._kept({**before, **fields}, "")
         if after != before or self.chance.random() < 0.5:  # some make a version of a write that changes nothing
             row.states.append(self._state(after))
         self.changed(self.name, entity, row, before, by)
