@@ -30,6 +30,8 @@ Blobs: container `crmhub`.
 | answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
 
+import re
+
 from crm_core.model.connection import Tenant
 from crm_core.ports import derived_id
 
@@ -71,6 +73,13 @@ def quote(part: str) -> str:
 
 def bucket(record_id: str) -> str:
     return record_id[0]
+
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_record_id(text: str) -> bool:
+    return bool(_ID.fullmatch(text))
 
 
 def after_id(record_id: str) -> str:

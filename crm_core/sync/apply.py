@@ -414,12 +414,17 @@ class Applier:
             entry, stored = item
             if entry.id != self.record_id(entry.rid):
                 return entry.id  # its redirect leads here, to a record that nobody has made yet
+            marker = entry.newest.change.marker
+            if marker and identity.is_being_made(self, marker):
+                return identity.HOLD
             return identity.place(self, entry.id, stored, entry.newest)
 
         for (entry, stored), place in zip(
             decided.firsts, self.engine.pool.map(placed, decided.firsts, WRITE_WIDTH), strict=True
         ):
-            if place == identity.LOOK_FIRST:
+            if place == identity.HOLD:
+                self._hold(entry.rid)
+            elif place == identity.LOOK_FIRST:
                 self._place_looked(entry, stored, decided)
             else:
                 self._place(entry, stored, place, decided)

@@ -53,8 +53,9 @@ class LinkDraft:
             return self.behind[name]
         return self.echo.get(name, ours)
 
-    def differs(self, name: str) -> bool:
-        return name in self.behind or name in self.echo
+    def is_behind(self, side: Side, name: str) -> bool:
+        """Whether the remote was not told ours, or, where the connection does not write the field, can't be told."""
+        return name in self.behind or (name in self.echo and name not in side.writes)
 
     def put(self, side: Side, name: str, value: Any) -> None:
         """Notes that the remote holds another value: one that ours has to replace there, if the connection writes it."""
@@ -205,7 +206,7 @@ class Draft:
             elif name in link.behind and side.same(name, link.behind[name], side.canon(name, ours)):
                 link.echo[name] = link.behind.pop(name)
         for noted in (link.conflict, link.waits, link.refused):
-            for name in [each for each in noted if not link.differs(each)]:
+            for name in [each for each in noted if not link.is_behind(side, each)]:
                 del noted[name]
 
     def empty_base(self, link: LinkDraft, side: Side) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from crm_core.model.connection import Tenant
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Record
+from crm_core.storage import layout
 from crm_core.storage.records import Redirect, Stored
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import Snapshot
@@ -16,6 +17,8 @@ from crm_core.sync.sides import Side
 
 LOOK_FIRST = "look"
 """No id: the row has to be read by itself before its claim may be moved."""
+HOLD = "hold"
+"""No id: the row may be what an open create of ours has made; only that can tell."""
 MAX_STEPS = 5
 
 
@@ -52,6 +55,17 @@ def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot) -> st
     if target == own_id:
         return own_id
     return engine.records.redirect(tenant, entity, own_id, target, tomb)
+
+
+def is_being_made(by: Place, marker: str) -> bool:
+    """Whether a row's marker is that of a create whose outcome the hub does not know yet."""
+    record_id, _, gen = marker.rpartition(".")
+    if not layout.is_record_id(record_id):
+        return False  # whatever somebody else wrote there
+    stored = by.engine.records.get(by.tenant, by.side.entity.name, record_id)
+    record = stored.content if stored else None
+    link = record.links.get(by.side.uid) if isinstance(record, Record) else None
+    return link is not None and link.state == "creating" and str(link.gen) == gen
 
 
 def _target(engine: Engine, tenant: Tenant, entity: str, record_id: str) -> tuple[str, Record | None]:

@@ -212,7 +212,7 @@ def _merge_fields(
             _landed(draft, link, side, name, value)  # 3
         elif name in clashes:
             _decide(draft, link, side, snapshot, name, skipped)  # 6
-        elif not link.differs(name):
+        elif not link.is_behind(side, name):
             if skipped:
                 _ask(draft, link, side, snapshot, name)
             else:
@@ -228,7 +228,7 @@ def _clashes(draft: Draft, link: LinkDraft, side: Side, name: str, theirs: Any) 
     return not (
         side.same(name, theirs, link.held(name, ours))
         or _is_ours(link, side, name, theirs)
-        or not link.differs(name)
+        or not link.is_behind(side, name)
         or side.same(name, theirs, ours)
         or side.same(name, theirs, side.canon(name, ours))
     )

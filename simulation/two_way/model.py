@@ -54,6 +54,8 @@ class Thing:
         away = {place for place, _ in self.deletes}
         if away:
             left = [each for each in edits if each.place not in away]
+            if not left:
+                return []  # made and deleted with its record, maybe before anybody read it
             under = {each for edit in left for each in edit.upon}
             found += [each for each in left if each not in under]
         return found

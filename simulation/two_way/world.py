@@ -68,14 +68,17 @@ class Shape:
         if widens:
             directions = ("pull", *directions[1:])
         rates = Rates.drawn(chance, lease)
+        kinds = tuple(chance.choice("aabcde") for _ in range(count))
+        # Without a marker only a match rule tells what a create whose answer was lost has made.
+        match = "d" in kinds or chance.random() < 0.5
         late = chance.choice((0.0, 0.02, 0.1))
         return cls(
-            kinds=tuple(chance.choice("aabcde") for _ in range(count)),
+            kinds=kinds,
             directions=directions,
             policy=chance.choice(("newest", "newest", "remote", "local", "manual", "skip")),
             deletes_policy=chance.choice(("mark", "ignore", "propagate", "propagate", "propagate")),
-            match=chance.random() < 0.5,
-            entities=chance.choice((("contact",), ("contact",), ("contact", "account"))),
+            match=match,
+            entities=("contact",) if "d" in kinds else chance.choice((("contact",), ("contact", "account"))),
             instances=chance.randint(2, 3),
             invisible=chance.choice((60.0, 120.0)),
             skews=tuple(chance.uniform(-30, 30) for _ in range(count)),
