@@ -250,7 +250,9 @@ class Applier:
         if fields is None:
             return snapshot
         found = self.references.resolve(fields)
-        return snapshot if found is fields else replace(snapshot, change=replace(snapshot.change, fields=found))
+        return (
+            snapshot if found is fields else replace(snapshot, change=replace(snapshot.change, fields=found))
+        )
 
     def set_aside(self, change: Change, cause: str) -> None:
         self.tally.failed += 1

@@ -138,12 +138,24 @@ class People:
         def same(other: Any) -> bool:
             if other == value:
                 return True
-            return cut and isinstance(value, str) and isinstance(other, str) and stored(name, value) == stored(name, other)
+            return (
+                cut
+                and isinstance(value, str)
+                and isinstance(other, str)
+                and stored(name, value) == stored(name, other)
+            )
 
         return same
 
     def _edited(
-        self, thing: Thing, place: str, name: str, value: Any, old: Any, link: Link | None, same: Callable[[Any], bool]
+        self,
+        thing: Thing,
+        place: str,
+        name: str,
+        value: Any,
+        old: Any,
+        link: Link | None,
+        same: Callable[[Any], bool],
     ) -> None:
         kept = place != "hub" and self.world.servers[place].kind.cut
         upon: list[Edit] = []
@@ -269,7 +281,12 @@ class People:
             if key and engine.keys.claim_match(TENANT, entity, key, record_id) != record_id:
                 raise AssertionError("a new thing has a new key")
         made = Record(record_id, entity, fields, Stamp(now, HUB), {"time": now, "origin": HUB, "run": ""})
-        saved = save(engine, TENANT, entity, [RecordWrite(record_id, None, Draft(made, self._config(entity)).finished())])
+        saved = save(
+            engine,
+            TENANT,
+            entity,
+            [RecordWrite(record_id, None, Draft(made, self._config(entity)).finished())],
+        )
         self._note("hub", "creates {} {}", thing.tag, fields)
         wake(engine, TENANT, entity, saved.wakes)
 
@@ -331,18 +348,24 @@ class People:
         for name, asked in list(link.conflict.items()):
             theirs, ours = asked["theirs"], record.fields.get(name)
             mine = self.chance.random() < 0.5
-            self._note("hub", "decides {} of {}: {!r}", name, thing.tag if thing else "?", ours if mine else theirs)
+            self._note(
+                "hub", "decides {} of {}: {!r}", name, thing.tag if thing else "?", ours if mine else theirs
+            )
             if mine:
                 del link.conflict[name]
             else:
                 link.drop(name)
                 draft.set_value(name, theirs, uid, now)
             if thing is not None:
-                shown = [thing.shown(name, place, self._same(value, True, name)) for place, value in ((uid, theirs), ("hub", ours))]
-                self.model.edited(thing, name, ours if mine else theirs, "hub", [each for each in shown if each])
+                shown = [
+                    thing.shown(name, place, self._same(value, True, name))
+                    for place, value in ((uid, theirs), ("hub", ours))
+                ]
+                self.model.edited(
+                    thing, name, ours if mine else theirs, "hub", [each for each in shown if each]
+                )
         link.parked, link.failed = {}, {}
         link.refused = {}
         draft.tidy(link, config[uid])
         saved = save(engine, TENANT, entity, [write_of(stored_row, draft.finished(), Origin(now, HUB))])
         wake(engine, TENANT, entity, saved.wakes)
-

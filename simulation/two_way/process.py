@@ -118,6 +118,7 @@ class Process:
                     raise RateLimited("Busy.", retry_after=faults.chance.choice((0, 1, 7)))
                 raise Unavailable("503")
             if fate == "late":
+
                 def lands() -> None:
                     stores.history.note("remote", "~~ lands late: {}", what)
                     try:

@@ -142,7 +142,9 @@ class Server:
                 for name, value in fields.items()}  # fmt: skip
         return {name: value for name, value in kept.items() if value is not None}
 
-    def create(self, entity: str, fields: Mapping[str, Any], by: str, *, key: str = "", marker: str = "") -> ServerRow:
+    def create(
+        self, entity: str, fields: Mapping[str, Any], by: str, *, key: str = "", marker: str = ""
+    ) -> ServerRow:
         table = self.table(entity)
         if key and key in table:
             raise VersionMismatch("exists")
@@ -153,7 +155,9 @@ class Server:
         self.changed(self.name, entity, row, None, by)
         return row
 
-    def update(self, entity: str, rid: str, fields: Mapping[str, Any], by: str, if_match: str = "") -> ServerRow:
+    def update(
+        self, entity: str, rid: str, fields: Mapping[str, Any], by: str, if_match: str = ""
+    ) -> ServerRow:
         row = self.get(entity, rid)
         if row is None:
             raise RecordGone("gone")
@@ -163,7 +167,9 @@ class Server:
         assert before is not None
         self._kept(fields, by)
         after = self._kept({**before, **fields}, "")
-        if after != before or self.chance.random() < 0.5:  # some make a version of a write that changes nothing
+        if (
+            after != before or self.chance.random() < 0.5
+        ):  # some make a version of a write that changes nothing
             row.states.append(self._state(after))
         self.changed(self.name, entity, row, before, by)
         return row
@@ -193,9 +199,7 @@ class Server:
 
     def change(self, row: ServerRow, state: State) -> Change:
         fields = dict(state.fields) if state.fields is not None else None
-        return Change(
-            row.rid, fields, self.version(state), hub_time(state.modified), marker=row.marker
-        )
+        return Change(row.rid, fields, self.version(state), hub_time(state.modified), marker=row.marker)
 
     # --- the feed ------------------------------------------------------------------------------------------------
 
@@ -332,7 +336,9 @@ class SimConnector(Connector):
             row = self.server.create(entity, write.fields, "hub", key=write.key, marker=write.marker)
             return self.server.change(row, row.now)
 
-        made: Change = self._call(f"create {entity} {write.fields} {write.key or write.marker}", call, writes=True)
+        made: Change = self._call(
+            f"create {entity} {write.fields} {write.key or write.marker}", call, writes=True
+        )
         return made
 
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
@@ -344,7 +350,11 @@ class SimConnector(Connector):
         return made
 
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
-        self._call(f"delete {entity} {rid} if {if_match}", lambda: self.server.delete(entity, rid, "hub", if_match), writes=True)
+        self._call(
+            f"delete {entity} {rid} if {if_match}",
+            lambda: self.server.delete(entity, rid, "hub", if_match),
+            writes=True,
+        )
 
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:
         found: Page = self._call(f"changes {entity} {cursor}", lambda: self.server.page(entity, cursor, size))

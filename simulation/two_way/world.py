@@ -162,7 +162,9 @@ class World:
         states = StateStore(self.table)
         for number, (letter, direction) in enumerate(zip(shape.kinds, shape.directions, strict=True)):
             uid = f"r{number + 1}"
-            self.servers[uid] = Server(uid, KINDS[letter], self.scheduler, shape.skews[number], rejects=shape.bad > 0)
+            self.servers[uid] = Server(
+                uid, KINDS[letter], self.scheduler, shape.skews[number], rejects=shape.bad > 0
+            )
             self.servers[uid].changed = self.watch.changed
             self.stores.servers[uid] = self.servers[uid]
             self.stores.kinds[uid] = connector_class(letter)
@@ -180,7 +182,10 @@ class World:
         shape = self.shape
         sync = {
             entity: EntitySync(
-                direction, policy=shape.policy, deletes=shape.deletes_policy, match=self.match(entity)  # type: ignore[arg-type]
+                direction,
+                policy=shape.policy,
+                deletes=shape.deletes_policy,
+                match=self.match(entity),  # type: ignore[arg-type]
             )
             for entity in shape.entities
         }
@@ -200,7 +205,9 @@ class World:
                 assert found is not None
                 later = hub_time(self.scheduler.time + timedelta(seconds=120))
                 try:
-                    states.save_entity(TENANT, "r1", entity, replace(found.entities[entity], push_due=later, push_run=""))
+                    states.save_entity(
+                        TENANT, "r1", entity, replace(found.entities[entity], push_due=later, push_run="")
+                    )
                 except RowChanged:
                     continue
                 break
@@ -217,7 +224,8 @@ class World:
 
     def record_of(self, thing: Thing) -> Record | None:
         return next(
-            (each for each in self.records(thing.entity) if each.fields.get(TAGS[thing.entity]) == thing.tag), None
+            (each for each in self.records(thing.entity) if each.fields.get(TAGS[thing.entity]) == thing.tag),
+            None,
         )
 
     def link(self, entity: str, uid: str, rid: str) -> Link | None:
@@ -301,7 +309,9 @@ class World:
 
     def _settle(self) -> bool:
         self.checks.begin_quiet()
-        done = self.scheduler.run(lambda: bool(self.violations()) or not self.checks.unfinished(), SETTLE_SECONDS)
+        done = self.scheduler.run(
+            lambda: bool(self.violations()) or not self.checks.unfinished(), SETTLE_SECONDS
+        )
         if not done:
             self.watch.broken(f"work is never done: {self.checks.unfinished()}")
         return not self.violations()
@@ -316,7 +326,9 @@ class World:
                 opened = engine.open(TENANT, uid)
                 assert opened is not None
                 if wanted:
-                    starting.start(engine, replace(opened, connection=connection), wanted, "full", "key:person")
+                    starting.start(
+                        engine, replace(opened, connection=connection), wanted, "full", "key:person"
+                    )
 
         self.scheduler.call("full", start)
 

@@ -209,7 +209,9 @@ class TestFlow:
         assert hub("GET", f"/api/conflicts/{asked['id']}").status_code == 404
         assert hub("POST", f"/api/conflicts/{asked['id']}", {"take": "ours"}).status_code == 404
 
-    def test_what_was_written_while_a_connection_was_paused_goes_once_it_is_resumed(self, hub, remote, linked):
+    def test_what_was_written_while_a_connection_was_paused_goes_once_it_is_resumed(
+        self, hub, remote, linked
+    ):
         slug = linked()
         hub.ok("POST", f"/api/integrations/{slug}/pause")
         item = created(hub)
