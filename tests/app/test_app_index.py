@@ -195,6 +195,22 @@ CALLS: Mapping[str, Invoke] = {
         "/api/records/accounts/{record}", holds={"id": "{record}", "entity": "account"}
     ),
     "GET /api/records/<entities>/<record_id>/history": Invoke("/api/records/accounts/{record}/history"),
+    "POST /api/records/<entities>": Invoke(
+        "/api/records/channels", 201, {"name": "Made by the walk"}, {"name": "Made by the walk"}
+    ),
+    "PATCH /api/records/<entities>/<record_id>": Invoke(
+        "/api/records/channels/{channel}", body={"description": "x"}, holds={"id": "{channel}", "version": 2}
+    ),
+    "DELETE /api/records/<entities>/<record_id>": Invoke(
+        "/api/records/channels/{old_channel}?confirm=true", 204
+    ),
+    "GET /api/conflicts": Invoke("/api/conflicts?top=1"),
+    "GET /api/conflicts/<conflict_id>": Invoke(
+        "/api/conflicts/{conflict}", holds={"id": "{conflict}", "kind": "match"}
+    ),
+    "POST /api/conflicts/<conflict_id>": Invoke(
+        "/api/conflicts/{decided}", body={"take": "separate"}, holds={"entity": "campaign", "name": "Twins"}
+    ),
     "GET /api/runs": Invoke("/api/runs?top=1"),
     "POST /api/runs": Invoke("/api/runs", 202, {"connection": "walk"}, {"connection": "walk"}),
     "POST /api/runs/<run_id>/approve": Invoke(
@@ -227,8 +243,11 @@ def there(api, sandbox, demo):
     api.ended(f"/api/runs/{batch['id']}")
     record = api.stored("walk")[rows["kept"]]["id"]
     rows |= stopped_runs(api, sandbox, new)
+    rows |= twins(api, sandbox, new)
+    for name in ("channel", "old_channel"):
+        rows[name] = api.ok("POST", "/api/records/channels", {"name": name})["id"]
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
-    for slug in ("walk", "quiet", "made-by-post", "stopped", "refused"):
+    for slug in ("walk", "quiet", "made-by-post", "stopped", "refused", "twins"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
     for name in ("Kept", "Made by the walk"):
         for rid in sandbox.named(name):
@@ -245,6 +264,17 @@ def stopped_runs(api, sandbox, new):
         api.run(slug)
     many_at_once(api, slugs[0], [{"method": "delete", "id": rid} for rid in many])
     return {slug: api.run(slug)["id"] for slug in slugs}
+
+
+def twins(api, sandbox, new):
+    """Two open conflicts: campaigns of one name, which may be one."""
+    for _ in range(3):
+        sandbox.control("POST", "rows/campaign", {"values": {"name": "Twins"}})
+    entities = {"campaign": {"direction": "pull", "match": "name"}}
+    api.ok("POST", "/api/integrations", {**new, "slug": "twins", "entities": entities})
+    api.run("twins")
+    one, other = api.ok("GET", "/api/conflicts?entity=campaigns&kind=match")["value"]
+    return {"conflict": one["id"], "decided": other["id"]}
 
 
 def filled(value: Any, names: Mapping[str, Any]) -> Any:
