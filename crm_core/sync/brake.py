@@ -62,9 +62,16 @@ def judge_batch(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> None:
 
 
 def judge_whole(applier: Applier, run: Run) -> None:
-    """Raises Stopped if a full run has read far fewer records than there were, such as none: before the first bucket."""
-    missing = max(0, applier.known + applier.tally.known - run.read)
-    judge(applier, run, missing, lambda: missing)
+    """Raises Stopped if a full run has read far fewer records than there were, such as none: before the first bucket.
+
+    What is known by the running sum may be wrong, as pushes delete too; it is counted before a run is stopped for it.
+    """
+
+    def counted() -> int:
+        alive = sum(1 for bucket in layout.BUCKETS for _ in compare.living(applier, bucket))
+        return max(0, alive - run.read)
+
+    judge(applier, run, max(0, applier.known + applier.tally.known - run.read), counted)
 
 
 def judge(applier: Applier, run: Run, deletes: int, certain: Callable[[], int]) -> None:

@@ -48,7 +48,7 @@ def delete_missing(
 
     def missing() -> Iterator[str]:
         nonlocal live
-        for record_id, rid in _live(applier, bucket):
+        for record_id, rid in living(applier, bucket):
             live += 1
             if record_id not in seen:
                 yield rid
@@ -87,7 +87,7 @@ def _seen(applier: Applier, run: Run, first_digit: int) -> Iterator[bytes]:
                 yield data[start : start + ID_BYTES]
 
 
-def _live(applier: Applier, bucket: str) -> Iterator[tuple[bytes, str]]:
+def living(applier: Applier, bucket: str) -> Iterator[tuple[bytes, str]]:
     """(derived id, remote id) of the records of a bucket that live at this connection."""
     for stored in applier.engine.records.scan(applier.tenant, applier.entity.name, bucket):
         if isinstance(stored.content, Record):
