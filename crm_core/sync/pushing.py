@@ -105,7 +105,7 @@ class Pusher:
         self.made = self.settled = self.waits = self.got_through = False
         self._tokens: set[str] = set()
         self._outage = False
-        self._saved_at = 0.0
+        self._attempts_at = 0.0
         self._searched: dict[str, str] = {}
 
     def push(self, ids: Sequence[str]) -> list[str]:
@@ -145,6 +145,7 @@ class Pusher:
         for task in claims:
             self._take_up(task, tasks, again)
         tasks = self._searched_first(tasks, again)
+        self._attempts_at = self.engine.clock.monotonic()  # before the first `until` is reckoned
         ready = [task for task in tasks if self._prepare(task, again)]
         ready = self._save_attempts(ready, again)
         if ready:
@@ -360,6 +361,8 @@ class Pusher:
             elif task.record.dead:
                 self._give_up_claim(task)
                 self._after_look(task, tasks, again)
+            elif lo > until and link.attempt is not None:
+                self._forget_attempt(task)
             return  # it was not made: again, under the same id or marker
         self._redirect(task, found.rid)
         self._merge_look(task, self._snapshot(found, lo))
@@ -393,6 +396,13 @@ class Pusher:
     def _key(self, record: Record) -> str:
         name = self.side.sync.match
         return match_key(name, record.fields.get(name)) if name else ""
+
+    def _forget_attempt(self, task: _Task) -> None:
+        """What was on its way is dead: the next attempt is the only one."""
+        draft = Draft(task.record, self.config)
+        link = draft.link(self.uid)
+        link.attempt, link.inflight = None, {}
+        task.record = draft.finished()
 
     def _give_up_claim(self, task: _Task) -> None:
         draft = Draft(task.record, self.config)
@@ -585,7 +595,6 @@ class Pusher:
         if not tasks:
             return []
         saved = self._save([write_of(task.stored, task.record, self._by()) for task in tasks])
-        self._saved_at = self.engine.clock.monotonic()
         lost = {*saved.stale, *saved.large}
         again.extend(saved.stale)
         self._tokens.update(task.token for task in tasks if task.id not in lost)
@@ -593,9 +602,12 @@ class Pusher:
 
     def _may_begin(self) -> bool:
         """A request that begins later than its attempt allows could land after others take it for dead."""
-        return self.engine.clock.monotonic() - self._saved_at < self.engine.tuning.push_start_seconds
+        return self.engine.clock.monotonic() - self._attempts_at < self.engine.tuning.push_start_seconds
 
     def _written(self, tasks: Sequence[_Task]) -> list[tuple[_Task, Outcome]]:
+        if not self._may_begin():
+            late = NotBegun("Was not begun. Its attempt was saved too long ago.")
+            return [(task, Outcome(error=late)) for task in tasks]
         outcomes = self.connector.write(
             self.entity.name, [task.write for task in tasks], self.engine.pool, self._may_begin
         )
@@ -653,6 +665,8 @@ class Pusher:
             merged = self._settled_delete(record, link, error)
         elif error is None:
             merged = self._settled_write(task, outcome, record, link)
+        elif isinstance(error, VersionMismatch) and self.connector.own_ids:
+            merged = self._settled_exists(task, record, link)
         else:
             merged = Merged(self._settled_error(task, error, record), {})
         if merged is None:
@@ -680,6 +694,27 @@ class Pusher:
         part.failed = {}
         draft.tidy(part, self.side)
         return Merged(draft.finished(), merged.losers)
+
+    def _settled_exists(self, task: _Task, record: Record, link: Link) -> Merged | None:
+        """A create under our id is answered by "exists": an earlier one was carried out. If no read finds the row it was
+        deleted since, and the record is made under another id.
+        """
+        lo = self._now()
+        try:
+            found = self.connector.get_many(self.entity.name, [link.rid]).get(link.rid)
+        except HubError as error:
+            return Merged(self._settled_error(task, error, record), {})
+        if found is not None and found.problem:
+            return Merged(
+                self._failed_link(record, "BadAnswer", "The answer can't be read.", PARK_BAD_ANSWERS), {}
+            )
+        if found is None:
+            draft = Draft(record, self.config)
+            draft.link(self.uid).renewed()
+            return Merged(draft.finished(), {})
+        self.made = True
+        merged = merge.merge(record, self.side, self.config, self._snapshot(found, lo))
+        return Merged(deletes.closed(merged.record, self.side, self.config, deleting=False), merged.losers)
 
     def _settled_delete(self, record: Record, link: Link, error: HubError | None) -> Merged | None:
         if error is None or isinstance(error, RecordGone):
@@ -715,9 +750,7 @@ class Pusher:
                 self._undo_attempt(task, draft, link)
             return self._noted(draft.finished(), error)
         if isinstance(error, VersionMismatch) and alone:
-            # There is such a row, though a read does not find it: it was made and deleted, or has the key of another.
-            self._undo_attempt(task, draft, link)
-            link.gen += 1
+            self._undo_attempt(task, draft, link)  # another row has its key
             record = draft.finished()
         if self._outage:
             return record

@@ -113,7 +113,7 @@ class References:
             # A companion that is not among them is ours; what nobody knows leads nowhere.
             known = {name: value for name, value in values.items() if value != UNKNOWN}
             found = self.resolve({**ours, **known})
-            return {name: found.get(name, value) for name, value in values.items()}
+            return {name: found[name] if name in known else value for name, value in values.items()}
 
         lists = {
             name: [each({name: value})[name] for value in values] for name, values in link.inflight.items()

@@ -116,7 +116,7 @@ class People:
             changes[name] = self.value(thing, name)
         if self.chance.random() < self.world.shape.references:
             changes |= self._reference(place, entity)
-        link = self.world.link(entity, place, row.rid)
+        link = self.world.link(thing, place)
         told = {}
         kept = self.world.servers[place].kind.cut
         for name, value in changes.items():
@@ -124,6 +124,9 @@ class People:
             if same(fields.get(name)):
                 continue
             told[name] = value
+            if name in REFERENCES:
+                thing.maybe = True  # no value that can be compared, but an edit that a delete may not know
+                continue
             self._edited(thing, place, name, value, fields.get(name), link, same)
         self._note(place, "edits {} ({}) {}", thing.tag, row.rid, told)
         if told:
@@ -190,7 +193,7 @@ class People:
             if shown is not None:
                 known |= {shown, *shown.upon}
             known |= {each for each in thing.of(name) if each.place == place}
-        link = self.world.link(entity, place, row.rid)
+        link = self.world.link(thing, place)
         if link is None or link.attempt or link.deleting or link.state != "live" or link.echo:
             thing.maybe = True
         self._note(place, "deletes {} ({})", thing.tag, row.rid)

@@ -228,12 +228,9 @@ class World:
             None,
         )
 
-    def link(self, entity: str, uid: str, rid: str) -> Link | None:
-        for record in self.records(entity):
-            link = record.links.get(uid)
-            if link is not None and link.rid == rid:
-                return link
-        return None
+    def link(self, thing: Thing, uid: str) -> Link | None:
+        record = self.record_of(thing)
+        return record.links.get(uid) if record else None
 
     # --- the course of things ------------------------------------------------------------------------------------
 
