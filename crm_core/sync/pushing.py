@@ -402,6 +402,7 @@ class Pusher:
         draft = Draft(task.record, self.config)
         link = draft.link(self.uid)
         link.attempt, link.inflight = None, {}
+        draft.tidy(link, self.side)
         task.record = draft.finished()
 
     def _give_up_claim(self, task: _Task) -> None:

@@ -40,7 +40,8 @@ def widen(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # 
         return
     if run is not None and (run.ended or run.status == "stopped"):
         if run.ended and state.push_run == run.id:
-            _close(engine, job, state, run)
+            with suppress(RowChanged):  # another worker has seen to it, or the next one will
+                _close(engine, job, state, run)
         return
     if opened.connection.paused and run is None:
         return

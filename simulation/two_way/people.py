@@ -192,9 +192,11 @@ class People:
             shown = thing.shown(name, place, self._same(fields.get(name), kept, name))
             if shown is not None:
                 known |= {shown, *shown.upon}
-            known |= {each for each in thing.of(name) if each.place == place}
+            equal = self._same(fields.get(name), kept, name)
+            known |= {each for each in thing.of(name) if each.place == place or equal(each.value)}
         link = self.world.link(thing, place)
-        if link is None or link.attempt or link.deleting or link.state != "live" or link.echo:
+        written = self.world.stores.connections[place].entities[entity].pushes
+        if link is None or link.attempt or link.deleting or link.state != "live" or not written:
             thing.maybe = True
         self._note(place, "deletes {} ({})", thing.tag, row.rid)
         thing.deletes.append((place, frozenset(known)))
@@ -308,6 +310,7 @@ class People:
             shown = thing.shown(name, "hub", self._same(record.fields.get(name), False, name))
             if shown is not None:
                 known |= {shown, *shown.upon}
+            known |= {each for each in thing.of(name) if each.value == record.fields.get(name)}
             known |= {
                 each
                 for each in thing.of(name)
