@@ -100,14 +100,8 @@ def records(call: Call) -> Reply:
     pairs = (f"{name}={value}" for name, value in sorted(parameters.items()))
     about = (call.tenant.name, call.principal.id, "records", entity.name, *pairs)
     place = hub.open_token(token, *about) if token else {}
-    passes = matcher(parse_filter(parameters["filter"]), entity) if parameters.get("filter") else None
-    found, following_place = hub.records.walk(
-        call.tenant,
-        entity.name,
-        place,
-        top=top,
-        test=lambda record: not record.dead and (passes is None or passes(record)),
-    )
+    test = matcher(parse_filter(parameters["filter"]), entity) if parameters.get("filter") else None
+    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top, test=test)
     names = _slugs(connections)
     body: dict[str, Any] = {"value": [item_of_record(record, names, select) for record in found]}
     if following_place is not None:

@@ -171,8 +171,8 @@ class Records:
     ) -> tuple[list[Record], Mapping[str, Any] | None]:
         """Records of all buckets in the order of their ids: (at most `top`, the place after them or None at the end).
 
-        `place`: {} for the beginning. `test`: only those that pass it, of at most MAX_EXAMINED rows; redirects and
-        tombs are passed over. So a page can be short, or empty, and not the last.
+        `place`: {} for the beginning. `test`: only those that pass it, of at most MAX_EXAMINED rows; redirects,
+        tombs and deleted records are passed over. So a page can be short, or empty, and not the last.
         """
         bucket: int = place.get("bucket", 0)
         after: str = place.get("after", "")
@@ -189,8 +189,9 @@ class Records:
             )
             for row in rows:
                 examined, after = examined + 1, row.id
-                if isinstance(row.content, Record) and (test is None or test(row.content)):
-                    found.append(row.content)
+                record = row.content
+                if isinstance(record, Record) and not record.dead and (test is None or test(record)):
+                    found.append(record)
                     if len(found) == top:
                         break
             if going is None and (not rows or after == rows[-1].id):

@@ -5,7 +5,7 @@ happens between two steps, what may be at the remote stands in the link before i
 before it sends again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any

@@ -50,12 +50,18 @@ class Watching(Watch):
         records = Records(self.world.table, SimPool(self.scheduler))
         ids = {each.row.rk.rsplit("~", 1)[-1] if each.row.rk[0] == "~" else each.row.rk
                for each in operations if not each.row.rk.startswith("h~")}  # fmt: skip
-        rows = {(kind, uid, record) for kind, uid, record in records.open_items(TENANT, entity, pk.split("~")[2]) if record in ids}
+        rows = {
+            (kind, uid, record)
+            for kind, uid, record in records.open_items(TENANT, entity, pk.split("~")[2])
+            if record in ids
+        }
         wanted: set[tuple[str, str, str]] = set()
         for record_id in ids:
             found = records.get(TENANT, entity, record_id)
             if found is None or not isinstance(found.content, Record):
-                self.history.note(self.scheduler.current.name, "=> {}", found.content if found else f"{record_id} gone")
+                self.history.note(
+                    self.scheduler.current.name, "=> {}", found.content if found else f"{record_id} gone"
+                )
                 continue
             wanted |= {(*item, record_id) for item in open_items(found.content)}
             self._record(found.content, records)
@@ -64,14 +70,23 @@ class Watching(Watch):
 
     def _record(self, record: Record, records: Records) -> None:
         who = self.scheduler.current.name
-        self.history.note(who, "=> {} v{}{} {}", record.id, record.version, " dead" if record.dead else "", dict(record.fields))
+        self.history.note(
+            who,
+            "=> {} v{}{} {}",
+            record.id,
+            record.version,
+            " dead" if record.dead else "",
+            dict(record.fields),
+        )
         for uid, link in record.links.items():
             told = {name: value for name, value in link.to_json().items() if name not in ("seen",)}
             self.history.note(who, "     {} {}", uid, told)
         self._invariants(record)
         steps = list(records.history(TENANT, record.entity, record.id))
         if [each.version for each in steps] != list(range(2, record.version + 1)):
-            self.broken(f"record {record.id} has version {record.version} and the history {[each.version for each in steps]}")
+            self.broken(
+                f"record {record.id} has version {record.version} and the history {[each.version for each in steps]}"
+            )
         before = self._seen.get(record.id)
         self._seen[record.id] = record
         if before is not None and before.version < record.version and steps:
@@ -81,7 +96,9 @@ class Watching(Watch):
         thing = self.world.people.thing_of(record.entity, record.fields)
         for name, old in step.old.items():
             if old != before.fields.get(name):
-                self.broken(f"history of {record.id} says {name} was {old!r}, it was {before.fields.get(name)!r}")
+                self.broken(
+                    f"history of {record.id} says {name} was {old!r}, it was {before.fields.get(name)!r}"
+                )
         if thing is None:
             return
         for name, loser in step.losers.items():
@@ -93,7 +110,10 @@ class Watching(Watch):
             if link.behind.keys() & link.echo.keys():
                 self.broken(f"1: behind and echo of {what}")
             for name, held in link.behind.items():
-                if same_value(record.entity, name, held, record.fields.get(name)) and name not in link.inflight:
+                if (
+                    same_value(record.entity, name, held, record.fields.get(name))
+                    and name not in link.inflight
+                ):
                     self.broken(f"2: {name} of {what} is behind with ours")
             if link.inflight and not link.attempt:
                 self.broken(f"3: {what} has something on its way and no attempt")
@@ -115,7 +135,9 @@ class Watching(Watch):
         if all(not each.pushes for each in self.world.stores.connections[uid].entities.values()):
             self.broken(f"the hub writes to {uid}, which is only pulled: {what}")
 
-    def changed(self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any] | None, by: str) -> None:
+    def changed(
+        self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any] | None, by: str
+    ) -> None:
         fields = row.now.fields
         shown = fields if fields is not None else before or {}
         thing = self.world.people.thing_of(entity, shown)
@@ -125,11 +147,17 @@ class Watching(Watch):
                 self._written_over(server, entity, row, before, thing)
         if fields is None or thing is None or thing.twice:
             return
-        alive = [each.rid for each in self.world.servers[server].alive(entity) if each.now.fields and each.now.fields.get(TAGS[entity]) == thing.tag]
+        alive = [
+            each.rid
+            for each in self.world.servers[server].alive(entity)
+            if each.now.fields and each.now.fields.get(TAGS[entity]) == thing.tag
+        ]
         if len(alive) > 1:
             self.broken(f"{server} has {thing.tag} twice: {alive}")
 
-    def _written_over(self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any], thing: Thing) -> None:
+    def _written_over(
+        self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any], thing: Thing
+    ) -> None:
         """Without If-Match an edit between look and write is lost; that is a limit, and the model is told."""
         kind = self.world.servers[server].kind
         if kind.if_match:
@@ -141,7 +169,11 @@ class Watching(Watch):
         for name in before.keys() | after.keys():
             if before.get(name) == after.get(name):
                 continue
-            lost = [each for each in thing.of(name) if each.place == server and self._is(each.value, before.get(name), name)]
+            lost = [
+                each
+                for each in thing.of(name)
+                if each.place == server and self._is(each.value, before.get(name), name)
+            ]
             held = self._held(thing, server, name)
             if lost and not any(self._is(each, before.get(name), name) for each in held):
                 self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
@@ -157,7 +189,9 @@ class Watching(Watch):
     def _is(self, value: Any, other: Any, name: str) -> bool:
         if value == other:
             return True
-        return isinstance(value, str) and isinstance(other, str) and stored(name, value) == stored(name, other)
+        return (
+            isinstance(value, str) and isinstance(other, str) and stored(name, value) == stored(name, other)
+        )
 
 
 class Checks:
@@ -244,7 +278,9 @@ class Checks:
                 if not record.dead:
                     self._same(uid, server, row, record, writes=sync.pushes, reads=sync.pulls)
 
-    def _same(self, uid: str, server: Any, row: ServerRow, record: Record, *, writes: bool, reads: bool) -> None:
+    def _same(
+        self, uid: str, server: Any, row: ServerRow, record: Record, *, writes: bool, reads: bool
+    ) -> None:
         assert row.now.fields is not None
         link = record.links[uid]
         names = set(record.fields) | set(row.now.fields)
@@ -259,7 +295,9 @@ class Checks:
             if writes:
                 self._broken(f"{name} of {record.id} is {ours!r} here and {theirs!r} at {uid} ({row.rid})")
             elif reads and link.echo.get(name) != theirs:
-                self._broken(f"{name} of {record.id}: {uid} holds {theirs!r}, the link says {link.echo.get(name)!r}")
+                self._broken(
+                    f"{name} of {record.id}: {uid} holds {theirs!r}, the link says {link.echo.get(name)!r}"
+                )
 
     def _same_reference(
         self, uid: str, name: str, ours: Any, theirs: Any, record: Record, row: ServerRow, *, writes: bool
@@ -309,7 +347,11 @@ class Checks:
             link = record.links.get(uid)
             if link is not None and link.state == "gone" and self.world.shape.deletes_policy != "propagate":
                 continue
-            if link is None or link.state != "live" or self.world.servers[uid].get(thing.entity, link.rid) is None:
+            if (
+                link is None
+                or link.state != "live"
+                or self.world.servers[uid].get(thing.entity, link.rid) is None
+            ):
                 self._broken(f"{thing.tag} ({record.id}) is not at {uid}: {link}")
 
     def _values(self, thing: Thing, record: Record) -> None:
@@ -317,19 +359,29 @@ class Checks:
             ours = record.fields.get(name)
             typed = self.world.model.typed(thing, name)
             if ours is not None and ours not in typed and not thing.twice:
-                self._broken(f"{name} of {thing.tag} is {ours!r}, which nobody typed: {sorted(map(str, typed))}")
+                self._broken(
+                    f"{name} of {thing.tag} is {ours!r}, which nobody typed: {sorted(map(str, typed))}"
+                )
             if {name, "*"} & thing.doubtful or thing.twice:
                 continue
             last = thing.last(name)
             if last and ours not in {each.value for each in last}:
-                self._broken(f"{name} of {thing.tag} is {ours!r}, where {last} are the last; all: {[(each, sorted(each.upon, key=lambda e: e.number)) for each in thing.of(name)]}")
+                self._broken(
+                    f"{name} of {thing.tag} is {ours!r}, where {last} are the last; all: {[(each, sorted(each.upon, key=lambda e: e.number)) for each in thing.of(name)]}"
+                )
 
     def _life(self, thing: Thing, records: Sequence[Record], alive: Sequence[Record]) -> None:
         if thing.maybe or thing.twice or not records:
             return
         propagates = self.world.shape.deletes_policy == "propagate"
-        pulled = {uid for uid, each in self.world.stores.connections.items() if each.entities[thing.entity].pulls}
-        deletes = [(place, known) for place, known in thing.deletes if place == "hub" or (propagates and place in pulled)]
+        pulled = {
+            uid for uid, each in self.world.stores.connections.items() if each.entities[thing.entity].pulls
+        }
+        deletes = [
+            (place, known)
+            for place, known in thing.deletes
+            if place == "hub" or (propagates and place in pulled)
+        ]
         if not alive and not deletes:
             self._broken(f"{thing.tag} is dead, though nobody deleted it")
         every = set(thing.edits)

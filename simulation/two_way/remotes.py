@@ -1,17 +1,16 @@
 """Remote systems in memory: a server that people work with, and the connector that the hub speaks through."""
 
 import hashlib
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from crm_core.connector import Account, Change, Connector, Cursor, Page, Query, QueryPage, Tools, Write
-from crm_core.errors import HubError, NotSupported, RecordGone, Rejected, VersionMismatch
 from crm_core.errors import FieldError as Wrong
+from crm_core.errors import HubError, NotSupported, RecordGone, Rejected, VersionMismatch
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time, parse_instant
+from crm_core.model.fields import hub_time
 from crm_core.model.mapping import EntityMap, FieldMap, Target
 from crm_core.model.matchkeys import match_key
 from simulation.scheduler import SECOND, START, Scheduler

@@ -12,7 +12,7 @@ from crm_core.model.state import EntityState
 from crm_core.ports import Operation, RowChanged, every_row
 from crm_core.storage import layout
 from crm_core.storage.memory import MemoryTable
-from crm_core.storage.records import Redirect, Records, Tomb
+from crm_core.storage.records import Records, Redirect, Tomb
 from crm_core.storage.state import StateStore
 from crm_core.sync import starting
 from crm_core.sync.engine import Engine, Tuning
