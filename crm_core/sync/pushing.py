@@ -77,7 +77,7 @@ class Stop(Exception):  # no error of its own: it carries the one that the next 
 class Pusher:
     """Pushes records of one entity to one connection. Afterwards: `later`: when the first of those that had to be left
     may be tried (RFC 3339, "" for none); `wakes`: who else has something to do; `made`: a record came to life there;
-    `settled`: a claim was; `waits`: a record waits for another one; `got_through`: the remote took or gave something.
+    `settled`: a claim was; `waits`: a record waits for another one.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pusher:
         self.references = References(engine, tenant, entity)
         self.later = ""
         self.wakes: set[tuple[str, str]] = set()
-        self.made = self.settled = self.waits = self.got_through = False
+        self.made = self.settled = self.waits = False
         self._tokens: set[str] = set()
         self._outage = False
         self._attempts_at = 0.0
@@ -272,7 +272,6 @@ class Pusher:
             found = self.connector.get_many(self.entity.name, rids)
         except HubError as error:
             raise Stop(error) from None
-        self.got_through = True
         for task, rid in zip(tasks, rids, strict=True):
             change = found.get(rid) or Change(rid, None)
             if change.problem:
@@ -352,7 +351,6 @@ class Pusher:
             found = self._find_made(task, link)
         except HubError as error:
             raise Stop(error) from None
-        self.got_through = True
         if found is None:
             until = link.attempt.until if link.attempt else ""
             if lo <= until and (task.record.dead or not self.connector.own_ids):
@@ -457,7 +455,6 @@ class Pusher:
             )
         except HubError as error:
             raise Stop(error) from None
-        self.got_through = True
         met: set[str] = set()
         for hit in hits:
             known = by_key.get(match_key(name, (hit.fields or {}).get(name)))
@@ -503,6 +500,10 @@ class Pusher:
         needed = {each.name for each in self.entity.fields if each.required}
         holds = task.verb == "create" and bool(part.waits.keys() & needed)
         if (not sent and task.verb != "delete") or holds:
+            if part.attempt is not None:
+                self._wait_until(
+                    part.attempt.until
+                )  # what was taken back may still land; a look closes it then
             task.record = draft.finished()
             if task.record is not task.stored.content:
                 saved = self._save([write_of(task.stored, task.record, self._by())])
@@ -618,10 +619,11 @@ class Pusher:
 
     def _settle(self, results: Sequence[tuple[_Task, Outcome]], again: list[str]) -> None:
         """Merges every answer into its row as it now is. Raises Stop at the end if one error is everybody's."""
-        self.got_through |= any(outcome.error is None for _, outcome in results)
+        wrote = any(outcome.error is None for _, outcome in results)
         stops = [o.error for _, o in results if o.error is not None and o.error.recovery in _STOPPING]
         stops = [each for each in stops if not isinstance(each, NotBegun)] or stops
-        self._outage = bool(stops) and not self.got_through
+        # Whether the system can be read says nothing: what fails while no write gets through is no record's own fault.
+        self._outage = bool(stops) and not wrote
         open_ones = {task.id: (task, outcome) for task, outcome in results}
         for _ in range(MAX_ROUNDS):
             if not open_ones:
