@@ -33,18 +33,13 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield sandbox
 
 
-@pytest.fixture
-def remote(sandbox: Running) -> Iterator["Remote"]:
-    """The sandbox, empty, and what a person does there."""
-    with Client(sandbox.url) as client:
-        assert client.call("POST", "/_sandbox/reset").status == 204
-        yield Remote(sandbox, client)
-
-
 @dataclass
 class Remote:
+    """`table`: the one that a person works in."""
+
     sandbox: Running
     client: Client
+    table: str = "account"
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
         answer = self.client.call(method, f"/_sandbox/{path}", body)
@@ -52,17 +47,22 @@ class Remote:
         return answer.json() if answer.body else None
 
     def create(self, name: str, **more: Any) -> str:
-        row = self.control(
-            "POST", "rows/account", {"values": {"name": name, **more.pop("values", {})}, **more}
-        )
-        return str(row["id"])
+        return self.add({"name": name, **more.pop("values", {})}, **more)
+
+    def add(self, values: dict[str, Any], **more: Any) -> str:
+        return str(self.control("POST", f"rows/{self.table}", {"values": values, **more})["id"])
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """What there is, by id."""
+        found = self.control("GET", f"rows/{self.table}?limit=100000")
+        return {row["id"]: row["values"] for row in found}
 
     def update(self, rid: str, lag: float | None = None, at: str | None = None, **values: Any) -> None:
         timing = {name: value for name, value in (("lag", lag), ("at", at)) if value is not None}
-        self.control("PATCH", f"rows/account/{rid}", {"values": values, **timing})
+        self.control("PATCH", f"rows/{self.table}/{rid}", {"values": values, **timing})
 
     def delete(self, rid: str) -> None:
-        self.control("DELETE", f"rows/account/{rid}")
+        self.control("DELETE", f"rows/{self.table}/{rid}")
 
     def fault(self, kind: str, **more: Any) -> None:
         self.control("POST", "faults", {"kind": kind, "count": None, **more})
@@ -76,6 +76,29 @@ class Remote:
     def requests(self) -> int:
         """API calls so far (tokens and control calls aside)."""
         return sum("/api/data/" in each["path"] for each in self.control("GET", "requests"))
+
+
+@pytest.fixture
+def remote(sandbox: Running) -> Iterator[Remote]:
+    """The sandbox, empty, and what a person does there."""
+    with Client(sandbox.url) as client:
+        assert client.call("POST", "/_sandbox/reset").status == 204
+        yield Remote(sandbox, client)
+
+
+@pytest.fixture(scope="session")
+def second_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    ca = tmp_path_factory.mktemp("tls2") / "ca.pem"
+    with running(Dataverse(Identity(client_secret=SECRET), 2), tls_ca=ca) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def second_remote(second_sandbox: Running) -> Iterator[Remote]:
+    """Another tenant of the same kind, empty."""
+    with Client(second_sandbox.url) as client:
+        assert client.call("POST", "/_sandbox/reset").status == 204
+        yield Remote(second_sandbox, client)
 
 
 @dataclass
@@ -180,7 +203,7 @@ class Bench:
 
     def assert_equal(self) -> None:
         """Every live row at the remote is a live record with its values, and nothing else is alive here."""
-        rows = {row["id"]: row["values"] for row in self.remote.control("GET", "rows/account?limit=100000")}
+        rows = self.remote.rows()
         stored = self.stored()
         alive = {rid for rid, each in stored.items() if each.links[self.connection.uid].state == "live"}
         assert alive == set(rows)

@@ -1,0 +1,207 @@
+"""A hub between two remote systems, whose queue and clock the test works by hand."""
+
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from crm_core.connection_admin import Wanted
+from crm_core.hub import Hub
+from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule
+from crm_core.model.record import Record, open_items
+from crm_core.storage import layout
+from crm_core.storage.memory import MemoryQueue
+from crm_core.system import SystemClock
+from sandbox.testing import Running
+from tests.sync.conftest import SECRET, Remote
+
+SOON = {"PUSH_DELAY_SECONDS": "0.001", "SWEEP_BUCKETS": "16", "ATTEMPT_SECONDS": "1"}
+
+
+class AheadClock(SystemClock):
+    """The system's, with dates that can be moved: what has to wait for minutes is tested in none."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+def settings_of(sandbox: Running) -> dict[str, str]:
+    facts, https = sandbox.describe(), sandbox.https
+    return {
+        "base_url": str(https),
+        "authority": str(https),
+        "tenant_id": facts["tenant"],
+        "client_id": facts["client_id"],
+    }
+
+
+@dataclass
+class Pair:
+    """`entity` is what flows between the two. `hubs`: the instances that share store and queue; `hub` is the first."""
+
+    hubs: list[Hub]
+    queue: MemoryQueue
+    clock: AheadClock
+    remotes: dict[str, Remote]
+    entity: str = "account"
+    connections: dict[str, Connection] = field(default_factory=dict)
+
+    @property
+    def hub(self) -> Hub:
+        return self.hubs[0]
+
+    def connect(self, name: str, entities: Any = None, **wanted: Any) -> Connection:
+        settings = settings_of(self.remotes[name].sandbox)
+        return self.add(name, settings, SECRET, entities or {self.entity: {"direction": "both"}}, **wanted)
+
+    def add(
+        self, name: str, settings: dict[str, str], secret: str, entities: Any, **wanted: Any
+    ) -> Connection:
+        made = self.hub.admin.create(
+            DEFAULT_TENANT,
+            name,
+            "dynamics365",
+            Wanted(
+                settings,
+                {"client_secret": secret},
+                {each: EntitySync.from_json(how) for each, how in entities.items()},
+                Schedule(),
+                **wanted,
+            ),
+        )
+        for hub in self.hubs:
+            hub.forget(made)
+        self.connections[name] = made
+        return made
+
+    # --- work ----------------------------------------------------------------------------------------------------
+
+    def start(self, name: str, mode: Any = "incremental") -> Any:
+        return self.hub.start_run(DEFAULT_TENANT, self.connections[name].uid, [], mode, "key:test")
+
+    def pull(self, name: str, mode: Any = "incremental") -> Any:
+        run = self.start(name, mode)
+        self.work()
+        return self.hub.runs.get(DEFAULT_TENANT, run.id)
+
+    def work(self, limit: int = 500) -> int:
+        """Handles messages that are visible now until there are none; gives how many."""
+        for handled in range(limit):
+            if not any(self._one(self.hub, lane) for lane in layout.QUEUES):
+                return handled
+        raise AssertionError("the lanes never become empty")
+
+    def _one(self, hub: Hub, lane: str) -> bool:
+        messages = self.queue.receive(lane, invisible=600)
+        if not messages:
+            return False
+        hub.handle(lane, messages[0].body, messages[0].dequeue_count)
+        assert self.queue.delete(lane, messages[0])
+        return True
+
+    def work_together(self) -> None:
+        """Every instance handles messages at once, until there is none that is visible."""
+        failed: list[BaseException] = []
+        busy = [threading.Event() for _ in self.hubs]
+
+        def body(number: int) -> None:
+            try:
+                while not failed:
+                    busy[number].set()
+                    if any(self._one(self.hubs[number], lane) for lane in layout.QUEUES):
+                        continue
+                    busy[number].clear()
+                    if not any(each.is_set() for each in busy):
+                        return
+                    threading.Event().wait(0.005)
+            except BaseException as error:  # noqa: BLE001  # raised below, in the test's thread
+                failed.append(error)
+
+        threads = [threading.Thread(target=body, args=(number,)) for number in range(len(self.hubs))]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        if failed:
+            raise failed[0]
+
+    def lose(self, kind: str) -> int:
+        """Takes the messages of a kind that wait away, as if they had never come; gives how many there were."""
+        lost = 0
+        for lane in layout.QUEUES:
+            for message in self.queue.receive(lane, limit=10_000):
+                if json.loads(message.body)["job"] == kind:
+                    lost += self.queue.delete(lane, message)
+                else:
+                    self.queue.release(lane, message)
+        return lost
+
+    def both(self) -> None:
+        for name in self.connections:
+            self.pull(name)
+        self.hub.tick()
+        self.work()
+
+    def later(self, seconds: float) -> None:
+        """So much time passes, here and at both remotes."""
+        self.clock.ahead += timedelta(seconds=seconds)
+        for each in self.remotes.values():
+            each.control("POST", "clock", {"advance": seconds})
+
+    def settle(self, done: Callable[[], bool] | None = None, minutes: int = 90) -> None:
+        """Pulls, pushes and ticks, with the time that must pass between, until nothing is left to be pushed and
+        nothing more changes; `done`: also until that holds.
+        """
+        before: Any = None
+        for _ in range(minutes):
+            for name in self.connections:
+                self.start(name)
+            self.work_together()
+            self.hub.tick()
+            self.work_together()
+            now = [(each.id, each.version, each.links) for each in self.records()]
+            waits = any(self.queue.size(lane) for lane in layout.QUEUES) or self.items("push")
+            if now == before and not waits and (done is None or done()):
+                return
+            before = now
+            self.later(60)
+        raise AssertionError(f"not settled after {minutes} minutes: {sorted(self.items('push'))[:5]}")
+
+    # --- what there is -------------------------------------------------------------------------------------------
+
+    def items(self, kind: str) -> set[tuple[str, str]]:
+        """(connection, record id) of the open items of a kind."""
+        return {
+            (uid, record_id)
+            for bucket in layout.BUCKETS
+            for _, uid, record_id in self.hub.records.open_items(
+                DEFAULT_TENANT, self.entity, bucket, kind=kind
+            )
+        }
+
+    def records(self) -> list[Record]:
+        """Every record; open item rows must be what the records say."""
+        found, wanted = [], set()
+        for bucket in layout.BUCKETS:
+            for each in self.hub.records.scan(DEFAULT_TENANT, self.entity, bucket):
+                if isinstance(each.content, Record):
+                    found.append(each.content)
+                    wanted |= {(*item, each.id) for item in open_items(each.content)}
+        rows = set(
+            itertools.chain.from_iterable(
+                self.hub.records.open_items(DEFAULT_TENANT, self.entity, bucket) for bucket in layout.BUCKETS
+            )
+        )
+        assert rows == wanted
+        return found
+
+    def rows(self, name: str) -> dict[str, dict[str, Any]]:
+        return self.remotes[name].rows()
+
+    def values(self, name: str, column: str = "name") -> list[Any]:
+        return sorted(str(values.get(column)) for values in self.rows(name).values())
