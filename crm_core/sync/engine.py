@@ -125,8 +125,10 @@ class Engine:
         self.queue.send(lane, job.to_message(), delay)
 
 
-def wake(engine: Engine, tenant: Tenant, entity: str, places: Iterable[tuple[str, str]]) -> None:
-    """Sends a push job to each connection that has something to learn, naming the buckets. A lost one costs time only:
+def wake(
+    engine: Engine, tenant: Tenant, entity: str, places: Iterable[tuple[str, str]], kind: str = "push"
+) -> None:
+    """Sends a job to each connection that has something to learn, naming the buckets. A lost one costs time only:
     the tick finds what is open.
     """
     buckets: dict[str, list[str]] = {}
@@ -135,5 +137,5 @@ def wake(engine: Engine, tenant: Tenant, entity: str, places: Iterable[tuple[str
     for uid in sorted(buckets):
         engine.send(
             layout.FRESH,
-            Job("push", tenant, connection=uid, entity=entity, buckets="".join(sorted(buckets[uid]))),
+            Job(kind, tenant, connection=uid, entity=entity, buckets="".join(sorted(buckets[uid]))),
         )

@@ -173,7 +173,7 @@ class _Push:
             return
         self.states = states
         if waits and not states.connection.waiting:
-            with suppress(RowChanged):  # the tick looks for them too
+            with suppress(RowChanged):  # the tick's sweep finds them too
                 saved = self.engine.states.save_connection(
                     self.job.tenant, self.job.connection, replace(states.connection, waiting=True)
                 )
@@ -224,17 +224,19 @@ def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
 
 
 def waiting(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
-    """Looks at the records of a connection that wait for others: those whose others are there now are pushed."""
+    """Looks at the records of a connection that wait for others, of one entity and some buckets if the job names them:
+    those whose others are there now are pushed.
+    """
     opened = engine.open(job.tenant, job.connection)
     states = engine.states.read(job.tenant, job.connection)
     if opened is None or states is None:
         return
     left = False
     for entity, sync in opened.connection.entities.items():
-        if sync.pushes:
-            for bucket in layout.BUCKETS:
+        if sync.pushes and job.entity in ("", entity):
+            for bucket in job.buckets or layout.BUCKETS:
                 left |= _reopened(engine, job, opened, entity, bucket)
-    if not left and states.connection.waiting:
+    if not left and not job.entity and states.connection.waiting:
         with suppress(RowChanged):
             engine.states.save_connection(
                 job.tenant, job.connection, replace(states.connection, waiting=False)

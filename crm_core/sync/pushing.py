@@ -243,7 +243,9 @@ class Pusher:
             _, missing = self.references.outward(self.uid, stored.content.fields, list(link.waits))
             left |= bool(missing)
             link.waits = {name: each for name, each in link.waits.items() if name in missing}
-            writes.append(write_of(stored, draft.finished(), self._by()))
+            after = draft.finished()
+            if after is not stored.content:
+                writes.append(write_of(stored, after, self._by()))
         saved = save(self.engine, self.tenant, self.entity.name, writes)
         self.wakes |= saved.wakes
         return left or bool(saved.stale)

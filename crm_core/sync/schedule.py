@@ -101,9 +101,6 @@ def tick(engine: Engine) -> int:
                     layout.FRESH, Job("widen", tenant, connection=uid, entity=entity, run=state.push_run)
                 )
                 sent += 1
-        if states.connection.waiting and _minute(now) % len(layout.BUCKETS) == 0:
-            engine.send(layout.FRESH, Job("waiting", tenant, uid))
-            sent += 1
     return sent + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
 
 
@@ -112,9 +109,10 @@ def _minute(now: datetime) -> int:
 
 
 def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetime) -> int:
-    """Wakes whoever has something to push in the buckets whose minute it is, and whoever held entries back.
+    """Wakes whoever has something to push in the buckets whose minute it is, or waits there for another record, and
+    whoever held entries back.
 
-    Only where a connection pushes: it costs a query for each entity and bucket, and one for what is held.
+    Only where a connection pushes: it costs two queries for each entity and bucket, and one for what is held.
     """
     pushed = [
         entity
@@ -127,13 +125,14 @@ def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetim
     buckets = [layout.BUCKETS[(_minute(now) * count + each) % len(layout.BUCKETS)] for each in range(count)]
     sent = 0
     for entity in pushed:
-        places = {
-            (uid, bucket)
-            for bucket in buckets
-            for _, uid, _ in engine.records.open_items(tenant, entity, bucket, kind="push")
-        }
-        wake(engine, tenant, entity, places)
-        sent += len({uid for uid, _ in places})
+        for kind, job in (("push", "push"), ("wait", "waiting")):
+            places = {
+                (uid, bucket)
+                for bucket in buckets
+                for _, uid, _ in engine.records.open_items(tenant, entity, bucket, kind=kind)
+            }
+            wake(engine, tenant, entity, places, job)
+            sent += len({uid for uid, _ in places})
     for uid, entity in sorted({(each.connection, each.entity) for each in engine.held.every(tenant)}):
         engine.send(layout.FRESH, Job("held", tenant, uid, entity))
         sent += 1

@@ -49,16 +49,12 @@ class Thing:
     def last(self, name: str) -> list[Edit]:
         """The edits that nothing is built upon."""
         edits = self.of(name)
-        built_upon = {each for edit in edits for each in edit.upon}
-        found = [each for each in edits if each not in built_upon]
         away = {place for place, _ in self.deletes}
-        if away:
-            left = [each for each in edits if each.place not in away]
-            if not left:
-                return []  # made and deleted with its record, maybe before anybody read it
-            under = {each for edit in left for each in edit.upon}
-            found += [each for each in left if each not in under]
-        return found
+        # What was made at a place that then deleted the record may never have been read.
+        built_upon = {each for edit in edits if edit.place not in away for each in edit.upon}
+        if away and all(each.place in away for each in edits):
+            return []
+        return [each for each in edits if each not in built_upon]
 
 
 @dataclass

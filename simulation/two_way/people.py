@@ -172,6 +172,8 @@ class People:
                 known.append(record.fields.get(name))
             if any(same(each) for each in known if each is not None) or value is None:
                 thing.doubtful.add(name)  # setting the held value or ours back while the outcome is unknown
+        if any(same(each.value) for each in thing.of(name)):
+            thing.maybe = True  # there and back again is no edit that a delete has to know
         self.model.edited(thing, name, self._shown(place, name, value), place, upon)
 
     def _reference(self, place: str, entity: str) -> dict[str, Any]:
@@ -264,6 +266,8 @@ class People:
             return
         self._note("hub", "edits {} {}={!r}", thing.tag, name, value)
         shown = thing.shown(name, "hub", self._same(record.fields.get(name), False, name))
+        if any(each.value == value for each in thing.of(name)):
+            thing.maybe = True
         for uid, link in record.links.items():
             held = [*link.inflight.get(name, ()), link.behind.get(name), link.echo.get(name)]
             if link.attempt and (value is None or any(value == each for each in held if each is not None)):
