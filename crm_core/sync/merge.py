@@ -211,9 +211,9 @@ def _merge_fields(
         if _is_ours(link, side, name, value):
             _landed(draft, link, side, name, value)  # 3
         elif name in clashes:
-            _decide(draft, link, side, snapshot, name, skipped)  # 6
+            _decide(draft, link, side, snapshot, name, skipped and not side.is_told(name))  # 6
         elif not link.is_behind(side, name):
-            if skipped:
+            if skipped and not side.is_told(name):
                 _ask(draft, link, side, snapshot, name)
             else:
                 _take(draft, link, side, name, value, change_time(snapshot))  # 4

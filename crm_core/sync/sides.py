@@ -44,7 +44,14 @@ class Side:
         return self.sync.deletes
 
     def policy(self, name: str) -> Policy:
-        return self.sync.policies.get(name, self.sync.policy)
+        return "newest" if self.is_told(name) else self.sync.policies.get(name, self.sync.policy)
+
+    def is_told(self, name: str) -> bool:
+        """Whether remote systems only tell a field, such as when a row was changed: each has its own, and nobody could
+        write there what a person decides.
+        """
+        kind = self.entity.by_name.get(name)
+        return kind is not None and kind.read_only
 
     def maps(self, name: str) -> bool:
         return name in self.reads or name in self.writes

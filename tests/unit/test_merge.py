@@ -214,6 +214,19 @@ class TestTable:
         assert after.links["c"].conflict.keys() == {"name", "phone"}
         assert after.links["c"].ver == "2"
 
+    @pytest.mark.parametrize("policy", ["remote", "local", "manual", "skip"])
+    def test_what_only_remotes_tell_is_no_question(self, policy):
+        """When a row was changed is another time at every remote: the newest one holds, and nobody is asked."""
+        names = (*FIELDS, "updated_at")
+        of = side(direction="both", reads=names, policy=policy)
+        held = {"behind": {"name": "a"}, "echo": {"updated_at": EARLY}}
+        record = shared({"name": "b", "updated_at": BEFORE}, c=held)
+        theirs = {"name": "x", "updated_at": AFTER}
+        after = merged(record, theirs, of=of, sides={"c": of, "d": OTHER}, modified=AFTER)
+        assert after.fields["updated_at"] == AFTER
+        assert "updated_at" not in after.links["c"].conflict
+        assert ("name" in after.links["c"].conflict) == (policy in ("manual", "skip"))
+
     def test_there_and_back_leaves_nothing_to_send_unless_it_is_on_its_way(self):
         draft = Draft(shared(), TWO)
         draft.set_value("name", "b", "hub", AFTER)
