@@ -79,6 +79,15 @@ class Pair:
         self.connections[name] = made
         return made
 
+    def pulled(self) -> list[str]:
+        """The connections of which something is read, as they are saved now."""
+        saved = {each.uid: each for each in self.hub.connections.every(DEFAULT_TENANT)}
+        return [
+            name
+            for name, made in self.connections.items()
+            if any(each.pulls for each in saved[made.uid].entities.values())
+        ]
+
     # --- work ----------------------------------------------------------------------------------------------------
 
     def start(self, name: str, mode: Any = "incremental") -> Any:
@@ -142,7 +151,7 @@ class Pair:
         return lost
 
     def both(self) -> None:
-        for name in self.connections:
+        for name in self.pulled():
             self.pull(name)
         self.hub.tick()
         self.work()
@@ -159,7 +168,7 @@ class Pair:
         """
         before: Any = None
         for _ in range(minutes):
-            for name in self.connections:
+            for name in self.pulled():
                 self.start(name)
             self.work_together()
             self.hub.tick()

@@ -4,10 +4,14 @@ from contextlib import closing
 
 import pytest
 
+from crm_core.connection_admin import Wanted
 from crm_core.hub import Hub
+from crm_core.model.connection import DEFAULT_TENANT, EntitySync
+from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
 from crm_core.settings import load
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
+from crm_core.sync import conflicts
 from tests.sync.conftest import environment
 from tests.sync.pairs import SOON, AheadClock, Pair
 
@@ -49,3 +53,217 @@ def test_a_row_made_on_one_side_is_made_on_the_other_and_edits_go_both_ways(pair
     assert {name: each.requests() - calls[name] for name, each in pair.remotes.items()} == {"a": 1, "b": 1}
     assert only(pair.records()) == record
     assert (len(pair.rows("a")), len(pair.rows("b"))) == (1, 1)
+
+
+@pytest.fixture
+def linked(pair):
+    """Gives a pair whose one record, "Contoso", is on both sides: (pair, rid at a, rid at b)."""
+
+    def make(**sync):
+        rid = pair.remotes["a"].create("Contoso", values={"telephone1": "1"})
+        pair.connect("a", {"account": {"direction": "both", **sync}})
+        pair.connect("b", {"account": {"direction": "both", **sync}})
+        pair.both()
+        return pair, rid, only(pair.rows("b"))
+
+    return make
+
+
+def phones(pair, *rids):
+    return tuple(pair.rows(name)[rid]["telephone1"] for name, rid in zip("ab", rids, strict=True))
+
+
+class TestBothChangeOneField:
+    @pytest.mark.parametrize(
+        ("policy", "expected"),
+        [("newest", "b"), ("remote", "b"), ("local", "a"), ("manual", None), ("skip", None)],
+    )
+    def test_the_policy_decides_and_the_history_keeps_what_lost(self, linked, policy, expected):
+        pair, rid, other = linked(policy=policy)
+        pair.remotes["a"].update(rid, telephone1="a", description="from a")
+        pair.remotes["b"].update(other, telephone1="b", address1_city="Lima")
+        pair.pull("a")  # what b has is not seen before ours is on its way there
+        pair.pull("b")
+        pair.settle()
+        record = only(pair.records())
+        if expected is not None:
+            assert phones(pair, rid, other) == (expected, expected)
+            assert open_items(record) == frozenset()
+            assert {row["description"] for name in "ab" for row in pair.rows(name).values()} == {"from a"}
+            steps = list(pair.hub.records.history(DEFAULT_TENANT, "account", record.id))
+            assert [each.losers["phone"] for each in steps if "phone" in each.losers] == [
+                "a" if expected == "b" else "b"
+            ]
+            return
+        assert phones(pair, rid, other) == ("a", "b")
+        asked = only(item for item in conflicts.of(record) if item.field == "phone")
+        assert (asked.about["ours"], asked.about["theirs"], asked.about["base"]) == ("a", "b", "1")
+        for item in list(conflicts.of(record)):
+            editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+            conflicts.resolve(editor, conflicts.find(pair.hub.engine, DEFAULT_TENANT, item.id), "theirs")
+        pair.settle()
+        assert phones(pair, rid, other) == ("b", "b")
+        assert pair.rows("a")[rid]["address1_city"] == "Lima"
+        assert open_items(only(pair.records())) == frozenset()
+
+
+class TestDeletes:
+    def test_a_delete_marks_and_the_other_side_stays(self, linked):
+        pair, rid, other = linked()
+        pair.remotes["a"].delete(rid)
+        pair.both()
+        record = only(pair.records())
+        assert (record.dead, bool(record.fields["deleted_at"])) == (False, True)
+        assert pair.rows("b").keys() == {other}
+
+    def test_it_goes_everywhere_where_that_is_wanted(self, linked):
+        pair, rid, _ = linked(deletes="propagate")
+        pair.remotes["a"].delete(rid)
+        pair.both()
+        assert only(pair.records()).dead
+        assert pair.rows("b") == {}
+        pair.settle()
+        assert (pair.rows("a"), pair.rows("b")) == ({}, {})
+
+    def test_an_edit_that_it_did_not_know_of_makes_the_row_anew(self, linked):
+        pair, rid, other = linked(deletes="propagate")
+        pair.remotes["b"].update(other, telephone1="2")
+        pair.remotes["a"].delete(rid)
+        pair.pull("b")
+        pair.pull("a")
+        pair.settle()
+        (again,) = pair.rows("a")
+        assert again != rid
+        assert phones(pair, again, other) == ("2", "2")
+
+    def test_what_an_app_deletes_goes_everywhere(self, linked):
+        pair, _, _ = linked()
+        record = only(pair.records())
+        pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test").delete(record.id)
+        pair.work()
+        assert (pair.rows("a"), pair.rows("b")) == ({}, {})
+
+
+class TestMatching:
+    def test_rows_of_one_key_are_linked_and_empty_sides_are_filled(self, pair):
+        pair.remotes["a"].create(
+            "Contoso", values={"websiteurl": "https://www.contoso.example/", "telephone1": "1"}
+        )
+        pair.remotes["b"].create("CONTOSO", values={"websiteurl": "contoso.example", "description": "from b"})
+        how = {"account": {"direction": "both", "match": "website", "policy": "local"}}
+        pair.connect("a", how)
+        pair.connect("b", how)
+        pair.settle()
+        record = only(pair.records())
+        assert {each.state for each in record.links.values()} == {"live"}
+        for name in "ab":
+            row = only(pair.rows(name).values())
+            assert (row["name"], row["telephone1"], row["description"]) == ("Contoso", "1", "from b")
+
+    def test_a_row_that_the_hub_never_read_is_found_before_another_is_made(self, pair):
+        pair.connect("a", {"account": {"direction": "both", "match": "website"}})
+        pair.connect("b", {"account": {"direction": "push", "match": "website"}})
+        pair.remotes["b"].create("There", values={"websiteurl": "contoso.example"})
+        pair.remotes["a"].create("Contoso", values={"websiteurl": "contoso.example"})
+        pair.settle()
+        assert only(pair.rows("b").values())["name"] == "Contoso"
+
+    def test_two_rows_of_one_key_in_one_system_are_kept_apart_and_nothing_is_made_of_the_second(self, pair):
+        for _ in range(2):
+            pair.remotes["a"].create("Twins", values={"websiteurl": "twins.example"})
+        how = {"account": {"direction": "both", "match": "website"}}
+        pair.connect("a", how)
+        pair.connect("b", how)
+        pair.settle()
+        assert len(pair.records()) == 2
+        assert len(pair.rows("b")) == 1
+        asked = only(item for record in pair.records() for item in conflicts.of(record))
+        assert asked.kind == "match"
+        editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+        conflicts.resolve(editor, asked, "separate")
+        pair.settle()
+        assert len(pair.rows("b")) == 2
+
+
+class TestReceivers:
+    def test_a_connection_that_comes_to_be_written_gets_what_it_has_not(self, pair):
+        for number in range(3):
+            pair.remotes["a"].create(f"Row {number}")
+        pair.connect("a", {"account": {"direction": "pull"}})
+        pair.pull("a")
+        made = pair.connect("b", {"account": {"direction": "pull"}})
+        pair.pull("b")
+        assert pair.rows("b") == {}
+        wanted = Wanted(entities={"account": EntitySync("both")})
+        pair.hub.forget(pair.hub.admin.update(made, wanted))
+        pair.settle()
+        assert pair.values("b") == ["Row 0", "Row 1", "Row 2"]
+
+    def test_only_what_passes_the_filter_is_made(self, pair):
+        for name in ("Keep 1", "Drop", "Keep 2"):
+            pair.remotes["a"].create(name)
+        pair.connect("a")
+        pair.connect("b", {"account": {"direction": "push", "filter": "startswith(name,'Keep')"}})
+        pair.settle()
+        assert pair.values("b") == ["Keep 1", "Keep 2"]
+
+    def test_too_many_creates_at_once_wait_for_a_person(self, pair):
+        pair.hub.engine.tuning.__dict__["brake_creates"] = 2
+        for number in range(4):
+            pair.remotes["a"].create(f"Row {number}")
+        pair.connect("a", {"account": {"direction": "pull"}})
+        pair.pull("a")
+        made = pair.connect("b", {"account": {"direction": "pull"}})
+        pair.pull("b")
+        pair.hub.forget(pair.hub.admin.update(made, Wanted(entities={"account": EntitySync("push")})))
+        pair.later(1)
+        pair.hub.tick()
+        pair.work()
+        runs = pair.hub.runs.page(DEFAULT_TENANT, top=50, token=None)[0]
+        stopped = only(run for run in runs if run.status == "stopped")
+        assert stopped.mode == "push"
+        assert len(pair.rows("b")) <= 2
+        pair.hub.approve_run(DEFAULT_TENANT, stopped)
+        pair.settle()
+        assert len(pair.rows("b")) == 4
+
+
+class TestRefusals:
+    def test_a_value_that_the_remote_rejects_holds_up_nothing_else(self, linked):
+        pair, rid, other = linked()
+        pair.remotes["b"].fault(
+            "status",
+            path=f"*accounts({other})*",
+            method="PATCH",
+            status=400,
+            message="The phone is wrong.",
+            count=1,
+        )
+        pair.remotes["a"].update(rid, telephone1="x")
+        pair.pull("a")
+        record = only(pair.records())
+        (item,) = conflicts.of(record)
+        assert (item.kind, item.field) == ("refused", "phone")
+        pair.remotes["b"].clear_faults()
+        pair.remotes["a"].update(rid, name="Other")
+        pair.both()
+        assert pair.rows("b")[other]["name"] == "Other"
+        assert phones(pair, rid, other) == ("x", "1")
+        editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+        conflicts.resolve(editor, conflicts.find(pair.hub.engine, DEFAULT_TENANT, item.id), "retry")
+        pair.work()
+        assert phones(pair, rid, other) == ("x", "x")
+
+
+def test_a_reference_waits_for_what_it_leads_to_and_cycles_are_made_in_two_steps(pair):
+    parent = pair.remotes["a"].create("Parent")
+    child = pair.remotes["a"].create("Child", values={"parentaccountid@odata.bind": f"/accounts({parent})"})
+    pair.remotes["a"].update(parent, **{"parentaccountid@odata.bind": f"/accounts({child})"})
+    pair.connect("a")
+    pair.connect("b")
+    pair.settle()
+    print(list(pair.rows("b").values()))
+    there = {row["name"]: (rid, row["parentaccountid"]) for rid, row in pair.rows("b").items()}
+    assert there["Child"][1] == there["Parent"][0]
+    assert there["Parent"][1] == there["Child"][0]
+    assert not pair.items("wait")
