@@ -326,15 +326,19 @@ def test_a_connection_whose_mapping_fits_no_more_says_so_when_it_is_opened():
 
 # --- whatever is said ---------------------------------------------------------------------------------------------
 
-ODD = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.decimals(), st.text(max_size=4),
-              st.sampled_from(["text", "{name}", "{", "a.b", "in", "out", "default", "instant", "choice", "UTC"])),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from([*WORDS, "ours", "theirs", "contains", "in", "x"]), inner, max_size=4),
-    ),
-    max_leaves=8,
+LEAF = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.decimals(), st.text(max_size=4),
+    st.sampled_from(["text", "{name}", "{", "a.b", "in", "out", "default", "instant", "choice", "UTC"]),
 )  # fmt: skip
+KEYS = st.sampled_from([*WORDS, "ours", "theirs", "contains", "in", "x"])
+
+
+def within(inner):
+    """JSON whose parts are of `inner`."""
+    return st.one_of(LEAF, st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4))
+
+
+ODD = within(within(within(LEAF)))
 NAMES = st.sampled_from(
     ["name", "phone", "status", "parent_id", "created_at", "x_a", "x_b", "employees", "nope", ""]
 )
