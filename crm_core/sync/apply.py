@@ -352,7 +352,8 @@ class Applier:
         record = self.references.settled(record, self.config)
         verdict = merge.guard(record, self.side, snapshot, lag=self.opened.connector.list_lag_seconds)
         if verdict is Verdict.LOOK:
-            if snapshot.change.fields is None and (link is None or link.state in ("gone", "new")):
+            deleted = snapshot.change.fields is None and not snapshot.hint
+            if deleted and (link is None or link.state in ("gone", "new")):
                 self.tally.unchanged += 1  # a delete of what is gone already: nothing to ask
                 return
             decided.looks.append(entry)

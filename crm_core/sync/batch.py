@@ -31,7 +31,6 @@ from crm_core.errors import (
     StoreUnavailable,
 )
 from crm_core.log import Log
-from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, seconds_until
 from crm_core.model.json_text import dump_json
 from crm_core.model.state import Problem, Run
@@ -234,15 +233,16 @@ class _Batch:
         not be in the answer: then not. What the system never tells goes with something that it does.
         """
         have = held.fields or {}
-        known = ENTITIES[self.job.entity].by_name
-        maps = self.opened.connector.entity_map(self.job.entity).of(have).by_field
+        emap = self.opened.connector.map(self.job.entity).of(have)
+        known, maps = emap.entity.by_name, emap.by_field
         told = {
-            name: value for name, value in write.fields.items() if name not in maps or maps[name].readable
+            name: value
+            for name, value in write.fields.items()
+            if name not in emap.parts and (name not in maps or maps[name].readable)
         }
 
         def holds(name: str, value: Any) -> bool:
-            stored = maps[name].canon(known[name], value) if name in maps else value
-            return any(known[name].same(have.get(name), each) for each in (value, stored))
+            return any(known[name].same(have.get(name), each) for each in (value, emap.canon(name, value)))
 
         return all(holds(name, value) for name, value in told.items()) and all(
             name in held.raw and held.raw[name] == value for name, value in write.native.items()

@@ -262,8 +262,7 @@ def test_a_reference_waits_for_what_it_leads_to_and_cycles_are_made_in_two_steps
     pair.connect("a")
     pair.connect("b")
     pair.settle()
-    print(list(pair.rows("b").values()))
-    there = {row["name"]: (rid, row["parentaccountid"]) for rid, row in pair.rows("b").items()}
+    there = {row["name"]: (rid, row["_parentaccountid_value"]) for rid, row in pair.rows("b").items()}
     assert there["Child"][1] == there["Parent"][0]
     assert there["Parent"][1] == there["Child"][0]
     assert not pair.items("wait")
