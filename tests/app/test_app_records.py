@@ -216,7 +216,7 @@ class TestFlow:
         hub.ok("POST", f"/api/integrations/{slug}/pause")
         item = created(hub)
         hub.ok("POST", f"/api/integrations/{slug}/resume")
-        soon(lambda: named(remote, item["last_name"]), seconds=10)
+        soon(lambda: named(remote, item["last_name"]), seconds=20)
 
     def test_a_wrong_question_for_conflicts_is_named(self, hub):
         for parameters, field in (("kind=odd", "kind"), ("entity=gadgets", None), ("top=0", "top")):
