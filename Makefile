@@ -1,6 +1,7 @@
 # make run    the whole system on this machine, until Ctrl-C (make run ARGS=--once ends after the summary)
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports, infra/
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
+# make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told)
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
 # make docs   docs/support-matrix.md from what the connectors declare
 # make bench  what a first load costs, against a store that answers at once and against Azurite (ARGS="--records 10000")
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint docs simulate soak bench install sandbox clean
+.PHONY: run test lint docs simulate simulate-two-way soak bench install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -41,6 +42,9 @@ docs: install
 # What it prints depends on the seed alone.
 simulate: install
 	@exec $(BIN)/python -m simulation --seed $(SEED) $(ARGS)
+
+simulate-two-way: install
+	@exec $(BIN)/python -m simulation.two_way --seed $(SEED) $(ARGS)
 
 soak: install
 	@exec $(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)

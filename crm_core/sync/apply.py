@@ -465,6 +465,9 @@ class Applier:
         if stored is None or not isinstance(record, Record) or link is None or link.rid == entry.rid:
             decided.elsewhere.append(_Entry(self.record_id(entry.rid), entry.snapshot))
             return
+        if link.state == "creating":
+            self._hold(entry.rid)  # since it was last read
+            return
         if stored.id in decided.taken:
             decided.elsewhere.append(entry.again())
             return

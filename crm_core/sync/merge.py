@@ -145,7 +145,7 @@ def merge(
             draft.set_value(DELETED_AT, None, side.uid, snapshot.hi)
     elif link.state in ("new", "creating"):
         link.state = "live"
-    _merge_fields(draft, link, side, snapshot, sent or {})
+    _merge_fields(draft, link, side, snapshot, sent or {}, answer=sent is not None)
     _after(draft, link, side, snapshot, answer=sent is not None)
     if draft.fields == record.fields and _is_age_alone(draft, record, side):
         return Merged(record, {})
@@ -179,6 +179,8 @@ def _touched(draft: Draft, link: LinkDraft, side: Side, change: Change) -> bool:
         return True
     for name in side.reads:
         theirs = change.fields.get(name)
+        if side.is_kept_there(name):
+            continue
         if not side.same(name, theirs, link.held(name, draft.fields.get(name))) and not _is_ours(
             link, side, name, theirs
         ):
@@ -195,31 +197,54 @@ def _is_ours(link: LinkDraft, side: Side, name: str, theirs: Any) -> bool:
 
 
 def _merge_fields(
-    draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, sent: Mapping[str, Any]
+    draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, sent: Mapping[str, Any], *, answer: bool
 ) -> None:
     theirs = snapshot.change.fields
     assert theirs is not None
     for name, value in sent.items():
         _settle(draft, link, side, name, value, theirs)
     rest = [name for name in sorted(side.reads) if name not in sent]
-    clashes = [name for name in rest if _clashes(draft, link, side, name, theirs.get(name))]
+    clashes = [
+        name
+        for name in rest
+        if not side.is_kept_there(name) and _clashes(draft, link, side, name, theirs.get(name))
+    ]
     skipped = any(side.policy(name) == "skip" for name in clashes)
     for name in rest:
         value, ours = theirs.get(name), draft.fields.get(name)
         if side.same(name, value, link.held(name, ours)):
             continue  # 2: the remote did not touch it
+        if side.is_kept_there(name):
+            _note_kept(draft, link, side, snapshot, name, ours_alone=answer or skipped)
+            continue
         if _is_ours(link, side, name, value):
             _landed(draft, link, side, name, value)  # 3
         elif name in clashes:
-            _decide(draft, link, side, snapshot, name, skipped and not side.is_told(name))  # 6
+            _decide(draft, link, side, snapshot, name, skipped)  # 6
         elif not link.is_behind(side, name):
-            if skipped and not side.is_told(name):
+            if skipped:
                 _ask(draft, link, side, snapshot, name)
             else:
                 _take(draft, link, side, name, value, change_time(snapshot))  # 4
         else:
             link.put(side, name, value)  # 5: agreed; tidy removes it
             link.conflict.pop(name, None)
+
+
+def _note_kept(
+    draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str, *, ours_alone: bool
+) -> None:
+    """A field that each system keeps by itself, such as when a row was changed. What our own write made of it there is
+    nobody's edit, and two systems can't be asked to agree: the later one is shown.
+    """
+    assert snapshot.change.fields is not None
+    value, time = snapshot.change.fields.get(name), change_time(snapshot)
+    stamp = draft.stamps.get(name, draft.before.stamp)
+    older = link.is_behind(side, name) and parse_instant(time) < parse_instant(stamp.time)
+    if ours_alone or link.inflight or older:
+        link.put(side, name, value)
+    else:
+        _take(draft, link, side, name, value, time)
 
 
 def _clashes(draft: Draft, link: LinkDraft, side: Side, name: str, theirs: Any) -> bool:
@@ -309,7 +334,8 @@ def _after(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, *, ans
         link.settle_open(side)
     draft.tidy(link, side)
     link.ver = version
-    if not answer and link.attempt is not None and not link.attempt.read and link.frozen() is not link.before:
+    is_new = link.frozen() is not link.before or draft.fields != draft.before.fields
+    if not answer and is_new and link.attempt is not None and not link.attempt.read:
         link.attempt = replace(link.attempt, read=True)
     link.seen = max(link.seen, snapshot.hi)
 

@@ -777,8 +777,11 @@ class Pusher:
         """The remote rejects values: they are not sent again until they change; the others go on."""
         named = [each.field for each in error.errors if each.field in task.sent] or list(task.sent)
         if task.verb == "create":
-            if alone:
-                self._undo_attempt(task, draft, link)
+            if (
+                not alone
+            ):  # an earlier one may have been carried out: a look tells, once it surely was or never will be
+                return self._failed_link(draft.finished(), error.code, error.message, PARK_FAILURES)
+            self._undo_attempt(task, draft, link)
             link.parked = {
                 "cause": error.code,
                 "message": error.message,

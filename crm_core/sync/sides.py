@@ -44,14 +44,7 @@ class Side:
         return self.sync.deletes
 
     def policy(self, name: str) -> Policy:
-        return "newest" if self.is_told(name) else self.sync.policies.get(name, self.sync.policy)
-
-    def is_told(self, name: str) -> bool:
-        """Whether remote systems only tell a field, such as when a row was changed: each has its own, and nobody could
-        write there what a person decides.
-        """
-        kind = self.entity.by_name.get(name)
-        return kind is not None and kind.read_only
+        return self.sync.policies.get(name, self.sync.policy)
 
     def maps(self, name: str) -> bool:
         return name in self.reads or name in self.writes
@@ -63,6 +56,11 @@ class Side:
             for name in sorted(self.reads | self.writes)
             if max(self.since.get(name, 0), self.since.get("*", 0)) > version
         ]
+
+    def is_kept_there(self, name: str) -> bool:
+        """Whether each system keeps the field by itself: nobody writes it."""
+        kind = self.entity.by_name.get(name)
+        return kind is not None and kind.read_only
 
     def canon(self, name: str, value: Any) -> Any:
         """What this remote would store for a value; what it can't store at all is compared as it is."""

@@ -15,7 +15,7 @@ from simulation.host import LANES, Instance
 from simulation.scheduler import SECOND, START, SimPool
 from simulation.two_way.model import Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import REFERENCES, TAGS, ServerRow, stored
+from simulation.two_way.remotes import KEPT, REFERENCES, TAGS, ServerRow, stored
 from simulation.watch import Watch
 
 if TYPE_CHECKING:
@@ -33,14 +33,7 @@ class Watching(Watch):
 
     # --- the store -----------------------------------------------------------------------------------------------
 
-    def wrote(self, table: str, operations: Sequence[Operation], etags: Sequence[str]) -> None:
-        if table in (layout.STATE, layout.RUNS):
-            task = self.scheduler.current
-            for operation, etag in zip(operations, etags, strict=True):
-                self._etags[table, operation.row.pk, operation.row.rk] = etag
-                del task
-                task = self.scheduler.current
-            return
+    def wrote(self, table: str, operations: Sequence[Operation], etags: Sequence[str]) -> None:  # noqa: ARG002
         if table != layout.RECORDS:
             return
         pk = operations[0].row.pk
@@ -56,7 +49,7 @@ class Watching(Watch):
             if record in ids
         }
         wanted: set[tuple[str, str, str]] = set()
-        for record_id in ids:
+        for record_id in sorted(ids):
             found = records.get(TENANT, entity, record_id)
             if found is None or not isinstance(found.content, Record):
                 self.history.note(
@@ -79,7 +72,7 @@ class Watching(Watch):
             dict(record.fields),
         )
         for uid, link in record.links.items():
-            told = {name: value for name, value in link.to_json().items() if name not in ("seen",)}
+            told = {name: value for name, value in link.to_json().items() if name != "seen"}
             self.history.note(who, "     {} {}", uid, told)
         self._invariants(record)
         steps = list(records.history(TENANT, record.entity, record.id))
@@ -117,6 +110,8 @@ class Watching(Watch):
                     self.broken(f"2: {name} of {what} is behind with ours")
             if link.inflight and not link.attempt:
                 self.broken(f"3: {what} has something on its way and no attempt")
+            if wrong := link.conflict.keys() & set(KEPT):
+                self.broken(f"{what} asks about {wrong}, which nobody writes")
             noted = link.conflict.keys() | link.waits.keys() | link.refused.keys()
             if noted - link.behind.keys() - link.echo.keys():
                 self.broken(f"5: {what} notes {noted} of fields that are not behind")
@@ -143,8 +138,9 @@ class Watching(Watch):
         thing = self.world.people.thing_of(entity, shown)
         if by == "hub":
             self.history.note(server, "** the hub: {} {}", row.rid, fields)
+            self.world.touched(server, row.rid)
             if before is not None and thing is not None:
-                self._written_over(server, entity, row, before, thing)
+                self._written_over(server, row, before, thing)
         if fields is None or thing is None or thing.twice:
             return
         alive = [
@@ -155,9 +151,7 @@ class Watching(Watch):
         if len(alive) > 1:
             self.broken(f"{server} has {thing.tag} twice: {alive}")
 
-    def _written_over(
-        self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any], thing: Thing
-    ) -> None:
+    def _written_over(self, server: str, row: ServerRow, before: Mapping[str, Any], thing: Thing) -> None:
         """Without If-Match an edit between look and write is lost; that is a limit, and the model is told."""
         kind = self.world.servers[server].kind
         if kind.if_match:
@@ -166,16 +160,16 @@ class Watching(Watch):
         if after is None:
             thing.maybe = True
             return
-        for name in before.keys() | after.keys():
+        for name in sorted(before.keys() | after.keys()):
             if before.get(name) == after.get(name):
                 continue
             lost = [
                 each
                 for each in thing.of(name)
-                if each.place == server and self._is(each.value, before.get(name), name)
+                if each.place == server and self.is_same(name, each.value, before.get(name))
             ]
             held = self._held(thing, server, name)
-            if lost and not any(self._is(each, before.get(name), name) for each in held):
+            if lost and not any(self.is_same(name, each, before.get(name)) for each in held):
                 self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
                 thing.doubtful.add(name)
 
@@ -186,7 +180,7 @@ class Watching(Watch):
             return []
         return [link.held(name, record.fields.get(name)), *link.inflight.get(name, ())]
 
-    def _is(self, value: Any, other: Any, name: str) -> bool:
+    def is_same(self, name: str, value: Any, other: Any) -> bool:
         if value == other:
             return True
         return (
@@ -205,9 +199,8 @@ class Checks:
         self.held = Held(world.table)
         self._from = 0
 
-    def _broken(self, text: str, *parts: Any) -> None:
+    def _broken(self, text: str) -> None:
         self.world.watch.broken(text)
-        del parts
 
     def begin_quiet(self) -> None:
         self._from = self.world.scheduler.now
@@ -224,6 +217,10 @@ class Checks:
         lanes = {lane: size for lane in LANES if (size := world.stores.queue.size(lane))}
         if lanes:
             return f"messages wait: {lanes}"
+        return self._not_pulled() or self._left_open()
+
+    def _not_pulled(self) -> str:
+        world = self.world
         after = hub_time(START + timedelta(seconds=self._from / SECOND + 60))
         for uid in world.servers:
             states = self.states.read(TENANT, uid)
@@ -235,6 +232,10 @@ class Checks:
                     return f"{entity} of {uid}: {state}"
                 if world.stores.connections[uid].entities[entity].pulls and state.last_success < after:
                     return f"{entity} of {uid} was not pulled"
+        return ""
+
+    def _left_open(self) -> str:
+        world = self.world
         for entity in world.shape.entities:
             for bucket in layout.BUCKETS:
                 for item in self.records.open_items(TENANT, entity, bucket, kind="push"):
@@ -284,7 +285,7 @@ class Checks:
         assert row.now.fields is not None
         link = record.links[uid]
         names = set(record.fields) | set(row.now.fields)
-        for name in sorted(names - {"deleted_at"}):
+        for name in sorted(names - {"deleted_at", *KEPT}):
             ours, theirs = record.fields.get(name), row.now.fields.get(name)
             if name in REFERENCES:
                 self._same_reference(uid, name, ours, theirs, record, row, writes=writes)
@@ -365,7 +366,7 @@ class Checks:
             if {name, "*"} & thing.doubtful or thing.twice:
                 continue
             last = thing.last(name)
-            if last and ours not in {each.value for each in last}:
+            if last and not any(self.world.watch.is_same(name, ours, each.value) for each in last):
                 self._broken(
                     f"{name} of {thing.tag} is {ours!r}, where {last} are the last; all: {[(each, sorted(each.upon, key=lambda e: e.number)) for each in thing.of(name)]}"
                 )
@@ -387,6 +388,10 @@ class Checks:
         every = set(thing.edits)
         if alive and any(known >= every for _, known in deletes):
             self._broken(f"{thing.tag} lives, though whoever deleted it knew all of it")
-        if not alive and deletes and any(all(edit not in known for _, known in deletes) for edit in every):
-            lost = [edit for edit in every if all(edit not in known for _, known in deletes)]
+        lost = [
+            edit
+            for edit in sorted(every, key=lambda each: each.number)
+            if all(edit not in known for _, known in thing.deletes)
+        ]
+        if not alive and deletes and lost:
             self._broken(f"{thing.tag} is dead, though nobody who deleted it knew {lost}")

@@ -14,7 +14,7 @@ from crm_core.sync.engine import wake
 from crm_core.sync.saving import Origin, save, write_of
 from simulation.two_way.model import Edit, Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import BAD, NAMES, REFERENCES, TAGS, ServerRow, stored
+from simulation.two_way.remotes import BAD, KEPT, NAMES, REFERENCES, TAGS, ServerRow, stored
 
 if TYPE_CHECKING:
     from simulation.two_way.world import World
@@ -26,6 +26,8 @@ class People:
         self.model = world.model
         self.chance: random.Random = world.scheduler.chance("people")
         self.values = 0
+        self.hot: list[tuple[str, str]] = []
+        """The rows that the hub wrote last."""
 
     # --- what they do --------------------------------------------------------------------------------------------
 
@@ -50,7 +52,27 @@ class People:
         elif kind < world.shape.creates + world.shape.deletes + world.shape.restores:
             self._restore(place, entity)
         else:
-            self.edit(place, entity, chance.choice(rows))
+            hot = [each for each in rows if (place, each.rid) in self.hot]
+            self.edit(place, entity, chance.choice(hot if hot and chance.random() < 0.5 else rows))
+
+    def meddle(self) -> None:
+        """Somebody does something with a row that the hub has in its hands."""
+        for place, rid in reversed(self.hot):
+            for entity in self.world.shape.entities:
+                row = self.world.servers[place].get(entity, rid)
+                pulls = self.world.stores.connections[place].entities[entity].pulls
+                if row is None or not pulls or not row.now.fields or not row.now.fields.get(TAGS[entity]):
+                    continue
+                if self.chance.random() < self.world.shape.deletes:
+                    self.delete(place, entity, row)
+                else:
+                    self.edit(place, entity, row)
+                return
+
+    def touched(self, place: str, rid: str) -> None:
+        """The hub has written or read a row; mostly somebody is at it just then."""
+        self.hot.append((place, rid))
+        del self.hot[:-4]
 
     def value(self, thing: Thing, name: str) -> Any:
         """A new value, or one that the field had before."""
@@ -73,7 +95,7 @@ class People:
         self.world.history.note(f"@{place}", text, *parts)
 
     def _names(self, entity: str) -> list[str]:
-        return [name for name in NAMES[entity] if name not in (TAGS[entity], "email", *REFERENCES)]
+        return [name for name in NAMES[entity] if name not in (TAGS[entity], "email", *REFERENCES, *KEPT)]
 
     def _new_fields(self, thing: Thing, place: str) -> dict[str, Any]:
         fields: dict[str, Any] = {TAGS[thing.entity]: thing.tag}
@@ -194,8 +216,10 @@ class People:
             shown = thing.shown(name, place, self._same(fields.get(name), kept, name))
             if shown is not None:
                 known |= {shown, *shown.upon}
-            equal = self._same(fields.get(name), kept, name)
-            known |= {each for each in thing.of(name) if each.place == place or equal(each.value)}
+            # Whatever the row ever showed is known to whoever deletes it.
+            for state in row.states:
+                equal = self._same((state.fields or {}).get(name), kept, name)
+                known |= {each for each in thing.of(name) if each.place == place or equal(each.value)}
         link = self.world.link(thing, place)
         written = self.world.stores.connections[place].entities[entity].pushes
         if link is None or link.attempt or link.deleting or link.state != "live" or not written:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crm_core.errors import RateLimited, Unavailable
-from crm_core.log import current_trace
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.storage.held import Held
@@ -61,7 +60,7 @@ class Process:
     def __init__(self, stores: Stores, name: str, *, skew: float = 0.0) -> None:
         self.stores = stores
         scheduler = stores.scheduler
-        seam = self.seam = Seam(scheduler, stores.faults, stores.history)
+        seam = Seam(scheduler, stores.faults, stores.history)
         table: Any = SimTable(seam, stores.table, stores.watch)
         self.clock = SimClock(scheduler, skew)
         pool = SimPool(scheduler)
@@ -98,54 +97,58 @@ class Process:
         return Opened(connection, self.stores.kinds[uid].opened(server, self._wire(uid)))
 
     def _wire(self, uid: str) -> Callable[[str, Callable[[], Any], bool], Any]:
-        stores, seam = self.stores, self.seam
+        return lambda what, call, writes: self._carried_out(uid, what, call, writes)
 
-        def carried_out(what: str, call: Callable[[], Any], writes: bool) -> Any:
-            faults, task = stores.faults, stores.scheduler.current
-            stores.scheduler.live()
-            if writes:
-                stores.checked(uid, what)
-            if stores.history.verbose or writes:
-                stores.history.note(task.name, "   {}", what)
-            faults.pause(REMOTE_SECONDS / 2, brief=writes)
-            fate = faults.fate(task, what, REMOTE_WRITE if writes else REMOTE_READ)
-            if fate == "crash before":
-                faults.crash()
-            if fate == "lost":
-                raise Unavailable("No connection.", outcome_unknown=faults.chance.random() < 0.5)
-            if fate == "refused":
-                if faults.chance.random() < 0.5:
-                    raise RateLimited("Busy.", retry_after=faults.chance.choice((0, 1, 7)))
-                raise Unavailable("503")
-            if fate == "late":
+    def _carried_out(self, uid: str, what: str, call: Callable[[], Any], writes: bool) -> Any:
+        """A call at a remote, with a switch before and after it, and what befalls it."""
+        stores, faults, task = self.stores, self.stores.faults, self.stores.scheduler.current
+        stores.scheduler.live()
+        if writes:
+            stores.checked(uid, what)
+        if stores.history.verbose or writes:
+            stores.history.note(task.name, "   {}", what)
+        # What is to be written is not held up for longer than its attempt allows.
+        faults.pause(REMOTE_SECONDS / 2, brief=writes)
+        fate = faults.fate(task, what, REMOTE_WRITE if writes else REMOTE_READ)
+        self._before(fate, what, call)
+        try:
+            answer = call()
+        except Exception as error:
+            stores.history.note(task.name, "   answers {}", type(error).__name__)
+            raise
+        finally:
+            faults.pause(REMOTE_SECONDS / 2, hand=True)
+        if fate == "crash after":
+            faults.crash()
+        if fate == "unanswered":
+            raise Unavailable("No answer in time.", timeout=True, outcome_unknown=True)
+        if fate == "bare" and answer is not None:
+            return replace(answer, fields=None, problem="no record in the answer")
+        return answer
 
-                def lands() -> None:
-                    stores.history.note("remote", "~~ lands late: {}", what)
-                    try:
-                        call()
-                    except Exception as error:  # noqa: BLE001  # nobody hears it
-                        stores.history.note("remote", "~~ refused: {}", type(error).__name__)
+    def _before(self, fate: str, what: str, call: Callable[[], Any]) -> None:
+        """What keeps a request from being carried out now."""
+        faults = self.stores.faults
+        if fate == "crash before":
+            faults.crash()
+        if fate == "lost":
+            raise Unavailable("No connection.", outcome_unknown=faults.chance.random() < 0.5)
+        if fate == "refused":
+            if faults.chance.random() < 0.5:
+                raise RateLimited("Busy.", retry_after=faults.chance.choice((0, 1, 7)))
+            raise Unavailable("503")
+        if fate == "late":
+            later = faults.chance.random() * LANDS_WITHIN_SECONDS
+            self.stores.scheduler.later(later, lambda: self._lands(what, call))
+            faults.pause(REMOTE_SECONDS)
+            raise Unavailable("No answer in time.", timeout=True, outcome_unknown=True)
 
-                stores.scheduler.later(faults.chance.random() * LANDS_WITHIN_SECONDS, lands)
-                faults.pause(REMOTE_SECONDS)
-                raise Unavailable("No answer in time.", timeout=True, outcome_unknown=True)
-            try:
-                answer = call()
-            except Exception as error:
-                stores.history.note(task.name, "   answers {}", type(error).__name__)
-                raise
-            finally:
-                faults.pause(REMOTE_SECONDS / 2, hand=True)
-            if fate == "crash after":
-                faults.crash()
-            if fate == "unanswered":
-                raise Unavailable("No answer in time.", timeout=True, outcome_unknown=True)
-            if fate == "bare" and answer is not None:
-                return replace(answer, fields=None, problem="no record in the answer")
-            return answer
-
-        del seam
-        return carried_out
+    def _lands(self, what: str, call: Callable[[], Any]) -> None:
+        self.stores.history.note("remote", "~~ lands late: {}", what)
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001  # nobody hears it
+            self.stores.history.note("remote", "~~ refused: {}", type(error).__name__)
 
 
 class EngineHost(Host):
@@ -160,10 +163,6 @@ class EngineHost(Host):
 
     def minute(self, instance: Instance) -> None:
         schedule.tick(instance.hub.engine)  # type: ignore[attr-defined]
-
-
-def traced() -> str:
-    return current_trace()
 
 
 TENANT = DEFAULT_TENANT

@@ -20,10 +20,21 @@ CUT = 6
 BAD = "bad"
 """A value that begins so is rejected where `rejects` says so."""
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "contact": ("last_name", "email", "phone", "job_title", "department", "account_id"),
-    "account": ("name", "phone", "industry", "primary_contact_id"),
+    "contact": (
+        "last_name",
+        "email",
+        "phone",
+        "job_title",
+        "department",
+        "account_id",
+        "created_at",
+        "updated_at",
+    ),
+    "account": ("name", "phone", "industry", "primary_contact_id", "created_at", "updated_at"),
 }
 REFERENCES = {"account_id": "account", "primary_contact_id": "contact"}
+KEPT = ("created_at", "updated_at")
+"""What a system keeps by itself."""
 TAGS = {"contact": "department", "account": "industry"}
 """The field that says which thing a row is; nobody edits it."""
 
@@ -131,7 +142,11 @@ class Server:
     def _state(self, fields: Mapping[str, Any] | None) -> State:
         self.numbers += 1
         clock = START + timedelta(microseconds=self.scheduler.now) + timedelta(seconds=self.skew)
-        return State(self.scheduler.now, fields, self.numbers, clock.replace(microsecond=0))
+        clock = clock.replace(microsecond=0)
+        if fields is not None:
+            now = hub_time(clock)[:19] + "Z"
+            fields = {**fields, "updated_at": now, "created_at": fields.get("created_at", now)}
+        return State(self.scheduler.now, fields, self.numbers, clock)
 
     def _kept(self, fields: Mapping[str, Any], by: str) -> dict[str, Any]:
         wrong = [name for name, value in fields.items() if isinstance(value, str) and value.startswith(BAD)]
@@ -289,10 +304,10 @@ class SimConnector(Connector):
     def check(self) -> Mapping[str, Any]:
         return {}
 
-    def describe(self, entity: str) -> Mapping[str, Any]:
+    def describe(self, entity: str) -> Mapping[str, Any]:  # noqa: ARG002
         return {}
 
-    def query(self, entity: str, query: Query) -> QueryPage:
+    def query(self, entity: str, query: Query) -> QueryPage:  # noqa: ARG002
         raise NotSupported("not asked for here")
 
     def get(self, entity: str, rid: str, **_: Any) -> Change:

@@ -1,6 +1,6 @@
 """The whole: processes over one store, two or three remote systems, people; trouble, then quiet, then the verdict."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from crm_core.model.connection import Connection, EntitySync, Schedule
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Link, Record
 from crm_core.model.state import EntityState
-from crm_core.ports import Operation, RowChanged, every_row
+from crm_core.ports import RowChanged, every_row
 from crm_core.storage import layout
 from crm_core.storage.memory import MemoryTable
 from crm_core.storage.records import Records, Redirect, Tomb
@@ -55,6 +55,7 @@ class Shape:
     references: float
     bad: float
     widens: bool
+    meddling: float
     hurry: tuple[float, ...]
 
     @classmethod
@@ -105,6 +106,7 @@ class Shape:
             references=0.3,
             bad=chance.choice((0.0, 0.0, 0.05)),
             widens=widens,
+            meddling=chance.choice((0.0, 0.1, 0.3)),
             hurry=chance.choice(((0.05, 1.0, 10.0, 60.0), (0.05, 0.2, 1.0), (1.0, 10.0, 60.0))),
         )
 
@@ -150,10 +152,33 @@ class World:
         self.checks = Checks(self)
         scheduler.poll = self.host.poll
         self._chance = scheduler.chance("course")
+        self._meantime = scheduler.chance("meanwhile")
+        self.faults.meanwhile = self._meanwhile
         self._records = Records(self.table, SimPool(scheduler))
 
     def _process(self, instance: Instance) -> Any:
         return Process(self.stores, instance.name, skew=self._machines.uniform(-5, 5))
+
+    def _meanwhile(self, work: Work, seconds: float) -> None:
+        """While somebody pauses a person is at the rows in question, and another worker gets the same message."""
+        chance = self._meantime
+        if chance.random() < self.shape.meddling:
+            self._soon(seconds * chance.random())
+        if chance.random() < 0.3:
+            self.scheduler.later(seconds * chance.random(), lambda: self.host.again(work))
+
+    def touched(self, place: str, rid: str) -> None:
+        """The hub has just written a row; now and then a person does in the same second."""
+        self.people.touched(place, rid)
+        if self._meantime.random() < self.shape.meddling:
+            self._soon(self._meantime.choice((0.01, 0.1, 0.5)))
+
+    def _soon(self, seconds: float) -> None:
+        def happens() -> None:
+            if self.faults.on:
+                self.people.meddle()
+
+        self.scheduler.later(seconds, happens)
 
     # --- configuration -------------------------------------------------------------------------------------------
 
@@ -335,10 +360,8 @@ class World:
             for bucket in layout.BUCKETS:
                 pk = layout.records_pk(TENANT, entity, bucket)
                 for row in every_row(self.table, layout.RECORDS, pk=pk):
-                    found[pk, row.rk] = row.etag
+                    if row.values.get("kind") != "tomb":  # an old delete that the feed repeats is noted
+                        found[pk, row.rk] = row.etag
         for name, server in self.servers.items():
             found["server", name] = str(server.numbers)
         return found
-
-
-Operations = Sequence[Operation]

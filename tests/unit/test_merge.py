@@ -223,9 +223,27 @@ class TestTable:
         record = shared({"name": "b", "updated_at": BEFORE}, c=held)
         theirs = {"name": "x", "updated_at": AFTER}
         after = merged(record, theirs, of=of, sides={"c": of, "d": OTHER}, modified=AFTER)
-        assert after.fields["updated_at"] == AFTER
+        assert after.fields["updated_at"] == (BEFORE if policy == "skip" else AFTER)
         assert "updated_at" not in after.links["c"].conflict
         assert ("name" in after.links["c"].conflict) == (policy in ("manual", "skip"))
+
+    @pytest.mark.parametrize("policy", ["newest", "local", "manual", "skip"])
+    def test_4_an_edit_of_what_was_only_normalised_there_is_taken_whatever_the_policy(self, policy):
+        """Ours was sent, and whoever edits it there saw it: that is no clash."""
+        of = side(direction="both", policy=policy)
+        record = shared({"name": "Alexander"}, c={"echo": {"name": "Alexan"}}, stamp=LATE)
+        after = merged(record, {"name": "Bob"}, of=of, sides={"c": of, "d": OTHER}, modified=EARLY)
+        assert after.fields == {"name": "Bob"}
+        assert (after.links["c"].echo, after.links["c"].conflict) == ({}, {})
+
+    def test_a_field_is_behind_or_an_echo_and_never_both(self):
+        of = side(direction="both", policy="skip")
+        record = shared(
+            {"name": "Alexander", "phone": "2"}, c={"echo": {"name": "Alexan"}, "behind": {"phone": "1"}}
+        )
+        after = merged(record, {"name": "Bob", "phone": "3"}, of=of, sides={"c": of, "d": OTHER})
+        assert after.links["c"].behind == {"name": "Bob", "phone": "3"}
+        assert after.links["c"].echo == {}
 
     def test_there_and_back_leaves_nothing_to_send_unless_it_is_on_its_way(self):
         draft = Draft(shared(), TWO)
@@ -295,6 +313,46 @@ class TestAnswers:
         known = {"ordered": "5", "coarse": "2026-01-01T00:00:05Z", "opaque": "x"}[versions]
         link = Link("live", "r", known, attempt=Attempt("t", LATE, "1", read=read))
         assert settles(link, side(versions=versions), ver) is settled
+
+
+class TestKeptThere:
+    """Fields that each system keeps by itself, such as when a row was changed: nobody edits them."""
+
+    FIELDS = (*FIELDS, "updated_at")
+
+    def sides(self, **sync):
+        of = side(direction="both", reads=self.FIELDS, **sync)
+        return of, {"c": of, "d": side("d", "both", reads=self.FIELDS, **sync)}
+
+    def test_what_our_own_write_made_of_them_is_no_edit(self):
+        of, sides = self.sides()
+        record = shared({"name": "Alexander", "updated_at": EARLY}, c=ON_ITS_WAY)
+        theirs = {"name": "Alexan", "updated_at": AFTER}
+        for sent in ({"name": "Alexander"}, None):
+            after = merged(record, theirs, of=of, sides=sides, sent=sent)
+            assert (after.fields, after.version) == (record.fields, record.version)
+            assert after.links["c"].echo["updated_at"] == AFTER
+
+    @pytest.mark.parametrize("policy", ["manual", "skip", "local"])
+    def test_nobody_is_asked_and_the_other_fields_go_on(self, policy):
+        of, sides = self.sides(policy=policy)
+        record = shared({"name": "a", "updated_at": EARLY}, c={"echo": {"updated_at": BEFORE}})
+        theirs = {"name": "b", "updated_at": LATE}
+        after = merged(record, theirs, of=of, sides=sides, modified=LATE, hi=LATE)
+        assert after.fields == theirs
+        assert after.links["c"].conflict == {}
+
+    def test_an_older_change_does_not_turn_them_back(self):
+        of, sides = self.sides()
+        record = shared({"name": "a", "updated_at": LATE}, c={"echo": {"updated_at": EARLY}}, stamp=LATE)
+        after = merged(record, {"name": "b", "updated_at": BEFORE}, of=of, sides=sides, modified=BEFORE)
+        assert after.fields == {"name": "b", "updated_at": LATE}
+        assert after.links["c"].echo == {"updated_at": BEFORE}
+
+    def test_a_dead_record_is_not_brought_back_by_them(self):
+        of, sides = self.sides(deletes="propagate")
+        record = replace(shared({"name": "a", "updated_at": EARLY}), dead=True)
+        assert merged(record, {"name": "a", "updated_at": LATE}, of=of, sides=sides).dead
 
 
 class TestFirstLink:
