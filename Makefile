@@ -3,6 +3,7 @@
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told)
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
+# make demo-crash   kills the hub in front of you while it links two systems, and prints what came of each contact
 # make docs   docs/support-matrix.md from what the connectors declare
 # make bench  what a first load costs, against a store that answers at once and against Azurite (ARGS="--records 10000")
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint docs simulate simulate-two-way soak bench install sandbox clean
+.PHONY: run test lint docs simulate simulate-two-way soak demo-crash bench install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -48,6 +49,9 @@ simulate-two-way: install
 
 soak: install
 	@exec $(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
+
+demo-crash: install
+	@exec $(BIN)/python -m soak.crash --seed $(SEED) $(ARGS)
 
 bench: install
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -44,19 +44,21 @@ def start_azurite(parts: Parts, folder: Folder, ports: Ports, node: str, *, in_m
     )
 
 
-def start_sandbox(parts: Parts, folder: Folder, ports: Ports, *, seed: int) -> tuple[Part, Path]:
-    """Gives the part, and the CA of its certificate."""
+def start_sandbox(
+    parts: Parts, folder: Folder, ports: Ports, *, seed: int, name: str = "sandbox"
+) -> tuple[Part, Path]:
+    """Gives the part, and the CA of its certificate. `name`: of its log and its file, where there are several."""
     ca, chain, key = folder.certificate()
     command = [
         sys.executable, "-m", "sandbox", "dynamics365", "--port", ports.sandbox, "--tls-port", ports.sandbox_tls,
-        "--cert", chain, "--key", key, "--data", folder.path / "sandbox-dynamics365.json", "--seed", seed,
+        "--cert", chain, "--key", key, "--data", folder.path / f"{name}-dynamics365.json", "--seed", seed,
         "--tenant", TENANT_ID, "--client-id", CLIENT_ID,
         f"--client-secret={folder.client_secret}",  # in one word: it may begin with a dash
     ]  # fmt: skip
     part = parts.start(
         "The sandbox",
         [str(each) for each in command],
-        folder.log("sandbox"),
+        folder.log(name),
         environment(),
         cwd=ROOT,
         grace=20,

@@ -32,8 +32,8 @@ class System:
     """What a soak works with. `hub`: calls of the hub that runs now."""
 
     hub: Client
+    url: str
     _part: Part
-    _url: str
 
     def __init__(
         self, parts: Parts, folder: Folder, ports: Ports, settings: Mapping[str, str], seed: int
@@ -48,17 +48,27 @@ class System:
         self.sandbox = start.sandbox_ready(parts, part)
         self.control = Client(parts, "The sandbox", self.sandbox["control"], folder.log("sandbox"))
 
+    def another_sandbox(self, name: str, ports: Ports, seed: int) -> tuple[Mapping[str, Any], Client]:
+        """What one more sandbox says of itself, and calls of its control endpoint."""
+        part, _ = start.start_sandbox(self._parts, self._folder, ports, seed=seed, name=name)
+        told = start.sandbox_ready(self._parts, part)
+        return told, Client(self._parts, "The other sandbox", told["control"], self._folder.log(name))
+
     # --- the hub -------------------------------------------------------------------------------------------------
 
     def start_hub(self) -> None:
         """Each start has a log of its own."""
         self.starts += 1
         log = f"hub-{self.starts}"
-        self._part, self._url = start.start_hub(
+        self._part, self.url = start.start_hub(
             self._parts, self._folder, self._ports, self._ca, *HOST_OPTIONS, log=log, settings=self._settings
         )
-        key = {"X-API-KEY": self._folder.api_key}
-        self.hub = Client(self._parts, "The hub", self._url, self._folder.log(log), key)
+        key = {"X-API-KEY": self.api_key}
+        self.hub = Client(self._parts, "The hub", self.url, self._folder.log(log), key)
+
+    @property
+    def api_key(self) -> str:
+        return self._folder.api_key
 
     def kill_hub(self) -> None:
         """SIGKILL to all of its processes and threads."""
@@ -69,14 +79,14 @@ class System:
         run: dict[str, Any] = self.hub.call("GET", f"/api/runs/{run_id}")[1]
         return run
 
-    def stored(self) -> Sequence[Mapping[str, Any]]:
-        """Every stored account."""
+    def stored(self, entities: str = "accounts") -> Sequence[Mapping[str, Any]]:
+        """Every stored record of an entity."""
         found: list[Mapping[str, Any]] = []
-        path = "/api/records/accounts?top=1000"
+        path = f"/api/records/{entities}?top=1000"
         while path:
             _, page = self.hub.call("GET", path)
             found += page["value"]
-            path = page.get("nextLink", "").removeprefix(self._url)
+            path = page.get("nextLink", "").removeprefix(self.url)
         return found
 
     def history(self, record_id: str) -> Sequence[Mapping[str, Any]]:
