@@ -106,32 +106,22 @@ class _Push:
             self._tell_others()
 
     def _buckets(self) -> str:
-        """Gives the buckets that still have work to do at once."""
-        left = ""
-        for position, bucket in enumerate(self.buckets):
-            if position and not self._in_time():
-                return left + self.buckets[position:]
-            if self._bucket(bucket):
-                left += bucket
-        return left
+        """Gives the buckets that still have work to do at once. Portions go across them, so that calls are full."""
+        left: set[str] = set()
+        size = 1 if self.careful else self.engine.tuning.push_records
+        for number, ids in enumerate(_portions(self._open(), size)):
+            if number and not self._in_time():
+                left.update(self.buckets[self.buckets.index(layout.bucket(ids[0])) :])
+                break
+            left.update(layout.bucket(each) for each in self._pushed(ids))
+        return "".join(each for each in self.buckets if each in left)
 
-    def _bucket(self, bucket: str) -> bool:
-        """Whether something of a bucket is left to be done at once."""
-        found = self._open(bucket)
-        rest = False
-        for position, ids in enumerate(
-            _portions(found, 1 if self.careful else self.engine.tuning.push_records)
-        ):
-            if position and not self._in_time():
-                return True
-            rest |= bool(self._pushed(ids))
-        return rest
-
-    def _open(self, bucket: str) -> Iterator[str]:
-        for _, _, record_id in self.engine.records.open_items(
-            self.job.tenant, self.job.entity, bucket, kind="push", connection=self.job.connection
-        ):
-            yield record_id
+    def _open(self) -> Iterator[str]:
+        for bucket in self.buckets:
+            for _, _, record_id in self.engine.records.open_items(
+                self.job.tenant, self.job.entity, bucket, kind="push", connection=self.job.connection
+            ):
+                yield record_id
 
     def _pushed(self, ids: Sequence[str]) -> list[str]:
         if not self.careful:

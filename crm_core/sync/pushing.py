@@ -441,9 +441,7 @@ class Pusher:
             return tasks
         name = self.side.sync.match
         holders = self.engine.pool.map(
-            lambda task: self.engine.keys.claim_match(
-                self.tenant, self.entity.name, self._key(task.record), task.id
-            ),
+            lambda task: self._holder(self._key(task.record), task.id),
             news,
         )
         for task, holder in zip(news, holders, strict=True):
@@ -471,6 +469,13 @@ class Pusher:
             applier.apply(hints)
         again.extend(met)
         return [task for task in tasks if task.id not in met]
+
+    def _holder(self, key: str, record_id: str) -> str:
+        """Who has a match key. It is read first: the record was claimed by it when it was made."""
+        keys, entity = self.engine.keys, self.entity.name
+        return keys.match_of(self.tenant, entity, key) or keys.claim_match(
+            self.tenant, entity, key, record_id
+        )
 
     def _is_another(self, task: _Task, holder: str) -> bool:
         """Whether another record has the match key, and may be the same: then a person decides before one is made."""
@@ -687,7 +692,8 @@ class Pusher:
                 self._failed_link(record, "BadAnswer", "The answer can't be read.", PARK_BAD_ANSWERS), {}
             )
         if task.verb == "create":
-            self._redirect(task, change.rid)
+            if change.rid != link.rid:  # the claim led an id of our own here, before it could be anybody's
+                self._redirect(task, change.rid)
             self.made = True
         elif not merge.settles(link, self.side, change.version):
             return None

@@ -266,3 +266,21 @@ def test_a_reference_waits_for_what_it_leads_to_and_cycles_are_made_in_two_steps
     assert there["Child"][1] == there["Parent"][0]
     assert there["Parent"][1] == there["Child"][0]
     assert not pair.items("wait")
+
+
+def test_a_call_is_filled_from_all_buckets(pair):
+    """One for each bucket would be sixteen."""
+    rids = [pair.remotes["a"].create(f"Row {number}") for number in range(60)]
+    pair.connect("a")
+    pair.connect("b")
+    pair.pull("a")
+    pair.pull("b")
+    pair.both()
+    assert len(pair.rows("b")) == 60
+    for rid in rids:
+        pair.remotes["a"].update(rid, telephone1="1")
+    pair.remotes["b"].control("DELETE", "requests")
+    pair.pull("a")
+    assert pair.values("b", "telephone1") == ["1"] * 60
+    paths = [each["path"] for each in pair.remotes["b"].control("GET", "requests")]
+    assert sum(path.endswith("$batch") for path in paths) == 1
