@@ -153,12 +153,10 @@ class Watching(Watch):
 
     def _written_over(self, server: str, row: ServerRow, before: Mapping[str, Any], thing: Thing) -> None:
         """Without If-Match an edit between look and write is lost; that is a limit, and the model is told."""
-        kind = self.world.servers[server].kind
-        if kind.if_match:
-            return
+        guarded = self.world.servers[server].kind.if_match
         after = row.now.fields
         if after is None:
-            thing.maybe = True
+            thing.maybe |= not guarded
             return
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) == after.get(name):
@@ -168,17 +166,23 @@ class Watching(Watch):
                 for each in thing.of(name)
                 if each.place == server and self.is_same(name, each.value, before.get(name))
             ]
-            held = self._held(thing, server, name)
+            held = self._held(thing, server, row.rid, name)
             if lost and not any(self.is_same(name, each, before.get(name)) for each in held):
+                if guarded and held:
+                    self.broken(
+                        f"{name} of {thing.tag} at {server} is overwritten, which nobody had read: {lost}"
+                    )
                 self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
                 thing.doubtful.add(name)
 
-    def _held(self, thing: Thing, server: str, name: str) -> list[Any]:
-        record = self.world.record_of(thing)
-        link = record.links.get(server) if record else None
-        if record is None or link is None:
-            return []
-        return [link.held(name, record.fields.get(name)), *link.inflight.get(name, ())]
+    def _held(self, thing: Thing, server: str, rid: str, name: str) -> list[Any]:
+        """What the hub knows that the row holds, or may hold."""
+        found: list[Any] = []
+        for record in self.world.records(thing.entity):
+            link = record.links.get(server)
+            if link is not None and link.rid == rid:
+                found += [link.held(name, record.fields.get(name)), *link.inflight.get(name, ())]
+        return found
 
     def is_same(self, name: str, value: Any, other: Any) -> bool:
         if value == other:

@@ -184,7 +184,7 @@ class People:
     ) -> None:
         kept = place != "hub" and self.world.servers[place].kind.cut
         upon: list[Edit] = []
-        if link is None or not (link.attempt or link.state != "live"):
+        if link is None or (link.state == "live" and name not in link.inflight):
             shown = thing.shown(name, place, self._same(old, kept, name))
             upon = [shown] if shown is not None else []
         else:

@@ -308,12 +308,15 @@ class World:
     def _quiet(self) -> None:
         for server in self.servers.values():
             server.rejects = False
+        # A full run mends what a careless guard let pass: it is left out where the feeds tell of deletes.
+        compares = not all(each.kind.tells_deletes for each in self.servers.values())
         for _ in range(6):
             if not self._settle():
                 return
-            self._full_runs()
-            if not self._settle():
-                return
+            if compares:
+                self._full_runs()
+                if not self._settle():
+                    return
             if not self.scheduler.call("person", self.people.decide_all):
                 break
         if not self._settle():

@@ -425,3 +425,25 @@ MUTANTS = {
     and getattr(each, "__module__", "") == __name__
     and each is not Record
 }
+
+_BOTH = {"directions": ("both", "both"), "apps": True, "meddling": 0.3}
+SHAPES = {
+    "update_without_if_match": {**_BOTH, "kinds": ("a", "c"), "deletes": 0.0},
+    "no_busy_wait": {**_BOTH, "kinds": ("b", "b"), "match": False, "deletes": 0.0},
+    "tie_skipped": {**_BOTH, "kinds": ("b", "b"), "match": False, "deletes": 0.0},
+    "opaque_version_trusted": {**_BOTH, "kinds": ("c", "c"), "match": False, "deletes": 0.0},
+    "settle_over_a_newer_read": {**_BOTH, "kinds": ("b", "b"), "match": False, "deletes": 0.0},
+    "row_read_after_the_remote": {**_BOTH, "kinds": ("b", "c"), "match": False},
+    "rejected_value_sent_again": {**_BOTH, "kinds": ("a", "b"), "bad": 0.2},
+    "refused_kept_after_an_edit": {**_BOTH, "kinds": ("a", "b"), "bad": 0.2},
+    "parked_kept_after_an_edit": {**_BOTH, "kinds": ("a", "b"), "bad": 0.2},
+    "waits_kept_after_an_edit": {**_BOTH, "entities": ("contact", "account")},
+    "references_not_followed": {
+        **_BOTH,
+        "kinds": ("a", "a"),
+        "match": True,
+        "entities": ("contact", "account"),
+    },
+    "there_and_back_while_it_is_on_its_way": {**_BOTH, "kinds": ("b", "c"), "reverts": 0.5, "deletes": 0.0},
+}
+"""Where a fault shows in few of the worlds that a seed draws: what the others have to be like."""
