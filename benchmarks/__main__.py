@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import counts, imports
+from benchmarks import counts, imports, latency
 from benchmarks.parts import Bench
-from benchmarks.worker import Result
+from benchmarks.worker import Cost, Result
 from demo.parts import Parts
 from demo.trouble import Stopped, Trouble
 
@@ -70,6 +70,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pages", type=int, nargs="+", default=list(PAGES), help="sizes (default: %(default)s)"
     )
+    parser.add_argument(
+        "--pushes", type=int, nargs="*", default=[2_000, 10_000], help="contacts (default: %(default)s)"
+    )
+    parser.add_argument("--latency", type=int, default=10, help="edits that are timed (default: %(default)s)")
     parser.add_argument("--no-azurite", action="store_true", help="only the sink")
     parser.add_argument("--json", action="store_true", help="data instead of a table")
     parser.add_argument("--save-counts", action="store_true", help="write benchmarks/counts.json anew")
@@ -94,6 +98,20 @@ def rows(bench: Bench, given: argparse.Namespace) -> Iterator[Row]:
         yield Row("Azurite", records, page, bench.run("pull", bench.azurite(), page, salt=salt))
 
 
+def pushes(bench: Bench, given: argparse.Namespace) -> Mapping[int, tuple[Cost, Cost]]:
+    """By how many records: what it costs to make them at the remote system, and to change each."""
+    return {records: bench.push(records) for records in given.pushes}
+
+
+def push_lines(found: Mapping[int, tuple[Cost, Cost]]) -> Iterator[str]:
+    for records, costs in found.items():
+        for what, cost in zip(("made", "changed"), costs, strict=True):
+            yield (
+                f"push: {records:,} contacts {what}: {cost.remote:,} remote calls, "
+                f"{cost.storage * 1000 / records:.1f} storage calls for 1,000, {cost.cpu:.1f} CPU s, {cost.seconds:.1f} s"
+            )
+
+
 def table(found: Sequence[Row]) -> str:
     lines = [HEADS, *(row.cells() for row in found)]
     widths = [max(len(line[number]) for line in lines) for number in range(len(HEADS))]
@@ -103,10 +121,16 @@ def table(found: Sequence[Row]) -> str:
     )  # fmt: skip
 
 
-def differences(found: Sequence[Row]) -> list[str]:
+def differences(found: Sequence[Row], pushed: Mapping[int, tuple[Cost, Cost]]) -> list[str]:
     """Where calls are not the golden ones. A load that took more than a slice has more of them: that is no fault."""
     golden = counts.golden()
-    return [
+    named = {counts.push_name_of(records): counts.push_calls_of(*costs) for records, costs in pushed.items()}
+    wrong = [
+        f"{name}: {calls}, not {golden[name]}"
+        for name, calls in named.items()
+        if name in golden and calls != golden[name]
+    ]
+    return wrong + [
         f"{row.name}: {counts.calls_of(row.result)}, not {golden[row.name]}"
         for row in found
         if row.store == "sink" and row.name in golden and row.result.load.slices == 1
@@ -134,16 +158,32 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         found.append(row)
         if not given.json:
             print(f"{row.store}, {row.name}: {row.result.load.seconds:.1f} s", file=sys.stderr)
+    pushed = pushes(bench, given)
+    waited = latency.measure(parts, folder / "latency", given.latency) if given.latency else ()
     if given.save_counts:
-        counts.save({row.name: counts.calls_of(row.result) for row in found if row.store == "sink"})
-    wrong = differences(found)
+        loads = {row.name: counts.calls_of(row.result) for row in found if row.store == "sink"}
+        counts.save(
+            loads | {counts.push_name_of(each): counts.push_calls_of(*pushed[each]) for each in pushed}
+        )
+    wrong = differences(found, pushed)
     if given.json:
-        loads = [asdict(row) for row in found]
+        rows_ = [asdict(row) for row in found]
+        told = {
+            str(each): {"create": asdict(one), "update": asdict(two)} for each, (one, two) in pushed.items()
+        }
         seconds = {name: each.seconds for name, each in imported.items()}
-        print(json.dumps({"loads": loads, "imports": seconds, "differences": wrong}, indent=2))
+        data = {
+            "loads": rows_,
+            "pushes": told,
+            "latency_ms": waited,
+            "imports": seconds,
+            "differences": wrong,
+        }
+        print(json.dumps(data, indent=2))
     else:
         print(table(found))
         print("nothing new: remote + storage calls of a pull for which nothing had changed")
+        print("\n".join([*push_lines(pushed), *latency.lines(waited)]))
         print(_import_line(imported))
         print("\n".join(wrong) or "Calls are those of benchmarks/counts.json.")
     return 1 if wrong else 0

@@ -4,13 +4,23 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.worker import Result
+from benchmarks.worker import Cost, Result
 
 FILE = Path(__file__).with_name("counts.json")
 
 
 def name_of(records: int, page: int) -> str:
     return f"{records} accounts by {page}"
+
+
+def push_name_of(records: int) -> str:
+    return f"{records} contacts pushed"
+
+
+def push_calls_of(create: Cost, update: Cost) -> dict[str, dict[str, int]]:
+    """What the file holds of a push."""
+    parts = {"create": create, "update": update}
+    return {name: {"remote": cost.remote, "storage": cost.storage} for name, cost in parts.items()}
 
 
 def calls_of(result: Result) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import Result, Task, result_of
+from benchmarks.worker import Cost, Result, Task, result_of
 from demo import start
 from demo.folder import Folder, connection_string, environment
 from demo.parts import Parts
@@ -17,6 +17,7 @@ from demo.ports import free_ports
 from demo.trouble import Trouble
 
 SEED = 1
+PUSH_PAGE = 5000
 _TABLE = "account"
 
 
@@ -76,8 +77,20 @@ class Bench:
 
     def run(self, kind: str, storage: str, page: int, *, still: bool = False, salt: str = "") -> Result:
         """One task in a process of its own. Without a salt the ids are those of the golden counts."""
+        return result_of(self._done(Task(kind, self.remote, storage, page, still, salt or "benchmark")))
+
+    def push(self, records: int) -> tuple[Cost, Cost]:
+        """What it costs to make so many records at the remote system, and then to change each of them."""
+        self.control("reset")
+        self.control("options", {"limits": {"requests": 10**9, "seconds": 10**9}})
+        self._filled = 0
+        storage = self.sink["connection_string"]
+        done = self._done(Task("push", self.remote, storage, PUSH_PAGE, still=True, records=records))
+        return Cost(**done["create"]), Cost(**done["update"])
+
+    def _done(self, task: Task) -> Mapping[str, Any]:
+        """What a worker says that did a task."""
         self._parts.check()
-        task = Task(kind, self.remote, storage, page, still, salt or "benchmark")
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.worker"],
             cwd=start.ROOT, env=environment(), input=json.dumps(asdict(task)).encode(), capture_output=True, check=False,
@@ -85,4 +98,5 @@ class Bench:
         self._parts.check()
         if done.returncode:
             raise Trouble(f"The worker ended with {done.returncode}:\n{done.stderr.decode()}")
-        return result_of(json.loads(done.stdout))
+        found: Mapping[str, Any] = json.loads(done.stdout)
+        return found

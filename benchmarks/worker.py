@@ -35,7 +35,7 @@ _KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(frozen=True)
 class Task:
-    """`kind`: "pull", or "bare" for the same pages and bytes without the hub. `remote`: what the server says of itself.
+    """`kind`: "pull", "push" (of so many `records`), or "bare" for the same pages and bytes without the hub. `remote`: what the server says of itself.
     `storage`: a connection string. `still`: under a clock that stands still, so that no slice ends. `salt`: of the
     fixed ids; a store that has seen a salt needs another one.
     """
@@ -46,6 +46,7 @@ class Task:
     page: int
     still: bool = False
     salt: str = "benchmark"
+    records: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class Bench:
     `table` instead of the task's storage; `listen` puts something before the hub's transport.
     """
 
+    entities: Mapping[str, EntitySync] = {ENTITY: EntitySync()}
+
     def __init__(
         self,
         task: Task,
@@ -150,7 +153,7 @@ class Bench:
         """
         opened = self.hub.open(DEFAULT_TENANT, self.connection.uid)
         assert opened is not None
-        opened.connector.query(ENTITY, Query(top=100))
+        opened.connector.query(next(iter(self.entities)), Query(top=100))
         self.clock.ahead += timedelta(days=1)
 
     def _connect(self, remote: Mapping[str, str], slug: str) -> Connection:
@@ -161,7 +164,7 @@ class Bench:
             "client_id": remote["client_id"],
         }
         secrets = {"client_secret": remote["client_secret"]}
-        wanted = Wanted(settings, secrets, entities={ENTITY: EntitySync()}, schedule=Schedule(minutes=60))
+        wanted = Wanted(settings, secrets, entities=self.entities, schedule=Schedule(minutes=60))
         return self.hub.admin.create(DEFAULT_TENANT, slug, "dynamics365", wanted)
 
     def first_load(self) -> tuple[Cost, Mapping[str, int]]:
@@ -250,10 +253,14 @@ def main() -> int:
     if task.kind == "bare":
         from benchmarks.bare import bare
 
-        result = bare(task)
+        result = asdict(bare(task))
+    elif task.kind == "push":
+        from benchmarks.push import push
+
+        result = asdict(push(task))
     else:
-        result = pull(task)
-    print(json.dumps(asdict(result)))
+        result = asdict(pull(task))
+    print(json.dumps(result))
     return 0
 
 
