@@ -65,7 +65,9 @@ def push(task: Task) -> PushResult:
     bench = _Push(task, MemoryTable())
     with closing(bench.hub):
         bench.write(1)
-        bench.push(1)  # as in a process that has met the owner of records; else several calls at once ask for it
+        bench.push(
+            1
+        )  # as in a process that has met the owner of records; else several calls at once ask for it
         ids = bench.write(task.records)
         create = bench.push(task.records)
         bench.change(ids)

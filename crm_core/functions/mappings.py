@@ -2,18 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from crm_core.connector import maps_of
 from crm_core.errors import NotFound
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Reply, Role
 from crm_core.model.connection import Connection
 from crm_core.model.entities import BY_PATH, ENTITIES
-from crm_core.model.field_map import FieldMap
-from crm_core.model.mapping import EntityMap
 
 if TYPE_CHECKING:
     from crm_core.connector import Connector
     from crm_core.hub import Hub
+    from crm_core.model.field_map import FieldMap
+    from crm_core.model.mapping import EntityMap
 
 
 def _found(call: Call) -> "tuple[Connection, type[Connector], str]":
@@ -34,6 +33,8 @@ def _found(call: Call) -> "tuple[Connection, type[Connector], str]":
 @route("GET", "/api/integrations/<connection>/mappings/<entity>", role=Role.READER)
 def mapping(call: Call) -> Reply:
     """How a connection maps an entity: each field with its property and direction, and the overrides that say so."""
+    from crm_core.connector import maps_of
+
     connection, kind, entity = _found(call)
     saved = connection.mappings.get(entity)
     documents = {entity: saved["document"]} if saved else {}
@@ -41,7 +42,9 @@ def mapping(call: Call) -> Reply:
     body = {
         "connection": connection.slug,
         "entity": entity,
-        **(saved or {"version": 0, "saved_at": None, "document": {}}),
+        "version": saved["version"] if saved else 0,
+        "saved_at": saved["saved_at"] if saved else None,
+        "document": saved["document"] if saved else {},
         "effective": {
             "fields": [_field(emap, each) for each in emap.fields],
             "targets": [{"to": ".".join(each.path), "from": list(each.sources)} for each in emap.derived],
@@ -50,7 +53,7 @@ def mapping(call: Call) -> Reply:
     return Reply(200, body)
 
 
-def _field(emap: EntityMap, each: FieldMap) -> dict[str, Any]:
+def _field(emap: "EntityMap", each: "FieldMap") -> dict[str, Any]:
     kind = emap.entity.by_name[each.field]
     writes = each.writable and not kind.read_only
     return {

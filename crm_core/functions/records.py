@@ -14,7 +14,6 @@ from crm_core.model.filters import parse_filter
 from crm_core.model.items import accept_item
 from crm_core.model.matching import check_name, matcher
 from crm_core.model.options import Order, parse_names, parse_orders
-from crm_core.model.overrides import with_customs
 from crm_core.model.record import HUB, Record
 
 if TYPE_CHECKING:
@@ -35,8 +34,14 @@ def _slugs(connections: Iterable[Connection]) -> dict[str, str]:
 
 def _with_customs(entity: Entity, connections: Iterable[Connection]) -> Entity:
     """The entity with the custom fields that any connection maps."""
-    saved = (each.mappings.get(entity.name) for each in connections)
-    return with_customs(entity, [each["document"] for each in saved if each])
+    documents = [
+        saved["document"] for each in connections if (saved := each.mappings.get(entity.name)) is not None
+    ]
+    if not documents:
+        return entity
+    from crm_core.model.overrides import with_customs
+
+    return with_customs(entity, documents)
 
 
 def item_of_record(record: Record, names: dict[str, str], select: Collection[str] = ()) -> dict[str, Any]:

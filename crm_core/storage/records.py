@@ -228,6 +228,27 @@ class Records:
             return present.content.to if present and isinstance(present.content, Redirect) else record_id
         return to
 
+    def redirect_many(self, tenant: Tenant, entity: str, leads: Mapping[str, str]) -> None:
+        """Lets ids lead to other records, as many to a transaction as it takes; what is there already stays."""
+        buckets: dict[str, list[Row]] = {}
+        for record_id, to in sorted(leads.items()):
+            pk = layout.records_pk(tenant, entity, layout.bucket(record_id))
+            buckets.setdefault(pk, []).append(Row(pk, record_id, _values(Redirect(to))))
+        chunks = [
+            rows[start : start + MAX_TRANSACTION_OPERATIONS]
+            for rows in buckets.values()
+            for start in range(0, len(rows), MAX_TRANSACTION_OPERATIONS)
+        ]
+
+        def inserted(rows: list[Row]) -> None:
+            try:
+                self._table.transact(layout.RECORDS, [Operation("insert", row) for row in rows])
+            except RowExists:
+                for row in rows:
+                    self.redirect(tenant, entity, row.rk, leads[row.rk])
+
+        self._pool.map(inserted, chunks)
+
     def scan(self, tenant: Tenant, entity: str, record_bucket: str) -> Iterator[Stored]:
         """Every row of one bucket, a page at a time."""
         pk = layout.records_pk(tenant, entity, record_bucket)

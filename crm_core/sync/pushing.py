@@ -104,6 +104,7 @@ class Pusher:
         self.wakes: set[tuple[str, str]] = set()
         self.made = self.settled = self.waits = False
         self._tokens: set[str] = set()
+        self._leads: dict[str, str] = {}
         self._outage = False
         self._attempts_at = 0.0
         self._searched: dict[str, str] = {}
@@ -146,7 +147,10 @@ class Pusher:
             self._take_up(task, tasks, again)
         tasks = self._searched_first(tasks, again)
         self._attempts_at = self.engine.clock.monotonic()  # before the first `until` is reckoned
+        self._leads = {}
         ready = [task for task in tasks if self._prepare(task, again)]
+        # Before a claim is saved: a row that is made under our id has to lead to its record from the first moment.
+        self.engine.records.redirect_many(self.tenant, self.entity.name, self._leads)
         ready = self._save_attempts(ready, again)
         if ready:
             self._settle(self._written(ready), again)
@@ -597,7 +601,7 @@ class Pusher:
                 self.waits = True
         if self.connector.own_ids:
             link.rid = derived_id(self.uid, task.id, str(link.gen))
-            self.engine.records.redirect(self.tenant, self.entity.name, self._derived(link.rid), task.id)
+            self._leads[self._derived(link.rid)] = task.id
 
     def _save_attempts(self, tasks: list[_Task], again: list[str]) -> list[_Task]:
         """What may be at the remote stands in the link before it is sent."""
