@@ -426,7 +426,7 @@ SHAPES = {
     "rejected_value_sent_again": {**_BOTH, "kinds": ("a", "b"), "bad": 0.2},
     "refused_kept_after_an_edit": {**_BOTH, "kinds": ("a", "b"), "bad": 0.2},
     "parked_kept_after_an_edit": {**_BOTH, "kinds": ("a", "b"), "bad": 0.2},
-    "waits_kept_after_an_edit": {**_BOTH, "entities": ("contact", "account")},
+    "waits_kept_after_an_edit": {**_BOTH, "kinds": ("a", "b"), "entities": ("contact", "account")},
     "references_not_followed": {
         **_BOTH,
         "kinds": ("a", "a"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crm_core.connector import Change
 from crm_core.model.connection import EntitySync
 from crm_core.model.entities import ACCOUNT
-from crm_core.model.record import Attempt, Link, Record, Stamp, open_items
+from crm_core.model.record import Attempt, Link, Record, Stamp, is_sendable, open_items
 from crm_core.sync import deletes, merge
 from crm_core.sync.draft import Draft
 from crm_core.sync.merge import Snapshot, Verdict, guard, settles
@@ -256,6 +256,24 @@ class TestTable:
         back = draft.finished()
         assert back.links["c"].behind == {"name": "a"}
         assert ("push", "c") in open_items(back)
+
+
+    def test_a_newer_edit_lets_go_of_what_stood_in_its_way(self):
+        held = {
+            "behind": {"name": "a", "phone": "1"},
+            "refused": {"name": "b", "phone": "2"},
+            "waits": {"name": "contact~0"},
+            "parked": {"cause": "x", "failures": 10},
+            "failed": {"n": 10},
+        }
+        record = shared({"name": "b", "phone": "2"}, c=held)
+        assert open_items(record) == {("refused", "c"), ("wait", "c"), ("parked", "c")}
+        draft = Draft(record, TWO)
+        draft.set_value("name", "c", "hub", LATE)
+        link = draft.finished().links["c"]
+        assert (link.refused, link.waits, link.parked, link.failed) == ({"phone": "2"}, {}, {}, {})
+        assert is_sendable(draft.finished(), link, "name")
+        assert not is_sendable(draft.finished(), link, "phone")
 
 
 ON_ITS_WAY = {
