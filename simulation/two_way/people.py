@@ -115,7 +115,17 @@ class People:
         if world.match(entity) and again and self.chance.random() < 0.4:
             thing = self.chance.choice(again)
             thing.doubtful |= {"*"}  # a first link: only time can decide
-            thing.maybe = thing.twice = True
+            thing.maybe = True
+            # A row that is made between the hub's search and its create is a second one that nobody can exclude.
+            pushes = world.stores.connections[place].entities[entity].pushes
+            searched = world.servers[place].kind.index_lag > 0 or any(each.holding for each in world.host.instances)
+            link = world.link(thing, place)
+            open_claim = link is not None and link.state == "creating"
+            there = any(
+                each.now.fields and each.now.fields.get(TAGS[entity]) == thing.tag
+                for each in world.servers[place].alive(entity)
+            )
+            thing.twice |= there or (pushes and (searched or open_claim))
         else:
             thing = Thing(f"{entity[0]}{len(model.things) + 1}", entity)
             model.things[thing.tag] = thing
