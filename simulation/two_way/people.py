@@ -118,7 +118,9 @@ class People:
             thing.maybe = True
             # A row that is made between the hub's search and its create is a second one that nobody can exclude.
             pushes = world.stores.connections[place].entities[entity].pushes
-            searched = world.servers[place].kind.index_lag > 0 or any(each.holding for each in world.host.instances)
+            searched = world.servers[place].kind.index_lag > 0 or any(
+                each.holding for each in world.host.instances
+            )
             link = world.link(thing, place)
             open_claim = link is not None and link.state == "creating"
             there = any(

@@ -417,6 +417,7 @@ MUTANTS = {
 
 _BOTH = {"directions": ("both", "both"), "apps": True, "meddling": 0.3}
 SHAPES = {
+    "older_version_not_skipped": {**_BOTH, "kinds": ("b", "a"), "match": False},
     "update_without_if_match": {**_BOTH, "kinds": ("a", "c"), "deletes": 0.0},
     "no_busy_wait": {**_BOTH, "kinds": ("b", "b"), "match": False, "deletes": 0.0},
     "tie_skipped": {**_BOTH, "kinds": ("b", "b"), "match": False, "deletes": 0.0},

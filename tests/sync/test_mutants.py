@@ -19,7 +19,8 @@ FOUND = {
     "echo_kept_when_a_connection_widens": 17,
     "skip_takes_the_other_fields": 17,
     "no_guard": 1,
-    "older_version_not_skipped": 13,
+    "older_version_not_skipped": 9,
+    "no_search_before_a_create": 6,
     "tie_skipped": 2,
     "opaque_version_trusted": 14,
     "inflight_not_saved": 1,
@@ -34,9 +35,33 @@ FOUND = {
     "item_not_in_the_records_transaction": 1,
     "item_not_deleted_with_the_work": 1,
 }
-IN_UNIT_TESTS: dict[str, str] = {}
-"""By which test, where no seed finds it often enough."""
-NOT_FOUND: set[str] = set()
+IN_UNIT_TESTS = {
+    "there_and_back_while_it_is_on_its_way",
+    "delete_beats_an_edit",
+    "delete_over_an_open_conflict",
+    "our_delete_taken_for_a_persons",
+    "settle_over_a_newer_read",
+    "dead_not_read_again",
+    "refused_kept_after_an_edit",
+    "parked_kept_after_an_edit",
+    "waits_kept_after_an_edit",
+}
+"""Found too seldom by seeds; tests/unit/test_merge.py fails with each of them."""
+NOT_FOUND = {
+    "references_not_followed",
+    "row_read_after_the_remote",
+    "no_busy_wait",
+    "late_begin",
+    "rejected_value_sent_again",
+    "no_wait_for_the_index",
+    "key_looked_up_instead_of_claimed",
+    "hold_forgotten",
+    "delete_without_if_match",
+    "no_tomb",
+    "tomb_replaced_without_a_look",
+    "match_to_a_dead_record_makes_a_new_one",
+}
+"""Found by no seed up to TRIES, and without a directed test yet: these are holes of the proof."""
 TRIES = 60
 
 
@@ -54,5 +79,5 @@ def _is_bad(name, seed):
 
 
 def test_every_fault_is_accounted_for():
-    assert FOUND.keys() | IN_UNIT_TESTS.keys() | NOT_FOUND == MUTANTS.keys()
-    assert not FOUND.keys() & (IN_UNIT_TESTS.keys() | NOT_FOUND)
+    assert FOUND.keys() | IN_UNIT_TESTS | NOT_FOUND == MUTANTS.keys()
+    assert not FOUND.keys() & (IN_UNIT_TESTS | NOT_FOUND)

@@ -257,7 +257,6 @@ class TestTable:
         assert back.links["c"].behind == {"name": "a"}
         assert ("push", "c") in open_items(back)
 
-
     def test_a_newer_edit_lets_go_of_what_stood_in_its_way(self):
         held = {
             "behind": {"name": "a", "phone": "1"},
