@@ -384,8 +384,9 @@ class Connector(ABC):
         """The records whose create bore one of these markers, as far as an index knows them."""
         raise NotSupported(f"{self.label} keeps no markers.")
 
-    def etag_of(self, version: str) -> str:
-        """What If-Match is given for a version."""
+    @classmethod
+    def etag_of(cls, version: str) -> str:
+        """What If-Match is given for a version, where the system does not say otherwise."""
         return version
 
     @abstractmethod

@@ -77,7 +77,7 @@ class Link:
     delete. `conflict`: field -> {theirs, base, time} that waits for a person. `refused`: field -> our value that the
     remote rejects. `waits`: field -> the record, as "entity~id", that has to be there first. `wants`: the connection
     is to have this record. `mapping`: the version of the connection's overrides that held when
-    this was written. `parked`: {cause, time, failures} of a link that gave up; `failed`: {n, cause, next}.
+    this was written. `etag`: of `ver`, where it can't be told from that. `parked`: {cause, time, failures} of a link that gave up; `failed`: {n, cause, next}.
     `more`: properties that a newer version of this code wrote; kept as they are.
     """
 
@@ -97,6 +97,7 @@ class Link:
     waits: Mapping[str, str] = NOTHING
     wants: bool = False
     mapping: int = 0
+    etag: str = ""
     parked: Mapping[str, Any] = NOTHING
     failed: Mapping[str, Any] = NOTHING
     more: Mapping[str, Any] = NOTHING

@@ -30,6 +30,7 @@ class LinkDraft:
     waits: dict[str, str]
     wants: bool
     mapping: int
+    etag: str
     parked: dict[str, Any]
     failed: dict[str, Any]
 

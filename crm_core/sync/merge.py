@@ -119,7 +119,14 @@ def first_seen(
         stamp=Stamp(change_time(snapshot), side.uid),
         created={"time": snapshot.hi, "origin": side.uid, "run": run},
         links={
-            side.uid: Link("live", rid=change.rid, ver=change.version, seen=snapshot.hi, mapping=side.mapping)
+            side.uid: Link(
+                "live",
+                rid=change.rid,
+                ver=change.version,
+                seen=snapshot.hi,
+                mapping=side.mapping,
+                etag=side.odd_etag(change.version, change.etag),
+            )
         },
     )
     if len(sides) == 1 and not side.writes:
@@ -333,7 +340,7 @@ def _after(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, *, ans
     if side.if_match and link.attempt is not None and version != link.attempt.ver:
         link.settle_open(side)
     draft.tidy(link, side)
-    link.ver = version
+    link.ver, link.etag = version, side.odd_etag(version, snapshot.change.etag)
     is_new = link.frozen() is not link.before or draft.fields != draft.before.fields
     if not answer and is_new and link.attempt is not None and not link.attempt.read:
         link.attempt = replace(link.attempt, read=True)

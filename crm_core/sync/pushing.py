@@ -508,8 +508,7 @@ class Pusher:
         draft = Draft(record, self.config)
         part = draft.link(self.uid)
         sent = {} if record.dead else self._sendable(task, part)
-        needed = {each.name for each in self.entity.fields if each.required}
-        holds = task.verb == "create" and bool(part.waits.keys() & needed)
+        holds = task.verb == "create" and bool(part.waits.keys() & self.side.needed)
         if (not sent and task.verb != "delete") or holds:
             if part.attempt is not None:
                 self._wait_until(
@@ -530,7 +529,14 @@ class Pusher:
         """The fields to send, as the remote takes them; those whose reference is not there yet wait."""
         record = task.record
         if task.verb == "create":
-            names = [name for name in record.fields if name in self.side.writes]
+            names = [
+                name
+                for name in record.fields
+                if name in self.side.writes
+                and not (
+                    name in link.refused and self.side.same(name, link.refused[name], record.fields[name])
+                )
+            ]
             task.sent = {name: record.fields[name] for name in names}
         else:
             now = self._link(task)
@@ -589,7 +595,7 @@ class Pusher:
             task.write = Write(outward, verb="update", rid=link.rid, if_match=self._etag(link))
 
     def _etag(self, link: LinkDraft) -> str:
-        return self.connector.etag_of(link.ver) if self.side.if_match and link.ver else ""
+        return link.etag or self.side.etag_of(link.ver) if self.side.if_match and link.ver else ""
 
     def _claim(self, task: _Task, draft: Draft, link: LinkDraft) -> None:
         """The link says that a create may be under way, before it is: its base is empty, its id is ours if we choose it."""
@@ -785,13 +791,18 @@ class Pusher:
 
     def _refused(self, task: _Task, error: HubError, draft: Draft, link: LinkDraft, *, alone: bool) -> Record:
         """The remote rejects values: they are not sent again until they change; the others go on."""
-        named = [each.field for each in error.errors if each.field in task.sent] or list(task.sent)
+        told = [each.field for each in error.errors if each.field in task.sent]
+        named = told or list(task.sent)
         if task.verb == "create":
-            if (
-                not alone
-            ):  # an earlier one may have been carried out: a look tells, once it surely was or never will be
+            if not alone:
+                # An earlier one may have been carried out: a look tells, once it surely was or never will be.
                 return self._failed_link(draft.finished(), error.code, error.message, PARK_FAILURES)
+            refused = {**link.refused, **{name: task.sent[name] for name in told}}
             self._undo_attempt(task, draft, link)
+            if told and not self.side.needed & set(told):
+                # It is made without them: an owner whom the other system does not know must not hold up a person.
+                link.behind, link.refused = dict.fromkeys(refused), refused
+                return draft.finished()
             link.parked = {
                 "cause": error.code,
                 "message": error.message,

@@ -24,7 +24,8 @@ class Side:
 
     `entity`: with the custom fields of its mapping. `reads`, `writes`: the fields that go either way. `passes`: its filter. `store`: the value that the remote holds,
     and gives back, once it has stored one. `mapping`: the version of its overrides; `since`: the one that last mapped a
-    field otherwise, "*" for any.
+    field otherwise, "*" for any. `etag_of`: what If-Match is usually given for a version. `needed`: the
+    fields without which nothing is made there.
     """
 
     uid: str
@@ -38,6 +39,8 @@ class Side:
     store: Callable[[str, Any], Any]
     mapping: int = 0
     since: Mapping[str, int] = field(default_factory=dict)
+    etag_of: Callable[[str], str] = str
+    needed: frozenset[str] = frozenset()
 
     @property
     def deletes(self) -> Deletes:
@@ -61,6 +64,10 @@ class Side:
         """Whether each system keeps the field by itself: nobody writes it."""
         kind = self.entity.by_name.get(name)
         return kind is not None and kind.read_only
+
+    def odd_etag(self, version: str, etag: str) -> str:
+        """The ETag, if it can't be told from the version; else ""."""
+        return etag if etag and etag != self.etag_of(version) else ""
 
     def canon(self, name: str, value: Any) -> Any:
         """What this remote would store for a value; what it can't store at all is compared as it is."""
@@ -108,4 +115,6 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity) -> Si
         emap.canon,
         saved["version"] if saved else 0,
         saved.get("since", {}) if saved else {},
+        kind.etag_of,
+        emap.required | {each.name for each in emap.entity.fields if each.required},
     )

@@ -284,3 +284,21 @@ def test_a_call_is_filled_from_all_buckets(pair):
     assert pair.values("b", "telephone1") == ["1"] * 60
     paths = [each["path"] for each in pair.remotes["b"].control("GET", "requests")]
     assert sum(path.endswith("$batch") for path in paths) == 1
+
+
+def test_an_owner_whom_a_system_does_not_know_holds_up_nobody(pair):
+    pair.connect("a")
+    pair.settle()
+    editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+    made = editor.create({"name": "Contoso", "owner_email": "nobody@example.com"})
+    pair.work()
+    assert only(pair.rows("a").values())["name"] == "Contoso"
+    (item,) = conflicts.of(only(pair.records()))
+    assert (item.kind, item.field) == ("refused", "owner_email")
+    editor.update(made.id, {"phone": "2"})
+    pair.work()
+    assert only(pair.rows("a").values())["telephone1"] == "2"
+    editor.update(made.id, {"owner_email": "person@sandbox.example"})
+    pair.work()
+    record = only(pair.records())
+    assert (len(pair.rows("a")), open_items(record)) == (1, frozenset())

@@ -245,7 +245,8 @@ class Dynamics365(Connector):
         self.rest.reach()
         return {"host": urlsplit(self.rest.base_url).netloc}
 
-    def etag_of(self, version: str) -> str:
+    @classmethod
+    def etag_of(cls, version: str) -> str:
         """The ETag of a row is its versionnumber, weak."""
         return f'W/"{version}"'
 
