@@ -333,7 +333,8 @@ class _Pull:
             ENTITIES[self.job.entity],
             self.opened,
             self.run.id,
-            fresh=self.run.fresh_start,
+            # Once a load was done there may be rows of ours among those that are read.
+            fresh=self.run.fresh_start and not self.state.last_success,
             known=self.state.known,
             careful=self.careful,
             whole=self.run.mode == "full",
@@ -495,7 +496,7 @@ class _Pull:
             }
         if self.stored_run:
             ended["last_run"] = self.run.id
-        first_load = self.state.cursor is None and not self.run.partial
+        first_load = not self.state.last_success and not self.run.partial
         self._save_state(**ended)
         if first_load and self.opened.connection.entities[self.job.entity].pushes:
             # What the hub has and the remote has not was held back until all of it was read.

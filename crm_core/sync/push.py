@@ -60,7 +60,8 @@ def push(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
             _come_back(engine, job, states, failures.PROBE_SECONDS)
             return
         states = probing
-    loaded = not sync.pulls or state.cursor is not None
+    # Not by the cursor, which moves with every batch of the first load.
+    loaded = not sync.pulls or bool(state.last_success)
     _Push(engine, job, lane, opened, states, loaded=loaded, careful=deliveries >= CAREFUL_DELIVERY).work()
 
 

@@ -1,6 +1,7 @@
 """Two Dynamics tenants linked through the hub: what a person does on one side arrives on the other, once."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -302,3 +303,17 @@ def test_an_owner_whom_a_system_does_not_know_holds_up_nobody(pair):
     pair.work()
     record = only(pair.records())
     assert (len(pair.rows("a")), open_items(record)) == (1, frozenset())
+
+
+def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is(pair):
+    """Among the rows that are still to be read there may be this one."""
+    made = pair.connect("a")
+    states = pair.hub.states.read(DEFAULT_TENANT, made.uid)
+    begun = replace(states.entities["account"], cursor={"begun": 1}, begun=True)
+    pair.hub.states.save_entity(DEFAULT_TENANT, made.uid, "account", begun)
+    editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+    editor.create({"name": "Contoso"})
+    pair.work()
+    assert pair.rows("a") == {}
+    pair.pull("a", "full")
+    assert pair.values("a") == ["Contoso"]
