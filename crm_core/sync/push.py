@@ -1,4 +1,4 @@
-"""Push: from the open items of a connection to the remote system, bucket by bucket. The steps are in `pushing.py`.
+"""Push: from the open items of a connection to the remote system, bucket by bucket. The steps are in `pushing/`.
 
 A push has no lease and no place to keep: the open items say what is left, so a message that comes twice, or never,
 costs calls or time and nothing else. A job sends at most one message to come back itself, at most one for each other

@@ -10,11 +10,11 @@ from crm_core.model.record import Record
 from crm_core.storage import records
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Tomb
-from crm_core.sync import apply, deletes, identity, merge, push, pushing
+from crm_core.sync import apply, deletes, identity, merge, push
 from crm_core.sync.apply import Applier
 from crm_core.sync.draft import Draft, LinkDraft
 from crm_core.sync.merge import Verdict
-from crm_core.sync.pushing import Pusher
+from crm_core.sync.pushing import Pusher, pusher
 from crm_core.sync.references import References
 from crm_core.sync.sides import Side
 from simulation.two_way import remotes
@@ -196,7 +196,7 @@ def rejected_value_sent_again(patch):
         return sendable(record, replace(link, refused={}), name)
 
     patch.setattr(records_of, "is_sendable", planted)
-    patch.setattr(pushing, "is_sendable", planted)
+    patch.setattr(pusher, "is_sendable", planted)
 
 
 def _kept_after_an_edit(patch, *names):
