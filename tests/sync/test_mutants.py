@@ -36,6 +36,7 @@ FOUND = {
     "item_not_deleted_with_the_work": 1,
 }
 IN_UNIT_TESTS = {
+    "older_version_not_skipped",
     "there_and_back_while_it_is_on_its_way",
     "delete_beats_an_edit",
     "delete_over_an_open_conflict",
