@@ -155,6 +155,7 @@ class Hub:
         )
         self._opened: dict[tuple[Tenant, str], tuple[Opened, float]] = {}
         self._listed: dict[Tenant, tuple[Sequence[Connection], float]] = {}
+        self._changes = 0
         self._sides: dict[tuple[str, str], tuple[str, Side]] = {}
         self._generations: dict[tuple[Tenant, str], int] = {}
         """Since when caches were cleared here: a copy of an older generation is not kept."""
@@ -209,8 +210,10 @@ class Hub:
         now = self.clock.monotonic()
         known, at = self._listed.get(tenant, ((), -CACHE_SECONDS))
         if now - at >= CACHE_SECONDS:
+            changes = self._changes
             known, at = list(self.connections.every(tenant)), now
-            self._listed[tenant] = known, at
+            if changes == self._changes:  # else a connection was saved or deleted here while it was read
+                self._listed[tenant] = known, at
         return Config({each.uid: self._side(each, entity) for each in known if entity in each.entities}, at)
 
     def _side(self, connection: Connection, entity: str) -> Side:
@@ -244,6 +247,7 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         """After a change here: the next use reads it again."""
         self._opened.pop((connection.tenant, connection.uid), None)
+        self._changes += 1
         self._listed.pop(connection.tenant, None)
 
     def clear_cache(self, connection: Connection) -> Connection:

@@ -19,7 +19,6 @@ FOUND = {
     "echo_kept_when_a_connection_widens": 17,
     "skip_takes_the_other_fields": 17,
     "no_guard": 1,
-    "older_version_not_skipped": 9,
     "no_search_before_a_create": 6,
     "tie_skipped": 2,
     "opaque_version_trusted": 14,
