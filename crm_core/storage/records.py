@@ -36,7 +36,7 @@ SCAN_PAGE = 1000
 MAX_WALK_CALLS = 20
 MAX_EXAMINED = 5000
 """Rows that one page of a filtered walk looks at: a filter that finds nothing must not read a whole table."""
-MAX_REDIRECTS = 3
+MAX_REDIRECTS = 5
 WIRE_FACTOR, WIRE_ROW_BYTES = 3, 1024
 """The most that a row grows on the wire: escapes and base64, part headers."""
 
@@ -200,14 +200,17 @@ class Records:
 
     def find(self, tenant: Tenant, entity: str, record_id: str) -> Record | None:
         """By id, redirects followed."""
+        _, stored = self.follow(tenant, entity, record_id)
+        return stored.content if stored is not None and isinstance(stored.content, Record) else None
+
+    def follow(self, tenant: Tenant, entity: str, record_id: str) -> tuple[str, Stored | None]:
+        """(where an id leads, what is there): a record, a tomb, or None for nothing."""
         for _ in range(MAX_REDIRECTS):
             stored = self.get(tenant, entity, record_id)
-            if stored is None or isinstance(stored.content, Tomb):
-                return None
-            if isinstance(stored.content, Record):
-                return stored.content
+            if stored is None or not isinstance(stored.content, Redirect):
+                return record_id, stored
             record_id = stored.content.to
-        return None
+        return record_id, None
 
     def redirect(
         self, tenant: Tenant, entity: str, record_id: str, to: str, tomb: Stored | None = None

@@ -22,10 +22,10 @@ from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Redirect, Stored, Tomb
 from crm_core.sync import deletes, identity, merge
 from crm_core.sync.draft import Draft
-from crm_core.sync.engine import Engine, Opened, wake
+from crm_core.sync.engine import Engine, Opened, config_of, wake
 from crm_core.sync.merge import Merged, Snapshot, Verdict
 from crm_core.sync.references import References
-from crm_core.sync.sides import Config, Side, side_of
+from crm_core.sync.sides import Config, Side
 
 _log = Log("crm_core.sync")
 
@@ -157,10 +157,7 @@ class Applier:
 
     def _configure(self) -> None:
         """Takes the configuration for the next transactions; one that was made just now may not be listed yet."""
-        self.config = self.engine.sides(self.tenant, self.entity.name)
-        if self.uid not in self.config:
-            kind = type(self.opened.connector)
-            self.config[self.uid] = side_of(self.opened.connection, kind, self.entity)
+        self.config = config_of(self.engine, self.opened, self.entity)
 
     def apply(self, snapshots: Iterable[Snapshot]) -> None:
         """Every snapshot is merged, skipped, held back, or kept as a dead letter; afterwards nothing of the batch is

@@ -19,7 +19,6 @@ from crm_core.sync.saving import Origin, save, write_of
 from crm_core.sync.sides import Config
 
 MAX_TRIES = 20
-MAX_REDIRECTS = 5
 
 Change = Callable[[Record, Config], Record]
 """What a write makes of a record as it is now."""
@@ -126,12 +125,7 @@ class Editor:
         return hub_time(self.engine.clock.now())
 
     def _stored(self, record_id: str) -> Stored | None:
-        for _ in range(MAX_REDIRECTS):
-            stored = self.engine.records.get(self.tenant, self.entity.name, record_id)
-            if stored is None or not isinstance(stored.content, Redirect):
-                return stored
-            record_id = stored.content.to
-        return None
+        return self.engine.records.follow(self.tenant, self.entity.name, record_id)[1]
 
     def _found(self, record_id: str, *, dead: bool = False) -> Stored:
         stored = self._stored(record_id)

@@ -8,6 +8,7 @@ from crm_core.connector import Connector
 from crm_core.errors import BadRequest
 from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
+from crm_core.model.entities import Entity
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
 from crm_core.storage import layout
 from crm_core.storage.held import Held
@@ -15,7 +16,7 @@ from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync.sides import Config
+from crm_core.sync.sides import Config, side_of
 
 MESSAGE_VERSION = 1
 
@@ -123,6 +124,15 @@ class Engine:
         """A job that goes on, or comes again, keeps its trace; a new one gets that of the work in hand."""
         job = job if job.trace else replace(job, trace=current_trace())
         self.queue.send(lane, job.to_message(), delay)
+
+
+def config_of(engine: Engine, opened: Opened, entity: Entity) -> Config:
+    """The sides of an entity; of this connection too, if it was made so lately that it is not listed yet."""
+    connection = opened.connection
+    config = engine.sides(connection.tenant, entity.name)
+    if connection.uid not in config:
+        config[connection.uid] = side_of(connection, type(opened.connector), entity)
+    return config
 
 
 def wake(

@@ -10,7 +10,7 @@ from crm_core.model.connection import Tenant
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Record
 from crm_core.storage import layout
-from crm_core.storage.records import Redirect, Stored
+from crm_core.storage.records import Stored
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.sides import Side
@@ -19,7 +19,6 @@ LOOK_FIRST = "look"
 """No id: the row has to be read by itself before its claim may be moved."""
 HOLD = "hold"
 """No id: the row may be what an open create of ours has made; only that can tell."""
-MAX_STEPS = 5
 
 
 class Place(Protocol):
@@ -46,8 +45,9 @@ def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot) -> st
     holder = engine.keys.claim_match(tenant, entity, key, own_id)
     if holder == own_id:
         return own_id
-    target, record = _target(engine, tenant, entity, holder)
-    if record is not None and match_key(name, record.fields.get(name)) != key:
+    target, there = engine.records.follow(tenant, entity, holder)
+    record = there.content if there else None
+    if isinstance(record, Record) and match_key(name, record.fields.get(name)) != key:
         if not snapshot.point_read:
             return LOOK_FIRST
         engine.keys.move_match(tenant, entity, key, holder, own_id)
@@ -66,17 +66,6 @@ def is_being_made(by: Place, marker: str) -> bool:
     record = stored.content if stored else None
     link = record.links.get(by.side.uid) if isinstance(record, Record) else None
     return link is not None and link.state == "creating" and str(link.gen) == gen
-
-
-def _target(engine: Engine, tenant: Tenant, entity: str, record_id: str) -> tuple[str, Record | None]:
-    """(where an id leads, the record there if there is one yet)."""
-    for _ in range(MAX_STEPS):
-        stored = engine.records.get(tenant, entity, record_id)
-        if stored is None or not isinstance(stored.content, Redirect):
-            content = stored.content if stored else None
-            return record_id, content if isinstance(content, Record) else None
-        record_id = stored.content.to
-    return record_id, None
 
 
 def claim_next(engine: Engine, tenant: Tenant, name: str, before: Record, after: Record) -> None:

@@ -25,7 +25,7 @@ from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened, wake
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.pushing import Pusher, Stop
-from crm_core.sync.saving import save
+from crm_core.sync.saving import portions, save
 
 _log = Log("crm_core.sync")
 
@@ -110,7 +110,7 @@ class _Push:
         """Gives the buckets that still have work to do at once. Portions go across them, so that calls are full."""
         left: set[str] = set()
         size = 1 if self.careful else self.engine.tuning.push_records
-        for number, ids in enumerate(_portions(self._open(), size)):
+        for number, ids in enumerate(portions(self._open(), size)):
             if number and not self._in_time():
                 left.update(self.buckets[self.buckets.index(layout.bucket(ids[0])) :])
                 break
@@ -169,17 +169,6 @@ class _Push:
                     self.job.tenant, self.job.connection, replace(states.connection, waiting=True)
                 )
                 self.states = replace(states, connection=saved)
-
-
-def _portions(ids: Iterator[str], size: int) -> Iterator[list[str]]:
-    portion: list[str] = []
-    for each in ids:
-        portion.append(each)
-        if len(portion) == size:
-            yield portion
-            portion = []
-    if portion:
-        yield portion
 
 
 def _come_back(engine: Engine, job: Job, states: States | None, seconds: float) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.record import UNKNOWN, Link, Record
-from crm_core.storage.records import Redirect, Stored
+from crm_core.storage.records import Stored
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine
 from crm_core.sync.sides import Sides
 
-MAX_STEPS = 5
 READ_WIDTH = 8
 
 Ref = tuple[str, str]
@@ -71,12 +70,7 @@ class References:
         return self.engine.pool.map(target, refs, READ_WIDTH)
 
     def _follow(self, entity: str, record_id: str) -> Stored | None:
-        for _ in range(MAX_STEPS):
-            stored = self.engine.records.get(self.tenant, entity, record_id)
-            if stored is None or not isinstance(stored.content, Redirect):
-                return stored
-            record_id = stored.content.to
-        return None
+        return self.engine.records.follow(self.tenant, entity, record_id)[1]
 
     def resolve(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Fields with each reference as the record that it leads to."""

@@ -1,8 +1,9 @@
 """Writing records whose change was decided elsewhere: with their history, and who has to learn of it."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from crm_core.model.connection import Tenant
 from crm_core.model.record import Record, wants_push
@@ -10,6 +11,8 @@ from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import old_values
+
+T = TypeVar("T")
 
 WRITE_WIDTH = 4
 
@@ -39,6 +42,13 @@ def write_of(
         after.version, by.time, by.origin, by.run, old_values(before, after), kind, dict(losers or {}), by.by
     )
     return RecordWrite(stored.id, stored, after, step)
+
+
+def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of this size, the last one with what is left."""
+    left = iter(items)
+    while portion := list(itertools.islice(left, size)):
+        yield portion
 
 
 @dataclass

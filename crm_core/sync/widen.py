@@ -5,7 +5,6 @@ begins some time after that was saved, so that no worker still inserts records b
 state row says when, and which run does it.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -21,7 +20,7 @@ from crm_core.storage.records import RecordWrite, Stored
 from crm_core.sync import brake, failures
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Job, Opened, wake
-from crm_core.sync.saving import save
+from crm_core.sync.saving import portions, save
 
 _log = Log("crm_core.sync")
 
@@ -104,7 +103,7 @@ class _Widen:
         """Every record of a bucket as its connections now want it."""
         engine, tenant, entity = self.engine, self.job.tenant, self.job.entity
         todo = engine.records.scan(tenant, entity, bucket)
-        for portion in _portions(todo):
+        for portion in portions(todo, PORTION):
             left = portion
             while left:
                 saved = save(engine, tenant, entity, self._writes(left))
@@ -168,14 +167,3 @@ def _close(engine: Engine, job: Job, state: EntityState, run: Run) -> None:
     engine.states.save_entity(
         job.tenant, job.connection, job.entity, replace(state, push_due="", push_run="", last_run=run.id)
     )
-
-
-def _portions(rows: Iterator[Stored]) -> Iterator[list[Stored]]:
-    portion: list[Stored] = []
-    for row in rows:
-        portion.append(row)
-        if len(portion) == PORTION:
-            yield portion
-            portion = []
-    if portion:
-        yield portion

@@ -16,11 +16,11 @@ from crm_core.retry import backoff
 from crm_core.storage import layout
 from crm_core.storage.records import RecordWrite, Stored, Tomb
 from crm_core.sync.draft import Draft
-from crm_core.sync.engine import Engine, Opened
+from crm_core.sync.engine import Engine, Opened, config_of
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.references import Ref, References
 from crm_core.sync.saving import Origin, Saved, save
-from crm_core.sync.sides import Config, Side, side_of
+from crm_core.sync.sides import Config, Side
 
 PARK_FAILURES = 10
 PARK_BAD_ANSWERS = 3
@@ -86,9 +86,7 @@ class PushBase:
         self._searched: dict[str, str] = {}
 
     def _configure(self) -> None:
-        self.config: Config = self.engine.sides(self.tenant, self.entity.name)
-        if self.uid not in self.config:
-            self.config[self.uid] = side_of(self.opened.connection, type(self.connector), self.entity)
+        self.config: Config = config_of(self.engine, self.opened, self.entity)
         self.side: Side = self.config[self.uid]
 
     def _now(self) -> str:
