@@ -220,7 +220,9 @@ class Hub:
         held = self._sides.get((connection.uid, entity))
         if held is not None and held[0] == connection.etag:
             return held[1]
-        side = side_of(connection, connector_class(connection.connector), ENTITIES[entity])
+        side = side_of(
+            connection, connector_class(connection.connector), ENTITIES[entity], self.engine.tuning.breaker
+        )
         self._sides[connection.uid, entity] = connection.etag, side
         return side
 
@@ -363,7 +365,7 @@ class Hub:
     def resolve_conflict(
         self, tenant: Tenant, conflict: conflicts.Conflict, take: str, value: Any, by: str
     ) -> Record:
-        """Decides it; gives the record. Raises BadRequest, NotFound, NotSupported."""
+        """Decides it; gives the record. Raises BadRequest, NotFound, Conflict."""
         editor = self.editor(tenant, ENTITIES[conflict.record.entity], by)
         return conflicts.resolve(editor, conflict, take, value)
 

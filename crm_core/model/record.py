@@ -3,6 +3,7 @@
 The exact meaning of every field of a link, and which follow from which, is in docs/sync.md.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,8 @@ class Record:
     `fields`: canonical values, empty ones left out. `stamp`: of every field that `stamps`
     does not name. `version` counts changes of fields, of `dead` and of decided conflicts. `created`: time, origin, run.
     `reviews`: what a person is asked, {kind, connection, record, decided}: kind `match` (may be the same as another
-    record) or `merge` (became another one at the remote).
+    record) or `merge` (became another one at the remote). `flips`: field that two connections change in turns ->
+    {n: how often it went back, since, was: the value before, as a digest}.
     """
 
     id: str
@@ -158,6 +160,7 @@ class Record:
     dead: bool = False
     links: Mapping[str, Link] = NOTHING
     reviews: tuple[Mapping[str, Any], ...] = ()
+    flips: Mapping[str, Mapping[str, Any]] = NOTHING
     more: Mapping[str, Any] = NOTHING
 
     def stamp_of(self, name: str) -> Stamp:
@@ -183,6 +186,8 @@ class Record:
             data["dead"] = True
         if self.reviews:
             data["reviews"] = self.reviews
+        if self.flips:
+            data["flips"] = self.flips
         return _encode(data)
 
     @classmethod
@@ -200,8 +205,14 @@ class Record:
             dead=data.pop("dead", False),
             links={uid: Link.from_json(link) for uid, link in data.pop("links").items()},
             reviews=tuple(data.pop("reviews", ())),
+            flips=data.pop("flips", NOTHING),
             more=data,
         )
+
+
+def digest(value: Any) -> str:
+    """What tells two values of a field apart, in a few characters."""
+    return hashlib.sha256(_encode(value).encode()).hexdigest()[:16]
 
 
 def same_value(entity: str, name: str, left: Any, right: Any) -> bool:

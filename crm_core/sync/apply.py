@@ -26,6 +26,7 @@ from crm_core.sync.engine import Engine, Opened, config_of, wake
 from crm_core.sync.merge import Merged, Snapshot, Verdict
 from crm_core.sync.references import References
 from crm_core.sync.sides import Config, Side
+from crm_core.sync.unite import is_declared
 
 _log = Log("crm_core.sync")
 
@@ -103,14 +104,14 @@ class _Committed:
 @dataclass
 class _Decided:
     """What the rows of a round led to. `firsts`: entries whose row makes a record, with what is at its id (a tomb),
-    if no record has its match key. `doubles`: rows whose record lives at another remote id.
+    if no record has its match key. `doubles`: rows whose record lives at another remote id, with what is at theirs.
     """
 
     writes: list[_Planned] = field(default_factory=list)
     looks: list[_Entry] = field(default_factory=list)
     elsewhere: list[_Entry] = field(default_factory=list)
     firsts: list[tuple[_Entry, Stored | None]] = field(default_factory=list)
-    doubles: list[_Entry] = field(default_factory=list)
+    doubles: list[tuple[_Entry, Stored | None]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
 
     def write(self, write: RecordWrite, entry: _Entry, count: str) -> None:
@@ -190,6 +191,15 @@ class Applier:
         """How many of the remote records live here."""
         rows = self._read({self.record_id(rid) for rid in rids})
         return sum(self._is_live(row.content) for row in rows.values())
+
+    def unknown(self, rids: Sequence[str]) -> int:
+        """How many of the remote records lead to nothing here."""
+        return len(rids) if self.fresh else len(rids) - len(self._read({self.record_id(rid) for rid in rids}))
+
+    def receivers(self) -> list[str]:
+        """The other connections that this one's new records are to be made at."""
+        self._configure()
+        return sorted(uid for uid, side in self.config.items() if uid != self.uid and side.writes)
 
     def look_again(self) -> None:
         """For a worker that was overtaken: what it brought to life may be gone at the remote, and the run that went
@@ -291,8 +301,8 @@ class Applier:
             for entry in self._look(looks):
                 self._decide(entry, rows.get(entry.id), decided)
         self._first_seen(decided)
-        for entry in decided.doubles:
-            self._double(entry, decided)
+        for entry, stored in decided.doubles:
+            self._double(entry, stored, decided)
         writes = _grouped(decided.writes, lambda planned: layout.bucket(planned[0].id))
         return self._commit(writes) + decided.elsewhere
 
@@ -313,7 +323,9 @@ class Applier:
         content = stored.content if stored else None
         snapshot = entry.newest
         alive = snapshot.change.fields is not None
-        if isinstance(content, Redirect):
+        if isinstance(content, Redirect) and content.to == entry.beside:
+            decided.doubles.append((entry, stored))  # a person said that both are one
+        elif isinstance(content, Redirect):
             decided.elsewhere.append(entry.moved(content.to))
         elif entry.id in decided.taken:
             decided.elsewhere.append(entry.again())  # one row is written once in a round
@@ -323,7 +335,7 @@ class Applier:
         elif snapshot.hint and not snapshot.point_read:
             decided.looks.append(entry)
         elif entry.beside:
-            decided.doubles.append(entry)
+            decided.doubles.append((entry, stored))
         elif content is None and not alive:
             tomb = Tomb(snapshot.hi, self.uid, snapshot.change.rid)
             decided.write(RecordWrite(entry.id, None, tomb), entry, "unchanged")
@@ -452,9 +464,9 @@ class Applier:
         if name and before.fields.get(name) != after.fields.get(name):
             identity.claim_next(self.engine, self.tenant, name, before, after)
 
-    def _double(self, entry: _Entry, decided: _Decided) -> None:
+    def _double(self, entry: _Entry, beside: Stored | None, decided: _Decided) -> None:
         """A row that leads to a record which lives at another remote id. That one may be gone by now; are both alive,
-        it is not known whether they are one, and a person decides.
+        it is not known whether they are one, and a person decides; what was decided holds until the row is changed.
         """
         stored = self.engine.records.get(self.tenant, self.entity.name, entry.beside)
         record = stored.content if stored else None
@@ -471,6 +483,15 @@ class Applier:
         if entry.snapshot.change.fields is None and not entry.snapshot.hint:
             self.tally.unchanged += 1  # a delete of what is not the record's
             return
+
+        lives, kept = link.state == "live", record
+
+        def said(snapshot: Snapshot) -> bool:
+            return lives and is_declared(kept, self.uid, entry.rid, snapshot.change.version)
+
+        if said(entry.snapshot):
+            self.tally.unchanged += 1
+            return
         rids = [entry.rid, link.rid] if link.state == "live" else [entry.rid]
         looked = {
             each.rid: each
@@ -482,7 +503,7 @@ class Applier:
             )
         }
         mine = looked.get(entry.rid)
-        if mine is None or mine.newest.change.fields is None:
+        if mine is None or mine.newest.change.fields is None or said(mine.newest):
             self.tally.unchanged += 1
         elif link.state in ("new", "gone"):
             record = self.references.settled(record, self.config)
@@ -496,7 +517,7 @@ class Applier:
             made = merge.first_seen(entry.id, self.entity, self.side, {}, mine.newest, self.run)
             asked = {"kind": "match", "connection": self.uid, "record": record.id}
             apart = Draft(replace(made, reviews=(asked,)), self.config).finished()
-            decided.write(RecordWrite(entry.id, None, apart), entry, "created")
+            decided.write(RecordWrite(entry.id, beside, apart), entry, "created")
 
     def _look(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Point reads of these remote records, batched by id; what is not there is gone."""

@@ -28,17 +28,17 @@ SAVE_TRIES = 5
 
 
 class Stopped(Exception):  # no error: the run waits for a person
-    """More deletes, or `creates`, than a run may apply by itself."""
+    """More deletes than a run may apply by itself, or more `creates_at` another connection, named by its slug."""
 
-    def __init__(self, amount: int, known: int, limit: int, *, creates: bool = False) -> None:
-        self.amount, self.known, self.limit, self.creates = amount, known, limit, creates
+    def __init__(self, amount: int, known: int, limit: int, *, creates_at: str = "") -> None:
+        self.amount, self.known, self.limit, self.creates_at = amount, known, limit, creates_at
 
     def problem(self, run: Run, time: str) -> Problem:
-        if self.creates:
+        if self.creates_at:
             shown = (
-                f"The hub has at least {self.amount} records that the remote system has not, which knows about"
+                f"At least {self.amount} records would be made at {self.creates_at}, which knows about"
                 f" {self.known}; up to {self.limit} are made there without asking. If that is right,"
-                f" POST /api/runs/{run.id}/approve makes them; if not, narrow the connection's filter and"
+                f" POST /api/runs/{run.id}/approve makes them; if not, narrow that connection's filter and"
             )
         else:
             shown = (
@@ -55,10 +55,31 @@ def limit(tuning: Tuning, known: int) -> int:
 
 
 def judge_batch(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> None:
-    """Raises Stopped if the deletes of a batch, with those that the run has applied, are too many."""
+    """Raises Stopped if the deletes of a batch, with those that the run has applied, are too many, or its records that
+    the hub has not, each of which is to be made at every other connection that wants it.
+    """
     last = {each.change.rid: each.change for each in batch if not each.change.problem}
     rids = [rid for rid, change in last.items() if change.fields is None]
     judge(applier, run, len(rids), lambda: applier.living(rids))
+    _judge_new(applier, run, [rid for rid, change in last.items() if change.fields is not None])
+
+
+def _judge_new(applier: Applier, run: Run, rids: Sequence[str]) -> None:
+    engine, entity = applier.engine, applier.entity.name
+    before = run.counts.get("created", 0) + applier.tally.created
+    if run.approved or before + len(rids) <= engine.tuning.brake_creates:
+        return
+    unknown: int | None = None
+    for uid in applier.receivers():
+        opened, states = engine.open(applier.tenant, uid), engine.states.read(applier.tenant, uid)
+        if opened is None or states is None or entity not in states.entities:
+            continue
+        known = states.entities[entity].known
+        if before + len(rids) <= limit_of_creates(engine.tuning, known):
+            continue
+        if unknown is None:
+            unknown = applier.unknown(rids)
+        judge_creates(engine.tuning, run, before, unknown, known, opened.connection.slug)
 
 
 def judge_whole(applier: Applier, run: Run) -> None:
@@ -91,11 +112,16 @@ def judge(applier: Applier, run: Run, deletes: int, certain: Callable[[], int]) 
         raise Stopped(before + deletes, known, most)
 
 
-def judge_creates(tuning: Tuning, run: Run, before: int, creates: int, known: int) -> None:
-    """Raises Stopped if so many more records are too many for a run to make at a remote system that has `known`."""
-    most = int(max(tuning.brake_creates, known * tuning.brake_creates_percent / 100))
+def limit_of_creates(tuning: Tuning, known: int) -> int:
+    """How many records a run may make at a remote system that has `known`."""
+    return int(max(tuning.brake_creates, known * tuning.brake_creates_percent / 100))
+
+
+def judge_creates(tuning: Tuning, run: Run, before: int, creates: int, known: int, at: str) -> None:
+    """Raises Stopped if so many more records are too many for a run to make at the connection `at`, which has `known`."""
+    most = limit_of_creates(tuning, known)
     if creates and not run.approved and before + creates > most:
-        raise Stopped(before + creates, known, most, creates=True)
+        raise Stopped(before + creates, known, most, creates_at=at)
 
 
 def refuse(states: States | None, entities: Sequence[str]) -> None:

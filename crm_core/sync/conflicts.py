@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crm_core.errors import BadRequest, NotFound, NotSupported
+from crm_core.errors import BadRequest, NotFound
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
@@ -22,8 +22,8 @@ KINDS = ("value", "match", "merge", "refused", "parked")
 _ITEMS = {"value": "conflict", "match": "review", "merge": "review", "refused": "refused", "parked": "parked"}
 WAYS: Mapping[str, tuple[str, ...]] = {
     "value": ("ours", "theirs", "value"),
-    "match": ("separate",),
-    "merge": ("keep",),
+    "match": ("separate", "link"),
+    "merge": ("keep", "link"),
     "refused": ("retry",),
     "parked": ("retry",),
 }
@@ -125,9 +125,9 @@ def resolve(editor: Editor, conflict: Conflict, take: str, value: Any = None) ->
     """Decides one; gives the record. Raises BadRequest for what is no way to decide it."""
     if take not in WAYS[conflict.kind]:
         ways = ", ".join(WAYS[conflict.kind])
-        if take == "link":
-            raise NotSupported(f"Records can't be made one here yet; a {conflict.kind} is decided by {ways}.")
         raise BadRequest.field("take", f"take: a conflict of kind {conflict.kind} is decided by {ways}.")
+    if take == "link":
+        return editor.unite(conflict.record.id, conflict.about["record"])
     now = hub_time(editor.engine.clock.now())
 
     def decided(record: Record, config: Config) -> Record:
@@ -138,6 +138,7 @@ def resolve(editor: Editor, conflict: Conflict, take: str, value: Any = None) ->
         name = conflict.field
         if conflict.kind == "value":
             asked = link.conflict.pop(name)
+            draft.flips.pop(name, None)
             if take == "theirs":
                 link.drop(name)
                 draft.set_value(name, asked["theirs"], conflict.connection, now)

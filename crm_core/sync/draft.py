@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from crm_core.model.record import LINK_FIELDS, UNKNOWN, Attempt, Link, LinkState, Record, Stamp, wants_push
+from crm_core.model.fields import parse_instant
+from crm_core.model.record import (
+    HUB,
+    LINK_FIELDS,
+    NOTHING,
+    UNKNOWN,
+    Attempt,
+    Link,
+    LinkState,
+    Record,
+    Stamp,
+    digest,
+    wants_push,
+)
 from crm_core.sync.sides import Side, Sides
 
 
@@ -115,6 +128,7 @@ class Draft:
         self.stamps = dict(record.stamps)
         self.dead = record.dead
         self.reviews = list(record.reviews)
+        self.flips = dict(record.flips)
         self.losers: dict[str, Any] = {}
         self._links: dict[str, LinkDraft] = {}
         for uid, link in record.links.items():
@@ -195,6 +209,20 @@ class Draft:
                 link.put(side, name, link.echo.pop(name) if name in link.echo else old)
             self.tidy(link, side)
 
+    def count_flip(self, name: str, value: Any, side: Side, now: str) -> int:
+        """Counts how often a field went back to what it had been, changed by connections in turns, now by this one: 0
+        for a value that is new. What an app or the same connection writes begins anew, and so does the time after the
+        breaker's.
+        """
+        known = self.flips.pop(name, None)
+        if self.stamps.get(name, self.before.stamp).origin in (HUB, side.uid):
+            return 0
+        again: dict[str, Any] = {"n": 0, "since": now, "was": digest(self.fields.get(name))}
+        if known is not None and known["was"] == digest(value) and not _is_past(known["since"], side, now):
+            again |= {"n": known["n"] + 1, "since": known["since"]}
+        self.flips[name] = again
+        return int(again["n"])
+
     def tidy(self, link: LinkDraft, side: Side) -> None:
         """Drops what sending would not change, and what was noted of fields that are not behind any more."""
         for name in [*link.behind, *link.echo]:
@@ -255,6 +283,7 @@ class Draft:
         if (
             not stepped
             and reviews == before.reviews
+            and self.flips == before.flips
             and all(before.links.get(uid) is each for uid, each in links.items())
         ):
             return before
@@ -265,6 +294,7 @@ class Draft:
             dead=self.dead,
             links=links,
             reviews=reviews,
+            flips=self.flips or NOTHING,
             version=before.version + stepped,
         )
 
@@ -282,3 +312,7 @@ class Draft:
 
     def _shown(self) -> Record:
         return self.before if self.fields == self.before.fields else replace(self.before, fields=self.fields)
+
+
+def _is_past(since: str, side: Side, now: str) -> bool:
+    return (parse_instant(now) - parse_instant(since)).total_seconds() > side.breaker.seconds

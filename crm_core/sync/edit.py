@@ -17,6 +17,7 @@ from crm_core.sync.engine import Engine, wake
 from crm_core.sync.identity import claim_next
 from crm_core.sync.saving import Origin, save, write_of
 from crm_core.sync.sides import Config
+from crm_core.sync.unite import united
 
 MAX_TRIES = 20
 
@@ -58,13 +59,7 @@ class Editor:
             {"time": now, "origin": HUB, "run": "", "by": self.by},
         )
         record = Draft(made, config).finished()
-        saved = save(self.engine, self.tenant, self.entity.name, [RecordWrite(target, stored, record)])
-        if saved.large:
-            raise _too_large()
-        if saved.stale:
-            return self.create(fields, record_id)
-        wake(self.engine, self.tenant, self.entity.name, saved.wakes)
-        return record
+        return record if self._save(RecordWrite(target, stored, record)) else self.create(fields, record_id)
 
     def update(self, record_id: str, fields: Mapping[str, Any], if_match: str = "") -> Record:
         """The record with these fields changed. Raises NotFound, Stale if it is no more of the version that was read,
@@ -105,18 +100,37 @@ class Editor:
             if after is record:
                 return record
             by = Origin(self._now(), HUB, by=self.by)
-            saved = save(
-                self.engine,
-                self.tenant,
-                self.entity.name,
-                [write_of(stored, after, by, losers=_losers(record, after))],
-            )
-            if saved.large:
-                raise _too_large()
-            if not saved.stale:
-                wake(self.engine, self.tenant, self.entity.name, saved.wakes)
+            if self._save(write_of(stored, after, by, losers=_losers(record, after))):
                 return after
-        raise Conflict("The record is being changed by others all the time; try again.")
+        raise _contended()
+
+    def unite(self, duplicate_id: str, kept_id: str) -> Record:
+        """Makes two records one: the kept one with what only the duplicate has, whose id leads to it from now on.
+
+        The kept one is written first, so that a crash in between loses nothing and the same call can be made again.
+        Raises NotFound for a record that was deleted meanwhile, Conflict while a write to one of the rows is on its way.
+        """
+        for _ in range(MAX_TRIES):
+            kept = self._found(kept_id)
+            duplicate = self.engine.records.get(self.tenant, self.entity.name, duplicate_id)
+            record = kept.content
+            assert isinstance(record, Record)
+            if duplicate is None or not isinstance(duplicate.content, Record) or duplicate.id == record.id:
+                return record  # an earlier call has done it
+            after, losers = united(record, duplicate.content, self._config(), self._now())
+            by = Origin(self._now(), HUB, by=self.by)
+            leads = RecordWrite(duplicate.id, duplicate, Redirect(record.id))
+            if self._save(write_of(kept, after, by, losers=losers)) and self._save(leads):
+                return after
+        raise _contended()
+
+    def _save(self, write: RecordWrite) -> bool:
+        """Writes one record and wakes whoever is to learn of it; False if its row has moved on."""
+        saved = save(self.engine, self.tenant, self.entity.name, [write])
+        if saved.large:
+            raise _too_large()
+        wake(self.engine, self.tenant, self.entity.name, saved.wakes)
+        return not saved.stale
 
     def _config(self) -> Config:
         return self.engine.sides(self.tenant, self.entity.name)
@@ -232,6 +246,10 @@ def _losers(before: Record, after: Record) -> dict[str, Any]:
                 ours, now = before.fields.get(name), after.fields.get(name)
                 lost[name] = asked["theirs"] if now == ours else ours
     return lost
+
+
+def _contended() -> Conflict:
+    return Conflict("The record is being changed by others all the time; try again.")
 
 
 def _no_record(entity: Entity, record_id: str) -> NotFound:

@@ -16,7 +16,7 @@ from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync.sides import Config, side_of
+from crm_core.sync.sides import Breaker, Config, side_of
 
 MESSAGE_VERSION = 1
 
@@ -66,7 +66,7 @@ class Tuning:
     `push_start_seconds`: a write begins so soon after its attempt was saved, or not at all. `attempt_seconds`: so long
     after that it may still reach the remote: the time to begin, a call's deadline of 100 s, and 120 s that it may be on
     its way. `push_delay_seconds`: after a change of configuration, until a push run begins. `sweep_buckets`: how many
-    of the 16 the tick looks at each minute.
+    of the 16 the tick looks at each minute. `breaker_...`: a field that flips so often in this time waits for a person.
     """
 
     fresh_slice_seconds: float = 20
@@ -84,6 +84,12 @@ class Tuning:
     attempt_seconds: float = 250
     push_delay_seconds: float = 120
     sweep_buckets: int = 1
+    breaker_flips: float = 4
+    breaker_seconds: float = 600
+
+    @property
+    def breaker(self) -> Breaker:
+        return Breaker(self.breaker_flips, self.breaker_seconds)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def config_of(engine: Engine, opened: Opened, entity: Entity) -> Config:
     connection = opened.connection
     config = engine.sides(connection.tenant, entity.name)
     if connection.uid not in config:
-        config[connection.uid] = side_of(connection, type(opened.connector), entity)
+        config[connection.uid] = side_of(connection, type(opened.connector), entity, engine.tuning.breaker)
     return config
 
 

@@ -232,7 +232,7 @@ def _merge_fields(
             if skipped:
                 _ask(draft, link, side, snapshot, name)
             else:
-                _take(draft, link, side, name, value, change_time(snapshot))  # 4
+                _accept(draft, link, side, snapshot, name)  # 4
         else:
             link.put(side, name, value)  # 5: agreed; tidy removes it
             link.conflict.pop(name, None)
@@ -303,26 +303,40 @@ def _take(draft: Draft, link: LinkDraft, side: Side, name: str, value: Any, time
     draft.set_value(name, value, side.uid, time)
 
 
+def _accept(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str) -> None:
+    """Takes the remote's value, unless two connections change the field back and forth: then a person is asked which
+    of both is to be. What set them on each other is found at the remotes, not here.
+    """
+    assert snapshot.change.fields is not None
+    value = snapshot.change.fields.get(name)
+    flips = draft.count_flip(name, value, side, snapshot.hi)
+    if flips >= side.breaker.flips:
+        _ask(draft, link, side, snapshot, name, flips)
+    else:
+        _take(draft, link, side, name, value, change_time(snapshot))
+
+
 def _decide(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str, skipped: bool) -> None:
     assert snapshot.change.fields is not None
     theirs, policy, time = snapshot.change.fields.get(name), side.policy(name), change_time(snapshot)
-    if skipped or policy in ("manual", "skip"):
+    if skipped or policy in ("manual", "skip") or "flips" in link.conflict.get(name, ()):
         _ask(draft, link, side, snapshot, name)
         return
     ours = draft.fields.get(name)
     stamp = draft.stamps.get(name, draft.before.stamp)
     if policy == "remote" or (policy == "newest" and parse_instant(time) >= parse_instant(stamp.time)):
-        draft.losers[name] = ours
-        _take(draft, link, side, name, theirs, time)
+        _accept(draft, link, side, snapshot, name)
+        if name not in link.conflict:
+            draft.losers[name] = ours
         return
     draft.losers[name] = theirs
     link.put(side, name, theirs)
     link.conflict.pop(name, None)
 
 
-def _ask(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str) -> None:
+def _ask(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str, flips: int = 0) -> None:
     """Neither side is overwritten until a person decides. What was asked before is asked anew with the newer value;
-    one that goes back to the base dissolves the question.
+    one that goes back to the base dissolves the question. `flips`: how often the field went there and back.
     """
     assert snapshot.change.fields is not None
     theirs, ours = snapshot.change.fields.get(name), draft.fields.get(name)
@@ -332,7 +346,9 @@ def _ask(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: st
     if open_one and side.same(name, theirs, base):
         del link.conflict[name]
         return
-    link.conflict[name] = {"theirs": theirs, "base": base, "time": change_time(snapshot)}
+    flips = flips or (open_one or {}).get("flips", 0)
+    more = {"flips": flips} if flips else {}
+    link.conflict[name] = {"theirs": theirs, "base": base, "time": change_time(snapshot), **more}
 
 
 def _after(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, *, answer: bool) -> None:

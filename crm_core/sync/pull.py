@@ -26,7 +26,7 @@ from crm_core.sync import brake, compare, failures
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened, wake
 from crm_core.sync.merge import Snapshot
-from crm_core.sync.schedule import is_due, lapsed, next_due
+from crm_core.sync.schedule import is_due, is_reached, lapsed, next_due
 
 _log = Log("crm_core.sync")
 
@@ -317,6 +317,7 @@ class _Pull:
             judge = partial(brake.judge, applier, self.run)
             live += compare.delete_missing(applier, self.run, layout.BUCKETS[number], judge)
             self._checkpoint(applier, {"compare": number + 1, "live": live, "done": done})
+            self._let_changes_through(applier)
             if self._time_is_up() and number + 1 < len(layout.BUCKETS):
                 self._continue()  # after a step, so that however short a slice is it gets further
                 return
@@ -362,6 +363,7 @@ class _Pull:
             if full or following is None:
                 self._apply(batch, applier)
                 self._checkpoint(applier, page.cursor)
+                self._let_changes_through(applier)
                 batch, began = [], clock.monotonic()
             if following is None:
                 if page.more:
@@ -376,6 +378,38 @@ class _Pull:
             self.run = compare.remember(applier, self.run, batch)
         applier.apply(batch)
         self.run = replace(self.run, read=self.run.read + len(batch))
+
+    def _let_changes_through(self, applier: Applier) -> None:
+        """A run that reads everything, or another part, has the lease for long. What changed since the entity's cursor
+        is read in between when that is due, so that nobody's edit waits for the end of the run; a batch at a time, so
+        that the run does not wait for a busy system either.
+        """
+        state, now = self.state, self.engine.clock.now()
+        if self._from_the_cursor or not state.last_success or state.cursor is None:
+            return
+        if self.opened.connection.paused or not is_reached(state.due, now):
+            return
+        batch: list[Snapshot] = []
+        cursor, more = state.cursor, True
+        try:
+            while more and len(batch) < self.engine.tuning.batch_records:
+                fetched = self._fetch(cursor)
+                batch += fetched.snapshots()
+                cursor, more = fetched.page.cursor, fetched.page.more
+        except CursorExpired:
+            return  # this run, or the next one, reads everything
+        brake.judge_batch(applier, self.run, batch)
+        applier.apply(batch)
+        known, counts = self._sums(applier)
+        now = self.engine.clock.now()
+        ended = (
+            {}
+            if more
+            else {"due": next_due(self.opened.connection.schedule, now), "last_success": hub_time(now)}
+        )
+        self._save_state(cursor=cursor, known=known, lease_until=self._lease_end(), **ended)
+        self.run = replace(self.run, counts=counts)
+        applier.checkpointed(known)
 
     def _time_is_up(self) -> bool:
         return self.engine.clock.monotonic() >= self.slice_end
@@ -464,7 +498,8 @@ class _Pull:
             self._look_again()
             self._overtaken()
             return
-        _log.warning("run stopped", deletes=stopped.amount, known=stopped.known, limit=stopped.limit)
+        what = {"creates" if stopped.creates_at else "deletes": stopped.amount}
+        _log.warning("run stopped", **what, known=stopped.known, limit=stopped.limit)
 
     def _name_stopped(self, run: Run, **changes: Any) -> None:
         """Gives the lease back and lets no run begin before a person has decided about the stopped one."""

@@ -96,7 +96,7 @@ def tick(engine: Engine) -> int:
                 run = state.lease_run if lapsed(state, now) else ""
                 engine.send(layout.FRESH, Job("pull", tenant, connection=uid, entity=entity, run=run))
                 sent += 1
-            if state.push_due and not state.stopped_run and not _later(state.push_due, now):
+            if is_reached(state.push_due, now) and not state.stopped_run:
                 engine.send(
                     layout.FRESH, Job("widen", tenant, connection=uid, entity=entity, run=state.push_run)
                 )
@@ -142,7 +142,12 @@ def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetim
 def is_due(state: EntityState, now: datetime) -> bool:
     if state.lease_run:
         return lapsed(state, now)
-    return bool(state.due) and not (state.waits or state.stopped_run) and not _later(state.due, now)
+    return is_reached(state.due, now) and not (state.waits or state.stopped_run)
+
+
+def is_reached(moment: str, now: datetime) -> bool:
+    """Whether a time has come; "" never comes."""
+    return bool(moment) and not _later(moment, now)
 
 
 def lapsed(state: EntityState, now: datetime) -> bool:

@@ -19,6 +19,14 @@ INNER = frozenset({"deleted_at"})
 
 
 @dataclass(frozen=True)
+class Breaker:
+    """A field that connections change there and back so often in so many seconds waits for a person."""
+
+    flips: float = 4
+    seconds: float = 600
+
+
+@dataclass(frozen=True)
 class Side:
     """One connection's part in one entity.
 
@@ -41,6 +49,7 @@ class Side:
     since: Mapping[str, int] = field(default_factory=dict)
     etag_of: Callable[[str], str] = str
     needed: frozenset[str] = frozenset()
+    breaker: Breaker = Breaker()
 
     @property
     def deletes(self) -> Deletes:
@@ -94,7 +103,7 @@ class Config(dict[str, Side]):
         self.read_at = read_at
 
 
-def side_of(connection: Connection, kind: type[Connector], entity: Entity) -> Side:
+def side_of(connection: Connection, kind: type[Connector], entity: Entity, breaker: Breaker) -> Side:
     """The part of a connection in an entity that it has."""
     sync = connection.entities[entity.name]
     emap = kind.entities[entity.name]
@@ -117,4 +126,5 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity) -> Si
         saved.get("since", {}) if saved else {},
         kind.etag_of,
         emap.required | {each.name for each in emap.entity.fields if each.required},
+        breaker,
     )

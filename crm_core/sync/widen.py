@@ -61,7 +61,7 @@ class _Widen:
     ) -> None:
         self.engine = engine
         self.job = job
-        self.uid = opened.connection.uid
+        self.uid, self.slug = opened.connection.uid, opened.connection.slug
         self.state = state
         self.meter = meter
         self.slice_end = engine.slice_end(lane)
@@ -124,7 +124,7 @@ class _Widen:
             if after is not stored.content:
                 found.append(RecordWrite(stored.id, stored, after))
         created = self.run.counts.get("created", 0)
-        brake.judge_creates(self.engine.tuning, self.run, created, made, self.state.known)
+        brake.judge_creates(self.engine.tuning, self.run, created, made, self.state.known, self.slug)
         self.run = replace(
             self.run,
             read=self.run.read + len(portion),

@@ -82,7 +82,7 @@ class Process:
         known, at = self._connections()
         return Config(
             {
-                uid: side_of(each, self.stores.kinds[uid], ENTITIES[entity])
+                uid: side_of(each, self.stores.kinds[uid], ENTITIES[entity], self.stores.tuning.breaker)
                 for uid, each in known.items()
                 if entity in each.entities
             },

@@ -92,6 +92,7 @@ class Shape:
                 page_records=chance.randint(1, 5),
                 brake_deletes=1e9,
                 brake_creates=1e9,
+                breaker_flips=1e9,
                 push_records=chance.randint(1, 8),
                 push_start_seconds=10,
                 attempt_seconds=90,

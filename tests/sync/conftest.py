@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +21,9 @@ from crm_core.system import SystemClock
 from sandbox.dynamics365 import Dataverse
 from sandbox.dynamics365.org import Identity
 from sandbox.testing import Client, Running, running
+
+if TYPE_CHECKING:
+    from tests.sync.pairs import Pair
 
 KEY = "0123456789abcdef0123456789abcdef"
 SECRET = "sync-test-secret-value"
@@ -272,3 +276,33 @@ def memory_bench(remote: Remote, request: pytest.FixtureRequest) -> Iterator[Ben
     )
     with closing(hub):
         yield Bench(hub, remote, queue)
+
+
+@pytest.fixture
+def pair(remote: Remote, second_remote: Remote, tmp_path: Path) -> Iterator["Pair"]:
+    """A hub over the in-memory twins, between two tenants."""
+    from tests.sync.pairs import SOON, AheadClock, Pair
+
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(remote.sandbox.ca.read_bytes() + second_remote.sandbox.ca.read_bytes())
+    clock = AheadClock()
+    queue = MemoryQueue(clock)
+    settings = {**environment("UseDevelopmentStorage=true", remote), "CA_BUNDLE": str(bundle), **SOON}
+    hub = Hub(load(settings), clock=clock, table=MemoryTable(), queue=queue, blob=MemoryBlob())
+    with closing(hub):
+        yield Pair([hub], queue, clock, {"a": remote, "b": second_remote})
+
+
+@pytest.fixture
+def linked(pair: "Pair") -> Any:
+    """Gives a pair whose one record, "Contoso", is on both sides: (pair, rid at a, rid at b)."""
+    from tests.sync.pairs import only
+
+    def make(**sync: Any) -> "tuple[Pair, str, str]":
+        rid = pair.remotes["a"].create("Contoso", values={"telephone1": "1"})
+        pair.connect("a", {"account": {"direction": "both", **sync}})
+        pair.connect("b", {"account": {"direction": "both", **sync}})
+        pair.both()
+        return pair, rid, only(pair.rows("b"))
+
+    return make

@@ -35,6 +35,11 @@ class AheadClock(SystemClock):
         return super().monotonic() + self.ahead.total_seconds()
 
 
+def only(items: Any) -> Any:
+    (item,) = items
+    return item
+
+
 def settings_of(sandbox: Running) -> dict[str, str]:
     facts, https = sandbox.describe(), sandbox.https
     return {

@@ -1,37 +1,15 @@
 """Two Dynamics tenants linked through the hub: what a person does on one side arrives on the other, once."""
 
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from crm_core.connection_admin import Wanted
-from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
-from crm_core.settings import load
-from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.sync import conflicts
-from tests.sync.conftest import environment
-from tests.sync.pairs import SOON, AheadClock, Pair
-
-
-@pytest.fixture
-def pair(remote, second_remote, tmp_path):
-    bundle = tmp_path / "ca.pem"
-    bundle.write_bytes(remote.sandbox.ca.read_bytes() + second_remote.sandbox.ca.read_bytes())
-    clock = AheadClock()
-    queue = MemoryQueue(clock)
-    settings = {**environment("UseDevelopmentStorage=true", remote), "CA_BUNDLE": str(bundle), **SOON}
-    hub = Hub(load(settings), clock=clock, table=MemoryTable(), queue=queue, blob=MemoryBlob())
-    with closing(hub):
-        yield Pair([hub], queue, clock, {"a": remote, "b": second_remote})
-
-
-def only(items):
-    (item,) = items
-    return item
+from tests.sync.pairs import only
 
 
 def test_a_row_made_on_one_side_is_made_on_the_other_and_edits_go_both_ways(pair):
@@ -54,20 +32,6 @@ def test_a_row_made_on_one_side_is_made_on_the_other_and_edits_go_both_ways(pair
     assert {name: each.requests() - calls[name] for name, each in pair.remotes.items()} == {"a": 1, "b": 1}
     assert only(pair.records()) == record
     assert (len(pair.rows("a")), len(pair.rows("b"))) == (1, 1)
-
-
-@pytest.fixture
-def linked(pair):
-    """Gives a pair whose one record, "Contoso", is on both sides: (pair, rid at a, rid at b)."""
-
-    def make(**sync):
-        rid = pair.remotes["a"].create("Contoso", values={"telephone1": "1"})
-        pair.connect("a", {"account": {"direction": "both", **sync}})
-        pair.connect("b", {"account": {"direction": "both", **sync}})
-        pair.both()
-        return pair, rid, only(pair.rows("b"))
-
-    return make
 
 
 def phones(pair, *rids):
@@ -317,3 +281,64 @@ def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is
     assert pair.rows("a") == {}
     pair.pull("a", "full")
     assert pair.values("a") == ["Contoso"]
+
+
+class TestTooManyCreates:
+    """A pull whose new rows would all be made at another system."""
+
+    @pytest.fixture
+    def braked(self, pair):
+        """Gives a pair of which a is to get no more than 3 rows into b without a question."""
+        for name, value in {"brake_creates": 3, "brake_creates_percent": 50, "page_records": 2}.items():
+            pair.hub.engine.tuning.__dict__[name] = value
+        pair.connect("b")
+        pair.settle()
+        pair.connect("a")
+        return pair
+
+    def test_it_stops_before_the_batch_and_goes_on_when_approved(self, braked):
+        pair = braked
+        for number in range(4):
+            pair.remotes["a"].create(f"Row {number}")
+        run = pair.pull("a")
+        assert (run.status, run.counts["created"]) == ("stopped", 0)
+        assert "At least 4 records would be made at b, which knows about 0; up to 3" in run.problem.message
+        pair.work()
+        assert pair.rows("b") == {}
+        pair.hub.approve_run(DEFAULT_TENANT, run)
+        pair.settle()
+        assert len(pair.rows("b")) == 4
+
+    def test_cancelled_nothing_is_made(self, braked):
+        pair = braked
+        for number in range(4):
+            pair.remotes["a"].create(f"Row {number}")
+        run = pair.pull("a")
+        pair.hub.cancel_run(DEFAULT_TENANT, run)
+        pair.work()
+        assert pair.records() == []
+
+    def test_as_many_as_the_limit_and_rows_that_are_known_pass(self, braked):
+        pair = braked
+        rids = [pair.remotes["a"].create(f"Row {number}") for number in range(3)]
+        pair.settle()
+        for rid in rids:
+            pair.remotes["a"].update(rid, telephone1="1")
+        pair.remotes["a"].create("One more")
+        assert pair.pull("a").status == "succeeded"
+        pair.settle()
+        assert len(pair.rows("b")) == 4
+
+    def test_half_of_what_the_other_system_has_may_be_made_there(self, braked):
+        pair = braked
+        for number in range(12):
+            pair.remotes["b"].create(f"There {number}")
+        assert pair.pull("b").status == "stopped"  # nothing is at a yet
+
+    def test_where_nobody_is_to_get_them_there_is_no_brake(self, pair):
+        pair.hub.engine.tuning.__dict__["brake_creates"] = 1
+        pair.connect("b", {"account": {"direction": "pull"}})
+        pair.connect("a", {"account": {"direction": "pull"}})
+        for number in range(4):
+            pair.remotes["a"].create(f"Row {number}")
+        assert pair.pull("a").status == "succeeded"

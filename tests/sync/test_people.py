@@ -1,0 +1,215 @@
+"""What a person is asked of two linked tenants, and what follows from each answer."""
+
+import pytest
+
+from crm_core.errors import Conflict
+from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.entities import ENTITIES
+from crm_core.model.record import Attempt, open_items
+from crm_core.storage.records import Redirect
+from crm_core.sync import conflicts
+from crm_core.sync.saving import Origin, save, write_of
+from tests.sync.pairs import only
+
+MATCHED = {"account": {"direction": "both", "match": "website"}}
+
+
+def editor(pair):
+    return pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+
+
+def asked(pair):
+    """Everything that waits for a person."""
+    return [item for record in pair.records() for item in conflicts.of(record)]
+
+
+def decide(pair, take):
+    found = only(asked(pair))
+    return conflicts.resolve(editor(pair), conflicts.find(pair.hub.engine, DEFAULT_TENANT, found.id), take)
+
+
+class TestTwins:
+    """Two rows of one key in one system: are they one?"""
+
+    @pytest.fixture
+    def twins(self, pair):
+        """(pair, the rid that the record has, the rid of its twin)."""
+        a = pair.remotes["a"]
+        one = a.create("Twins", values={"websiteurl": "twins.example", "telephone1": "1"})
+        pair.connect("a", MATCHED)
+        pair.connect("b", MATCHED)
+        pair.settle()
+        other = a.create(
+            "Twins SA", values={"websiteurl": "twins.example", "telephone1": "2", "address1_city": "Lima"}
+        )
+        pair.settle()
+        assert only(asked(pair)).kind == "match"
+        return pair, one, other
+
+    def test_linked_they_are_one_record_with_what_only_the_second_had(self, twins):
+        pair, one, other = twins
+        double = only(asked(pair)).record
+        kept = decide(pair, "link")
+        pair.settle()
+        record = only(pair.records())
+        assert record.id == kept.id
+        assert (record.fields["name"], record.fields["phone"]) == ("Twins", "1")
+        assert record.fields["city"] == "Lima"
+        assert pair.rows("a")[one]["address1_city"] == "Lima"
+        assert only(pair.rows("b").values())["address1_city"] == "Lima"
+        assert pair.rows("a")[other]["name"] == "Twins SA"  # left as it is
+        step = list(pair.hub.records.history(DEFAULT_TENANT, "account", record.id))
+        assert {"name": "Twins SA", "phone": "2"}.items() <= {
+            name: value for each in step for name, value in each.losers.items()
+        }.items()
+        assert open_items(record) == frozenset()
+        assert pair.hub.records.find(DEFAULT_TENANT, "account", double.id) == record
+
+    def test_what_is_linked_is_not_asked_again_by_a_run_that_reads_everything(self, twins):
+        pair, _, _ = twins
+        decide(pair, "link")
+        pair.settle()
+        before = pair.records()
+        assert pair.pull("a", "full").status == "succeeded"
+        assert asked(pair) == []
+        assert pair.records() == before
+
+    def test_an_edit_of_the_second_row_is_not_lost_but_asked_about(self, twins):
+        pair, _, other = twins
+        decide(pair, "link")
+        pair.settle()
+        pair.remotes["a"].update(other, telephone1="3")
+        pair.settle()
+        again = only(asked(pair))
+        assert again.kind == "match"
+        assert again.record.fields["phone"] == "3"
+        assert len(pair.rows("b")) == 1
+        decide(pair, "link")
+        pair.settle()
+        assert len(pair.records()) == 1
+        assert asked(pair) == []
+
+    def test_the_second_row_can_be_deleted_and_nothing_happens(self, twins):
+        pair, one, other = twins
+        decide(pair, "link")
+        pair.settle()
+        pair.remotes["a"].delete(other)
+        pair.settle()
+        record = only(pair.records())
+        assert "deleted_at" not in record.fields
+        assert record.links[pair.connections["a"].uid].rid == one
+
+    def test_the_first_row_is_deleted_and_the_second_stands_for_the_record(self, twins):
+        pair, one, other = twins
+        decide(pair, "link")
+        pair.settle()
+        pair.remotes["a"].delete(one)
+        pair.settle()
+        pair.remotes["a"].update(other, telephone1="3")
+        pair.settle()
+        record = only(pair.records())
+        assert "deleted_at" not in record.fields
+        assert record.links[pair.connections["a"].uid].rid == other
+        assert only(pair.rows("b").values())["telephone1"] == "3"
+
+    def test_a_crash_between_the_two_writes_is_made_good_by_the_same_call(self, twins, monkeypatch):
+        pair, _, _ = twins
+        from crm_core.sync import edit
+
+        writes = []
+
+        def dies(engine, tenant, entity, given):
+            if isinstance(given[0].after, Redirect):
+                raise KeyboardInterrupt
+            writes.append(given)
+            return save(engine, tenant, entity, given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(edit, "save", dies)
+            with pytest.raises(KeyboardInterrupt):
+                decide(pair, "link")
+        assert len(writes) == 1
+        pair.settle()
+        assert len(pair.records()) == 2
+        decide(pair, "link")
+        pair.settle()
+        record = only(pair.records())
+        assert record.fields["city"] == "Lima"
+        assert len([each for each in record.reviews if each.get("decided") == "link"]) == 1
+        assert (len(pair.rows("a")), len(pair.rows("b"))) == (2, 1)
+
+    def test_while_a_write_is_on_its_way_nothing_is_linked(self, twins):
+        from dataclasses import replace
+
+        pair, _, _ = twins
+        item = only(asked(pair))
+        stored = pair.hub.records.get(DEFAULT_TENANT, "account", item.record.id)
+        link = item.record.links[item.connection]
+        open_one = replace(link, attempt=Attempt("t", "2099-01-01T00:00:00.000000Z"))
+        after = stored.content.with_link(item.connection, open_one)
+        now = Origin("2026-01-01T00:00:00.000000Z", "hub")
+        assert not save(pair.hub.engine, DEFAULT_TENANT, "account", [write_of(stored, after, now)]).stale
+        with pytest.raises(Conflict, match="on its way"):
+            decide(pair, "link")
+
+
+class TestFlipping:
+    """Two systems, each of which puts a field right as it sees it."""
+
+    def flip(self, pair, rid, other, rounds):
+        """After each exchange both sides' own rule has its say."""
+        for _ in range(rounds):
+            for name, row, value in (("a", rid, "upper"), ("b", other, "lower")):
+                if pair.rows(name)[row]["telephone1"] != value:
+                    pair.remotes[name].update(row, telephone1=value)
+            pair.both()
+
+    def test_it_stops_after_four_times_and_a_person_is_asked(self, linked):
+        pair, rid, other = linked()
+        self.flip(pair, rid, other, 12)
+        item = only(asked(pair))
+        assert (item.kind, item.field, item.about["flips"]) == ("value", "phone", 4)
+        assert {item.about["ours"], item.about["theirs"]} == {"upper", "lower"}
+        steps = list(pair.hub.records.history(DEFAULT_TENANT, "account", item.record.id))
+        assert sum("phone" in each.old for each in steps) <= 7
+        calls = {name: each.requests() for name, each in pair.remotes.items()}
+        pair.both()
+        assert {name: each.requests() - calls[name] for name, each in pair.remotes.items()} == {
+            "a": 1,
+            "b": 1,
+        }
+        pair.remotes["a"].update(rid, name="Contoso SA")  # the other fields go on
+        pair.both()
+        assert pair.rows("b")[other]["name"] == "Contoso SA"
+
+    @pytest.mark.parametrize("take", ["ours", "theirs"])
+    def test_once_decided_both_sides_have_it(self, linked, take):
+        pair, rid, other = linked()
+        self.flip(pair, rid, other, 12)
+        item = only(asked(pair))
+        decide(pair, take)
+        pair.settle()
+        expected = item.about[take]
+        assert pair.rows("a")[rid]["telephone1"] == pair.rows("b")[other]["telephone1"] == expected
+        assert open_items(only(pair.records())) == frozenset()
+
+    def test_people_who_write_what_is_new_are_not_asked(self, linked):
+        pair, rid, other = linked()
+        for number in range(6):
+            pair.remotes["a"].update(rid, telephone1=f"a{number}")
+            pair.both()
+            pair.remotes["b"].update(other, telephone1=f"b{number}")
+            pair.both()
+        assert asked(pair) == []
+        assert pair.rows("a")[rid]["telephone1"] == "b5"
+
+    def test_a_field_that_goes_back_once_an_hour_is_nobodys_quarrel(self, linked):
+        pair, rid, other = linked()
+        for _ in range(6):
+            pair.remotes["a"].update(rid, telephone1="upper")
+            pair.both()
+            pair.later(1800)
+            pair.remotes["b"].update(other, telephone1="lower")
+            pair.both()
+            pair.later(1800)
+        assert asked(pair) == []
