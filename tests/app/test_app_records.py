@@ -215,6 +215,26 @@ class TestFlow:
         assert hub("GET", f"/api/conflicts/{asked['id']}").status_code == 404
         assert hub("POST", f"/api/conflicts/{asked['id']}", {"take": "ours"}).status_code == 404
 
+    def test_two_rows_that_a_person_says_are_one_become_one_record(self, hub, remote, linked):
+        slug = linked(match="email")
+        mail = f"{uuid.uuid4().hex}@example.com"
+        item = created(hub, email=mail)
+        soon(lambda: named(remote, item["last_name"]))
+        soon(lambda: is_live(hub, f"{LEADS}/{item['id']}", slug))
+        twin = {"lastname": "Twin", "emailaddress1": mail, "telephone1": "555"}
+        remote.control("POST", "rows/lead", {"values": twin})
+        hub.run(slug)
+
+        def open_ones():
+            return hub.ok("GET", f"/api/conflicts?entity=leads&connection={slug}&kind=match")["value"]
+
+        (asked,) = soon(open_ones)
+        assert (asked["other"], asked["ways"]) == (item["id"], ["separate", "link"])
+        decided = hub.ok("POST", f"/api/conflicts/{asked['id']}", {"take": "link"})
+        assert (decided["id"], decided["last_name"], decided["phone"]) == (item["id"], item["last_name"], "555")
+        assert open_ones() == []
+        assert hub.ok("GET", f"{LEADS}/{asked['record']}")["id"] == item["id"]
+
     def test_what_was_written_while_a_connection_was_paused_goes_once_it_is_resumed(
         self, hub, remote, linked
     ):
