@@ -45,7 +45,14 @@ def paired(azurite, remote, other, other_ca, folder):
     remote.options(limits={"requests": 10**9, "seconds": 10**9})
     clock = AheadClock()
     queue = MemoryQueue(clock)
-    settings = load({**environment(azurite, remote), "CA_BUNDLE": str(bundle), **SOON})
+    settings = load(
+        {
+            **environment(azurite, remote),
+            "CA_BUNDLE": str(bundle),
+            "BRAKE_CREATES": str(10 * CONTACTS),
+            **SOON,
+        }
+    )
     table, blob = Prefixed(AzureTable(StorageAccount(azurite))), MemoryBlob()
     with ExitStack() as stack:
         hubs = [Hub(settings, clock=clock, table=table, queue=queue, blob=blob) for _ in range(2)]
