@@ -6,19 +6,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from crm_core.connectors.dynamics365 import feed
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.ports import Operation
 from crm_core.storage import records, state
-from crm_core.sync import failures, merge, pull, schedule
-from crm_core.sync.merge import Verdict
+from crm_core.sync import failures, pull, schedule
 from simulation.scheduler import Crash
 from simulation.world import World
+from tests.sync.mutants_of_rules import delete_not_read_again, older_version_not_skipped
+from tests.sync.mutants_of_steps import checkpoint_before_the_page, no_overlap
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS, GROUP = 200, 10
@@ -58,50 +57,9 @@ def test_a_seed_is_one_history_to_the_byte():
 # --- planted faults --------------------------------------------------------------------------------------------------
 
 
-def checkpoint_before_the_batch(patch):
-    apply_batch, checkpoint = pull._Pull._apply, pull._Pull._checkpoint
-
-    def held_back(self, batch, applier):
-        self.held_back = list(batch)
-
-    def first(self, applier, cursor):
-        checkpoint(self, applier, cursor)
-        if batch := self.__dict__.pop("held_back", None):
-            apply_batch(self, batch, applier)
-
-    patch.setattr(pull._Pull, "_apply", held_back)
-    patch.setattr(pull._Pull, "_checkpoint", first)
-
-
-def older_versions_are_merged(patch):
-    guard = merge.guard
-
-    def planted(record, connection, snapshot, *, ordered):
-        verdict = guard(record, connection, snapshot, ordered=ordered)
-        older = verdict is Verdict.SKIP and snapshot.change.version != record.links[connection].ver
-        return Verdict.MERGE if older else verdict
-
-    patch.setattr(merge, "guard", planted)
-
-
-def deletes_are_not_looked_at(patch):
-    guard = merge.guard
-
-    def planted(record, connection, snapshot, *, ordered):
-        if snapshot.change.fields is None:
-            return Verdict.MERGE
-        return guard(record, connection, snapshot, ordered=ordered)
-
-    patch.setattr(merge, "guard", planted)
-
-
 def state_rows_are_saved_unconditionally(patch):
     save = state.StateStore._replace
     patch.setattr(state.StateStore, "_replace", lambda self, *args: save(self, *args[:-1], "*"))
-
-
-def no_overlap(patch):
-    patch.setattr(feed, "OVERLAP", timedelta(0))
 
 
 def a_lapsed_lease_is_not_revived(patch):
@@ -128,13 +86,13 @@ def an_overtaken_run_is_left_open(patch):
 FAULTS = {
     each.__name__: (each, seed)
     for each, seed in (
-        (checkpoint_before_the_batch, 1),
-        (older_versions_are_merged, 4),
-        (deletes_are_not_looked_at, 19),
+        (checkpoint_before_the_page, 1),
+        (older_version_not_skipped, 110),
+        (delete_not_read_again, 19),
         (state_rows_are_saved_unconditionally, 1),
         (no_overlap, 1),
         (a_lapsed_lease_is_not_revived, 1),
-        (records_are_written_without_if_match, 59),
+        (records_are_written_without_if_match, 24),
         (an_overtaken_run_is_left_open, 10),
     )
 }
