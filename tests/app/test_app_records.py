@@ -231,7 +231,11 @@ class TestFlow:
         (asked,) = soon(open_ones)
         assert (asked["other"], asked["ways"]) == (item["id"], ["separate", "link"])
         decided = hub.ok("POST", f"/api/conflicts/{asked['id']}", {"take": "link"})
-        assert (decided["id"], decided["last_name"], decided["phone"]) == (item["id"], item["last_name"], "555")
+        assert (decided["id"], decided["last_name"], decided["phone"]) == (
+            item["id"],
+            item["last_name"],
+            "555",
+        )
         assert open_ones() == []
         assert hub.ok("GET", f"{LEADS}/{asked['record']}")["id"] == item["id"]
 
