@@ -71,6 +71,15 @@ def mismatch_clears_inflight(patch):
     patch.setattr(Pusher, "_settled", planted)
 
 
+def mismatch_taken_for_a_write_without_effect(patch):
+    patch.setattr(Pusher, "_came_too_late", lambda self, task, attempt: False)
+
+
+def mismatch_never_counted(patch):
+    """However often the remote refuses, the write goes again at once."""
+    patch.setattr(Pusher, "_without_effect", lambda self, before, after: after)
+
+
 def no_busy_wait(patch):
     """Neither when a record is taken up nor after a look; the one alone leaves the other to hold an update back."""
     busy = Pusher._is_busy

@@ -60,6 +60,32 @@ def test_a_412_says_nothing_of_what_was_sent_before():
     assert world.everywhere("job_title") == [["Chief"]] * 3
 
 
+def test_a_write_that_came_too_late_goes_again_at_once():
+    """A person edits the title right before the phone is written: the write is refused, what is there now is read,
+    and the phone is written upon that. Nothing failed.
+    """
+    world = linked("aa")
+    world.edit(phone="1")
+    world.calls.before("r2 update", happens=lambda: world.change("r2", job_title="Next"))
+    world.push("r2")
+    assert world.rows("r2")[world.rid("r2")]["phone"] == "1"
+    assert not world.record().links["r2"].failed
+    world.settle()
+    assert world.everywhere("job_title") == [["Next"]] * 3
+
+
+def test_a_write_that_is_refused_again_and_again_waits_longer_each_time():
+    """At a remote whose version is never the one that was read."""
+    world = linked("aa")
+    world.edit(phone="1")
+    for number in range(4):
+        title = f"Next {number}"
+        world.calls.before("r2 update", happens=lambda title=title: world.change("r2", job_title=title))
+    world.push("r2")
+    assert world.sent("r2", "update") == 2
+    assert world.record().links["r2"].failed["n"] == 1
+
+
 def test_a_read_that_fences_a_write_ends_it():
     """A worker notes that it will write the phone "1", and dies. A person edits the title there: from now on that
     write can't happen any more. An app sets "2", and then a person types "1" there: their own edit, not ours.

@@ -58,6 +58,10 @@ IN_TESTS = {
     "inflight_not_saved": (directed.test_a_write_that_may_still_arrive_is_waited_for,),
     "sent_again_without_a_look": (creates.test_a_row_that_the_index_does_not_show_yet_is_waited_for,),
     "mismatch_clears_inflight": (directed.test_a_412_says_nothing_of_what_was_sent_before,),
+    "mismatch_taken_for_a_write_without_effect": (
+        directed.test_a_write_that_came_too_late_goes_again_at_once,
+    ),
+    "mismatch_never_counted": (directed.test_a_write_that_is_refused_again_and_again_waits_longer_each_time,),
     "no_busy_wait": (directed.test_a_write_that_may_still_arrive_is_waited_for,),
     "late_begin": (directed.test_a_write_begins_soon_after_it_was_noted_or_not_at_all,),
     "rejected_value_sent_again": (directed.test_a_value_that_was_rejected_is_sent_once,),

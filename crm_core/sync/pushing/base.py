@@ -80,6 +80,7 @@ class PushBase:
         self.wakes: set[tuple[str, str]] = set()
         self.made = self.settled = self.waits = False
         self._tokens: set[str] = set()
+        self._refused_first: dict[str, str] = {}
         self._leads: dict[str, str] = {}
         self._outage = False
         self._attempts_at = 0.0

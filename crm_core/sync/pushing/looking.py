@@ -47,7 +47,8 @@ class Looking(PushBase):
         now_link = after.links[self.uid]
         if attempt is not None and now_link.attempt is not None and self._is_fenced(attempt, snapshot):
             after = deletes.closed(after, self.side, self.config, deleting=False)
-            after = self._without_effect(record, after)
+            if not self._came_too_late(task, attempt):
+                after = self._without_effect(record, after)
         if deleting is not None and now_link.deleting is not None and self._is_fenced(deleting, snapshot):
             after = deletes.closed(after, self.side, self.config, deleting=True)
         task.record = after
@@ -57,6 +58,12 @@ class Looking(PushBase):
         change = snapshot.change
         moved = self.side.if_match and change.fields is not None and change.version != attempt.ver
         return moved or snapshot.lo > attempt.until
+
+    def _came_too_late(self, task: Task, attempt: Attempt) -> bool:
+        """Whether somebody was faster, and the write was refused, so that it goes again at once. Only the record's first
+        one in a job: at a remote whose version is never the one that was read it has to count.
+        """
+        return self._refused_first.get(task.id) == attempt.token
 
     def _without_effect(self, before: Record, after: Record) -> Record:
         """A write after which the remote holds what it held counts as a failure, else it would be sent for ever."""

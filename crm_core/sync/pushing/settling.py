@@ -63,6 +63,7 @@ class Settling(PushBase):
             return None
         error = outcome.error
         if isinstance(error, VersionMismatch) and task.verb == "update":
+            self._refused_first.setdefault(task.id, task.token)
             again.append(task.id)  # what was sent may have landed earlier: a look tells
             return None
         record = self.references.settled(record, self.config)
