@@ -54,6 +54,16 @@ def no_canon(patch):
     patch.setattr(Side, "canon", lambda self, name, value: value)
 
 
+def value_that_changes_nothing_is_sent(patch):
+    """What differs from ours as the remote stores it is not told from what differs from ours."""
+    tidy = Draft.tidy
+
+    def planted(self, link, side):
+        tidy(self, link, replace(side, store=lambda _, value: value))
+
+    patch.setattr(Draft, "tidy", planted)
+
+
 def there_and_back_while_it_is_on_its_way(patch):
     tidy = Draft.tidy
 

@@ -193,6 +193,28 @@ def adopted_while_it_is_being_created(patch):
     patch.setattr(Applier, "_decide_known", planted)
 
 
+def merged_into_the_record_at_its_own_id(patch):
+    """A row is merged into the record that has its derived id, though that one is another row's."""
+    decide = Applier._decide_known
+
+    def planted(self, entry, stored, record, decided):
+        own = stored.id == self.record_id(entry.rid)
+        decide(self, replace(entry, beside=record.id) if own else entry, stored, record, decided)
+
+    patch.setattr(Applier, "_decide_known", planted)
+
+
+def former_id_ignored_for_ever(patch):
+    double = Applier._double
+
+    def planted(self, entry, decided):
+        stored = self.engine.records.get(self.tenant, self.entity.name, entry.beside)
+        if entry.rid not in stored.content.links[self.uid].former:
+            double(self, entry, decided)
+
+    patch.setattr(Applier, "_double", planted)
+
+
 def hold_forgotten(patch):
     patch.setattr(Applier, "_hold", lambda self, rid: None)
 

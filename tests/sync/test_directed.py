@@ -46,6 +46,55 @@ def test_a_point_read_belongs_to_the_row_that_was_read_before_it():
     assert world.replaced("phone") == ["0"]
 
 
+def test_an_edit_of_the_same_second_as_our_write_is_seen():
+    """Fault 3. The phone is written, and in that second a person edits the title there: both bear one time."""
+    world = linked("ab")
+    world.edit(phone="1")
+    world.push("r2")
+    world.change("r2", job_title="Next")
+    world.settle()
+    assert world.everywhere("job_title") == [["Next"]] * 3
+
+
+def test_what_a_remote_makes_of_our_value_is_nobodys_edit():
+    """Fault 4. A title is written and shortened there, and the worker dies before the answer is here."""
+    world = linked("ab")
+    world.edit(job_title="Alexander")
+    world.calls.after("r2 update", happens=dies)
+    world.dies(lambda: world.push("r2"))
+    world.later(UNTIL)
+    world.settle()
+    assert world.everywhere("job_title") == [["Alexander"], ["Alexander"], ["Alexan"]]
+
+
+def test_what_a_remote_made_of_our_value_is_remembered():
+    """Fault 5. A title is written and shortened there; later a person edits another field of the row. And once the title
+    was edited there, what it was shortened to is a value like any other.
+    """
+    world = linked("ab")
+    world.edit(job_title="Alexander")
+    world.push("r2")
+    world.change("r2", phone="1")
+    world.settle()
+    assert world.everywhere("job_title") == [["Alexander"], ["Alexander"], ["Alexan"]]
+    for title in ("Alex", "Alexan"):
+        world.change("r2", job_title=title)
+        world.settle()
+        assert world.everywhere("job_title") == [[title]] * 3
+
+
+def test_a_value_that_would_change_nothing_there_is_not_sent():
+    """Fault 23. The remote writes phones in small letters; ours differs from what it holds by that alone."""
+    world = linked("ab")
+    world.edit(phone="abc")
+    world.settle()
+    before = world.sent("r2")
+    world.edit(phone="Abc")
+    world.settle()
+    assert world.sent("r2") == before
+    assert world.everywhere("phone") == [["Abc"], ["Abc"], ["abc"]]
+
+
 def test_a_412_says_nothing_of_what_was_sent_before():
     """Fault 6. A title is written and shortened there, the answer is lost, the repeat gets 412; meanwhile an app sets
     another title. The look finds our own value: no edit of a person's, so nobody is asked, and the new title is sent.
@@ -120,6 +169,35 @@ def test_an_answer_is_not_settled_over_a_newer_read():
     world.settle()
     assert world.everywhere("job_title") == [["Next"]] * 3
     assert world.everywhere("phone") == [["1"]] * 3
+
+
+def test_an_edit_while_the_answer_is_on_its_way_is_sent_too():
+    """Fault 8. The phone "1" is written; before the answer is here an app sets "2"."""
+    world = linked("aa")
+    world.edit(phone="1")
+    world.calls.after("r2 update", happens=lambda: world.edit(phone="2"))
+    world.push("r2")
+    world.settle()
+    assert world.everywhere("phone") == [["2"]] * 3
+
+
+def test_there_and_back_is_an_edit_while_the_way_there_may_be_carried_out():
+    """Fault 7. The phone "1" gets no answer in time, and an app sets the "0" again that was there before it. The "1"
+    arrives, and a person who sees it types "2": neither of the two saw what the other did.
+    """
+    world = linked("ab", policy="manual")
+    world.edit(phone="1")
+    arrives = world.calls.late("r2 update")
+    world.push("r2")
+    world.edit(phone="0")
+    arrives()
+    world.later(10)
+    world.change("r2", phone="2")
+    world.pull("r2")
+    assert world.items("conflict") == {("conflict", "r2")}
+    world.later(UNTIL)
+    world.settle()
+    assert world.everywhere("phone") == [["0"], ["0"], ["2"]]
 
 
 def test_a_write_that_may_still_arrive_is_waited_for():

@@ -126,3 +126,36 @@ def test_a_row_whose_forerunner_is_gone_is_no_double():
     assert not world.items("review")
     assert not world.record().dead
     assert world.everywhere("phone") == [["1"]] * 3
+
+
+def test_a_row_whose_own_id_is_anothers_record_is_kept_apart():
+    """Fault 26. A worker claims the key of a row and dies. A second row of that key makes the record, at the first
+    one's id. The first one is a double, and its own id is taken.
+    """
+    world = World("aa", match="email")
+    first = world.add("r1", email="p@example.com")
+    world.calls.after("insert keys", happens=dies)
+    world.dies(lambda: world.pull("r1"))
+    second = world.add("r1", email="p@example.com")
+    world.hint("r1", second)
+    made = world.record()
+    assert made.links["r1"].rid == second
+    world.later(100)
+    world.settle()
+    (double,) = [each for each in world.records() if each.id != made.id]
+    assert (double.links["r1"].rid, double.reviews[0]["record"]) == (first, made.id)
+    assert len(world.rows("r2")) == 1
+
+
+def test_a_row_that_is_restored_before_it_is_made_anew_is_the_records_again():
+    """Fault 28. A row is deleted before an edit gets there, so another is to be made; before that it is restored."""
+    world = linked("aa", policy="local")
+    rid = world.rid("r2")
+    world.edit(phone="1")
+    world.remove("r2")
+    world.pull("r2")
+    world.servers["r2"].restore("contact", rid, "person")
+    world.pull("r2")
+    world.settle()
+    assert world.rid("r2") == rid
+    assert world.everywhere("phone") == [["1"]] * 3

@@ -1,5 +1,5 @@
-"""Every planted fault of sync (mutants.py) is found: by a seed of the simulation named here, or by a directed test, which is
-run with the fault planted and has to fail.
+"""Every planted fault of sync (mutants.py) is found: by a seed of the simulation named here, or by the directed tests named
+here, which are run with the fault planted and have to fail; some by both.
 
 Where the code has moved on and a seed no longer finds its fault, another one of the first has to.
 """
@@ -16,16 +16,16 @@ from tests.unit import test_merge as rules
 
 FOUND = {
     "wrong_base": 1,
-    "no_echo_on_read": 6,
+    "no_echo_on_read": 32,
     "echo_not_saved": 2,
     "echo_taken_for_an_unsent_edit": 33,
     "settle_ignores_that_ours_changed": 23,
-    "no_canon": 6,
+    "no_canon": 11,
     "echo_kept_when_a_connection_widens": 17,
     "skip_takes_the_other_fields": 17,
     "no_search_before_a_create": 6,
     "tie_skipped": 2,
-    "opaque_version_trusted": 4,
+    "opaque_version_trusted": 34,
     "update_without_if_match": 1,
     "own_id_without_redirect": 1,
     "no_redirect": 2,
@@ -44,7 +44,16 @@ def one_way():
 
 an_edit_lets_go = rules.TestTable().test_a_newer_edit_lets_go_of_what_stood_in_its_way
 IN_TESTS = {
+    "no_echo_on_read": (directed.test_what_a_remote_makes_of_our_value_is_nobodys_edit,),
+    "echo_not_saved": (directed.test_what_a_remote_made_of_our_value_is_remembered,),
+    "settle_ignores_that_ours_changed": (directed.test_an_edit_while_the_answer_is_on_its_way_is_sent_too,),
+    "no_canon": (directed.test_what_a_remote_makes_of_our_value_is_nobodys_edit,),
+    "value_that_changes_nothing_is_sent": (
+        directed.test_a_value_that_would_change_nothing_there_is_not_sent,
+    ),
+    "tie_skipped": (directed.test_an_edit_of_the_same_second_as_our_write_is_seen,),
     "there_and_back_while_it_is_on_its_way": (
+        directed.test_there_and_back_is_an_edit_while_the_way_there_may_be_carried_out,
         rules.TestTable().test_there_and_back_leaves_nothing_to_send_unless_it_is_on_its_way,
     ),
     "references_not_followed": (directed.test_a_reference_is_the_record_that_it_leads_to,),
@@ -80,6 +89,12 @@ IN_TESTS = {
     "key_looked_up_instead_of_claimed": (creates.test_of_two_first_sights_one_makes_the_record,),
     "adopted_while_it_is_being_created": (
         creates.test_nobody_elses_row_takes_the_place_of_one_that_is_being_made,
+    ),
+    "merged_into_the_record_at_its_own_id": (
+        creates.test_a_row_whose_own_id_is_anothers_record_is_kept_apart,
+    ),
+    "former_id_ignored_for_ever": (
+        creates.test_a_row_that_is_restored_before_it_is_made_anew_is_the_records_again,
     ),
     "hold_forgotten": (
         creates.test_nobody_elses_row_takes_the_place_of_one_that_is_being_made,
@@ -142,7 +157,6 @@ def test_a_planted_fault_is_found_by_its_tests(name, tests, monkeypatch):
 
 def test_every_fault_is_accounted_for():
     assert FOUND.keys() | IN_TESTS.keys() == MUTANTS.keys()
-    assert not FOUND.keys() & IN_TESTS.keys()
 
 
 def test_every_directed_test_fails_with_a_fault():
