@@ -41,7 +41,8 @@ class FieldMap:
     """One canonical field at a remote system.
 
     `native`: the property as it is read and filtered. `names`: native value -> canonical name; of several values with
-    one name the first is written. `readable`: False for what the remote takes and never tells. `midnight`: the remote
+    one name the first is written. `readable`: False for what the remote takes and never tells. `kept`: where it is
+    emptied, the remote has a value of its own. `midnight`: the remote
     keeps the date as its first moment in UTC.
     What the remote stores of a value (`canon`): `length`: the longest text, in UTF-16 code units; a longer one is
     refused, never cut. `scale`: digits after the point of an amount, which it rounds half up. `whole_seconds`: it cuts
@@ -59,6 +60,7 @@ class FieldMap:
     writable: bool = True
     readable: bool = True
     midnight: bool = False
+    kept: bool = False
     targets: tuple[Target, ...] = ()
     kind_native: str = ""
     form: str = ""

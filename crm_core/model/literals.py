@@ -15,6 +15,9 @@ from crm_core.model.filters import Compare, Kind, Literal, Match, Operator
 GUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 GUID_TYPE = "guid"
 """An id, as a type beside those of fields."""
+SERIAL_TYPE = "serial"
+"""An id of a system that numbers its records."""
+IDS = (GUID_TYPE, SERIAL_TYPE)
 
 Value = str | int | Decimal | bool | date | datetime | None
 
@@ -22,14 +25,14 @@ Value = str | int | Decimal | bool | date | datetime | None
 def check_compare(node: Compare, kind: str, names: Collection[str] = ()) -> Value:
     """What a field of a type is compared with; None is nothing. Raises BadRequest saying what is expected.
 
-    `kind`: a `Type` or GUID_TYPE. `names`: the texts that the field takes, none for any.
+    `kind`: a `Type` or one of IDS. `names`: the texts that the field takes, none for any.
     """
     ordered = node.operator not in (Operator.EQ, Operator.NE)
     literal = node.value
     if ordered and literal.kind is not Kind.NULL:
         if names and literal.kind is Kind.TEXT:
             raise _refuse(f"{node.field} {node.operator} a name; names have no order, use eq, ne or in.")
-        if kind == GUID_TYPE:
+        if kind in IDS:
             raise _refuse(f"{node.field} {node.operator} an id; ids have no order, use eq, ne or in.")
         if kind == Type.BOOLEAN:
             raise _refuse(f"{node.field} {node.operator} true or false; they have no order, use eq or ne.")
@@ -91,6 +94,9 @@ def _value(kind: str, literal: Literal) -> Value:
     if kind == GUID_TYPE:
         known = written in (Kind.GUID, Kind.TEXT) and GUID.fullmatch(text)
         return text.lower() if known else None
+    if kind == SERIAL_TYPE:
+        known = written in (Kind.INTEGER, Kind.TEXT) and re.fullmatch(r"[1-9][0-9]{0,18}", text)
+        return text if known else None
     if kind == Type.INTEGER:
         return _integer(text) if written in (Kind.INTEGER, Kind.TEXT) else None
     if kind in (Type.DECIMAL, Type.MONEY):
@@ -122,4 +128,5 @@ EXPECTED: Mapping[str, str] = {
     Type.INSTANT: "a time with a zone, such as 2026-11-24T13:45:00Z",
     Type.REF: "an id",
     GUID_TYPE: "an id such as 629ca2a0-024a-ea11-a815-000d3a591218",
+    SERIAL_TYPE: "an id such as 57",
 }

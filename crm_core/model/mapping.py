@@ -1,7 +1,7 @@
 """How an entity is called at a remote system, and how its rows become canonical fields and back; declared, pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,11 +13,16 @@ from crm_core.model.fields import Type
 
 @dataclass(frozen=True)
 class NativeField:
-    """A property that the remote's own metadata lists. `writable`: on create or update."""
+    """A property that the remote's own metadata lists. `writable`: on create or update.
+
+    `choices`: the values that it takes, each with its label. `target`: what a reference leads to, as the remote calls it.
+    """
 
     name: str
     type: str
     writable: bool
+    choices: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class EntityMap:
 
     `required`: fields that this system needs on create beside those that the entity does. `lines`: the map of a
     document's lines. `final`: statuses that no update leads out of. `derived`: what is written besides the fields.
+    `read_only`: nothing is made, changed or deleted there.
     `mark`: of the overrides that made this map of the declared one, "" for none; a place in a feed belongs to it,
     since after another map all has to be read again.
     """
@@ -74,6 +80,7 @@ class EntityMap:
     final: frozenset[str] = frozenset()
     derived: tuple[Derived, ...] = ()
     mark: str = ""
+    read_only: bool = False
 
     @property
     def fixed(self) -> Mapping[str, str]:

@@ -72,6 +72,25 @@ class Auth(Protocol):
         ...
 
 
+class Lasting:
+    """Credentials that every call bears as they are, such as an API key: there are no others, and none to ask for."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def headers(self, force: bool = False, rejected: Mapping[str, str] | None = None) -> Mapping[str, str]:  # noqa: ARG002
+        return self._headers
+
+    def asked(self) -> bool:
+        return True
+
+    def invalidate(self) -> None:
+        """A person gives another one."""
+
+    def facts(self, *, fresh: bool = False) -> TokenFacts | None:  # noqa: ARG002  # as `Auth` has it
+        return None
+
+
 @dataclass(frozen=True)
 class _Token:
     text: str = field(repr=False)

@@ -7,11 +7,12 @@ the WHATWG URL standard, "host parsing"; metadata addresses: the pages of Azure,
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from crm_core.errors import BadAnswer, BadRequest, Misconfigured, Unavailable
+from crm_core.errors import BadAnswer, BadRequest, FieldError, HubError, Misconfigured, Unavailable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -317,3 +318,13 @@ def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.sixtofour
+
+
+@contextmanager
+def of_setting(name: str) -> Iterator[None]:
+    """What is refused inside the block is the fault of this setting, and says so."""
+    try:
+        yield
+    except HubError as error:
+        message = f"settings.{name}: {error.message}"
+        raise Misconfigured(message, errors=[FieldError(f"settings.{name}", message)]) from None

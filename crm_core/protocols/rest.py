@@ -306,6 +306,19 @@ class Rest:
         return error
 
 
+@contextmanager
+def after_writing() -> Iterator[None]:
+    """For reads after a write that was carried out: where one fails, what came of the write can't be told, but the
+    write must not look like one that can be repeated.
+    """
+    try:
+        yield
+    except VendorError as error:
+        error.outcome_unknown = True
+        error.message = f"Written, but what came of it can't be read: {error.message}"
+        raise
+
+
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Seconds that a Retry-After header asks for (RFC 9110 section 10.2.3), 0 to one day; None without one.
 

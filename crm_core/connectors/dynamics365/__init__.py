@@ -5,8 +5,8 @@ external systems"; table and column facts from the Common Data Model.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
@@ -29,7 +29,7 @@ from crm_core.connector import (
     Write,
     carried_out,
 )
-from crm_core.connectors.dynamics365.client import NO_ROW, Client, after_writing, explain, json_of
+from crm_core.connectors.dynamics365.client import NO_ROW, Client, explain, json_of
 from crm_core.connectors.dynamics365.feed import Feed
 from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.many import ROWS_PER_CALL, Many
@@ -65,10 +65,10 @@ from crm_core.model.filters import Node
 from crm_core.model.mapping import NativeField
 from crm_core.ports import Pool
 from crm_core.protocols.auth import Auth, Certificate, ClientCredentials, ManagedIdentity
-from crm_core.protocols.guard import Origins
+from crm_core.protocols.guard import Origins, of_setting
 from crm_core.protocols.odata import check_guid, key_segment
 from crm_core.protocols.odata_batch import ChangeSet, Part
-from crm_core.protocols.rest import Rest
+from crm_core.protocols.rest import Rest, after_writing
 
 DEFAULT_VERSION = "v9.2"
 
@@ -162,10 +162,10 @@ class Dynamics365(Connector):
         settings = account.settings
         base = settings["base_url"].rstrip("/")
         origins = Origins(self.origins, account.confirmed_origin, tools.allow_loopback)
-        with _setting("base_url"):
+        with of_setting("base_url"):
             origins.check(base)
         self._tokens = auth = self._auth(account, tools, base)
-        with _setting("api_version"):
+        with of_setting("api_version"):
             version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
         self.rest = Rest(
             account, tools, system=self.name, base_url=f"{base}/api/data/{version}/", auth=auth, origins=origins,
@@ -201,11 +201,11 @@ class Dynamics365(Connector):
             certificate = Certificate.parse(pem, passphrase, "secrets.client_certificate")
         authority = settings.get("authority") or "https://login.microsoftonline.com"
         origins = Origins(self.sign_in_origins, account.confirmed_origin, tools.allow_loopback)
-        with _setting("authority"):
+        with of_setting("authority"):
             origins.check(authority)
             if not authority.startswith("https://"):
                 raise Misconfigured("Microsoft's sign-in library takes https only.")
-        with _setting("tenant_id"):
+        with of_setting("tenant_id"):
             return ClientCredentials(
                 account,
                 tools,
@@ -420,16 +420,6 @@ class Dynamics365(Connector):
 
     def explain(self, answer: Answer) -> HubError:
         return explain(answer)
-
-
-@contextmanager
-def _setting(name: str) -> Iterator[None]:
-    """What is refused inside the block is the fault of this setting, and says so."""
-    try:
-        yield
-    except HubError as error:
-        message = f"settings.{name}: {error.message}"
-        raise Misconfigured(message, errors=[FieldError(f"settings.{name}", message)]) from None
 
 
 def normal_version(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -138,19 +137,6 @@ class Client:
         if isinstance(each, Answer) and not 200 <= each.status < 300:
             return self.rest.part_error(each)
         return each
-
-
-@contextmanager
-def after_writing() -> Iterator[None]:
-    """For reads after a write that was carried out: where one fails, what came of the write can't be told, but the
-    write must not look like one that can be repeated.
-    """
-    try:
-        yield
-    except VendorError as error:
-        error.outcome_unknown = True
-        error.message = f"Written, but what came of it can't be read: {error.message}"
-        raise
 
 
 def json_of(answer: Answer, method: str) -> dict[str, Any]:

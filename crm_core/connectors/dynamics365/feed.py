@@ -5,29 +5,27 @@ Source: Microsoft's "Use change tracking to synchronize data with external syste
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
-from crm_core.connector import Answer, Change, Cursor, Page
+from crm_core.connector import Change, Cursor, Page
 from crm_core.connectors.dynamics365 import kinds
 from crm_core.connectors.dynamics365.client import Client, Options, following_of, json_of, prefer, rows_of
 from crm_core.connectors.dynamics365.reading import MAX_PAGE, Reader, select_of
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
 from crm_core.errors import CursorExpired, NotSupported, RecordGone, Rejected
-from crm_core.model.fields import instant_text, parse_instant
+from crm_core.model.fields import instant_text
 from crm_core.model.filters import Node
 from crm_core.ports import Clock
+from crm_core.protocols.delta import overlapping, recent, server_time
 
 OVERLAP = timedelta(minutes=5)
 """How far the feed by modifiedon reads back: rows committed late bear an earlier time."""
-EARLIEST = datetime(1753, 1, 1, tzinfo=UTC)
+EARLIEST = "1753-01-01T00:00:00Z"
 """Dataverse takes no earlier time."""
 MAP = "map"
 """Of a cursor: the mark of the map that it was read by, if that has overrides."""
-MAX_SEEN = 300
-"""Rows of the overlap that the cursor remembers; what it forgets is read again and found unchanged."""
 
 
 class Feed:
@@ -138,7 +136,7 @@ class Feed:
         answer = self._client.call("GET", table.remote, query=options, headers=headers)
         body = json_of(answer, "GET")
         read = self._reader.changes(table, rows_of(body), raw=False)
-        now = _server_time(answer) or instant_text(self._clock.now().replace(microsecond=0))
+        now = server_time(answer) or instant_text(self._clock.now().replace(microsecond=0))
         began = str(cursor.get("began") or now)
         # A row with a time in the future must not carry the cursor over all that comes until then.
         times = (change.modified for change in read if change.modified <= now)
@@ -146,17 +144,17 @@ class Feed:
         fresh = [change for change in read if seen.get(change.rid, ("",))[0] != change.version]
         seen |= {change.rid: (change.version, change.modified) for change in read}
         following = following_of(body.get("@odata.nextLink"), table.remote)
-        kept = _recent(seen, newest)
+        kept = recent(seen, _overlapping(newest))
         asked = {"filter": where} if where else {}
         if following:
             paging = {"next": following, "since": since, "newest": newest, "seen": kept, "began": began}
             return Page(fresh, {**paging, **asked}, more=True)
         if newest and newest == since:
             # Nothing newer came: go on from the server's own time, or a burst would be read again until an edit.
-            newest = max(newest, min(began, _server_time(answer)))
+            newest = max(newest, min(began, server_time(answer)))
         # Pages take their time: what was committed late after the first of them must lie in the next overlap.
         newest = max(since, min(newest, began))
-        kept = _recent(seen, newest)
+        kept = recent(seen, _overlapping(newest))
         return Page(fresh, {"since": newest, "seen": kept, **asked}, more=False)
 
 
@@ -181,26 +179,9 @@ def _ordered(table: Table, since: str, where: str) -> list[tuple[str, str]]:
 
 
 def _overlapping(time: str) -> str:
-    """Where the overlap before a time begins."""
-    return instant_text(max(parse_instant(time), EARLIEST + OVERLAP) - OVERLAP)
+    """Where the overlap before a time begins, "" for ever."""
+    return overlapping(time, OVERLAP, EARLIEST) if time else ""
 
 
 def _turns(table: Table, tables: Mapping[str, Cursor]) -> Cursor:
     return {"tables": tables, "turn": next(iter(table.kinds.values())).remote}
-
-
-def _server_time(answer: Answer) -> str:
-    """The server's clock by its answer, to the second; "" if it does not tell."""
-    try:
-        return instant_text(parsedate_to_datetime(answer.headers.get("date", "")))
-    except (ValueError, TypeError):
-        return ""
-
-
-def _recent(seen: Mapping[str, Sequence[str]], newest: str) -> dict[str, list[str]]:
-    """What the next read of the overlap will meet again, newest first, not more than the cursor should hold."""
-    start = _overlapping(newest) if newest else ""
-    recent = sorted(
-        (item for item in seen.items() if item[1][1] >= start), key=lambda item: item[1][1], reverse=True
-    )
-    return {rid: [version, modified] for rid, (version, modified) in recent[:MAX_SEEN]}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crm_core.connector import STOPPING, Answer, Outcome, Write, not_begun
-from crm_core.connectors.dynamics365.client import BATCH_SECONDS, NO_ROW, Client, after_writing, json_of
+from crm_core.connectors.dynamics365.client import BATCH_SECONDS, NO_ROW, Client, json_of
 from crm_core.connectors.dynamics365.reading import Reader
 from crm_core.connectors.dynamics365.tables.common import SYSTEM, Table
 from crm_core.connectors.dynamics365.writing import STATUS, Writer, is_plain, kind_of, missing_reference
@@ -29,6 +29,7 @@ from crm_core.errors import (
 from crm_core.model.literals import GUID
 from crm_core.protocols.odata import check_guid, key_segment
 from crm_core.protocols.odata_batch import Part
+from crm_core.protocols.rest import after_writing
 
 ROWS_PER_CALL = 100
 """Of a bulk message or a batch: up to 1,000 are allowed, but the whole call has to end in its time."""

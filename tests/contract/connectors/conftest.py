@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         params += [
             pytest.param((remote, each), id=f"{name}-{each.id}", marks=marks)
             for each in variants(remote.system)
-            if where(each)
+            if where(each) and (each.map.read_only is (getattr(metafunc.function, "read_only", False)))
         ]
     metafunc.parametrize("place", params)
 
@@ -52,7 +52,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Started:
     """The remotes that listen, each started when it is first wanted."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, request: pytest.FixtureRequest) -> None:
+        self._request = request
         self._folder = folder
         self._stack = stack
         self._worlds: dict[type[Remote], World] = {}
@@ -65,20 +66,21 @@ class Started:
     def world(self, kind: type[Remote]) -> World:
         if kind not in self._worlds:
             remote = kind()
+            remote.request = self._request
             folder = self._folder / kind.__name__
             folder.mkdir(exist_ok=True)  # a start may have been skipped
             remote.start(folder, self._stack)
             bundle = folder / "bundle.pem"
-            bundle.write_bytes(remote.ca.read_bytes() + self.authority.read_bytes())
+            bundle.write_bytes((remote.ca.read_bytes() if remote.ca else b"") + self.authority.read_bytes())
             world = World(remote, remote.access(remote.origin), str(bundle), self._stack)
             self._worlds[kind] = world
         return self._worlds[kind]
 
 
 @pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+def started(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Started]:
     with ExitStack() as stack:
-        yield Started(tmp_path_factory.mktemp("remotes"), stack)
+        yield Started(tmp_path_factory.mktemp("remotes"), stack, request)
 
 
 @pytest.fixture
@@ -106,5 +108,6 @@ def able(world: World) -> Callable[[str], None]:
 @pytest.fixture
 def relay(world: World, started: Started) -> Iterator[Relay]:
     """A relay to the remote, which breaks what it is told to."""
-    with relayed(world.remote.origin, world.remote.ca, started.certificate) as relay:
+    remote = world.remote
+    with relayed(remote.origin, remote.ca, started.certificate, remote.reads, remote.credentials) as relay:
         yield relay

@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,6 @@ from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import urlsplit
 
 HOP = frozenset({"connection", "transfer-encoding", "keep-alive", "content-length"})
-READS = frozenset({"GET", "HEAD"})
 
 
 @dataclass
@@ -31,11 +30,6 @@ class Seen:
     fault: str = ""
     status: int = 0
     replaced: int = 0
-
-    @property
-    def credentials(self) -> str:
-        """The token or key that it bore, without the word before it."""
-        return self.headers.get("Authorization", "").rpartition(" ")[2]
 
 
 @dataclass
@@ -58,9 +52,13 @@ class Fault:
 class Relay:
     """`url`: its origin. `seen`: the requests that came."""
 
-    def __init__(self, target: str, ca: Path) -> None:
+    def __init__(
+        self, target: str, ca: Path | None, reads: Callable[[Seen], bool], credentials: Callable[[Seen], str]
+    ) -> None:
+        """`ca`: None for a target by http. `reads`, `credentials`: what the remote knows of a request."""
         self.target = urlsplit(target)
         self.ca = ca
+        self.reads, self.credentials = reads, credentials
         self.url = ""
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
@@ -73,10 +71,10 @@ class Relay:
         self.seen.clear()
         self.faults.clear()
 
-    def strike(self, method: str) -> Fault | None:
+    def strike(self, seen: Seen) -> Fault | None:
         with self._lock:
             for fault in self.faults:
-                if fault.times > 0 and (not fault.writes or method not in READS):
+                if fault.times > 0 and (not fault.writes or not self.reads(seen)):
                     fault.times -= 1
                     return fault
         return None
@@ -84,9 +82,14 @@ class Relay:
     def forward(
         self, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        context = ssl.create_default_context(cafile=str(self.ca))
         host, port = self.target.hostname or "", self.target.port
-        with closing(http.client.HTTPSConnection(host, port, timeout=30, context=context)) as upstream:
+        upstream: http.client.HTTPConnection
+        if self.ca is None:
+            upstream = http.client.HTTPConnection(host, port, timeout=30)
+        else:
+            context = ssl.create_default_context(cafile=str(self.ca))
+            upstream = http.client.HTTPSConnection(host, port, timeout=30, context=context)
+        with closing(upstream):
             upstream.request(method, path, body or None, headers)
             answer = upstream.getresponse()
             return answer.status, answer.getheaders(), answer.read()
@@ -109,15 +112,16 @@ class _Handler(BaseHTTPRequestHandler):
         relay = self.server.relay
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
-        fault = relay.strike(self.command) or Fault("")
-        seen = Seen(self.command, self.path, headers, body, fault.kind)
+        seen = Seen(self.command, self.path, headers, body)
+        fault = relay.strike(seen) or Fault("")
+        seen.fault = fault.kind
         relay.seen.append(seen)
         if fault.kind == "reset":
             self._reset()
             return
         if fault.kind in ("status", "redirect", "echo"):
             seen.status = fault.status
-            quoted = seen.credentials if fault.kind == "echo" else ""
+            quoted = relay.credentials(seen) if fault.kind == "echo" else ""
             self._answer(fault.status, list(fault.headers.items()), f"<p>No, {quoted}</p>".encode())
             return
         status, given, data = relay.forward(self.command, self.path, headers, body)
@@ -162,9 +166,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def relayed(target: str, ca: Path, certificate: Path) -> Iterator[Relay]:
+def relayed(
+    target: str,
+    ca: Path | None,
+    certificate: Path,
+    reads: Callable[[Seen], bool],
+    credentials: Callable[[Seen], str],
+) -> Iterator[Relay]:
     """A relay to the origin `target`, whose certificate `ca` proves. `certificate`: PEM with the relay's own key."""
-    relay = Relay(target, ca)
+    relay = Relay(target, ca, reads, credentials)
     server = _Server(("127.0.0.1", 0), _Handler)
     server.relay = relay
     server.disable_nagle_algorithm = True

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from crm_core.connector import Connector
 from crm_core.hub import connector_class
 from crm_core.model.fields import Type
 from crm_core.model.mapping import EntityMap
+from tests.contract.connectors.relay import Seen
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,15 @@ class Remote(ABC):
     oracle: ClassVar[bool] = False
     """It is the vendor's own code, or on it, and needs a program that not every machine has."""
 
+    missing: ClassVar[str] = "11111111-1111-4111-8111-111111111111"
+    """An id that no record of it ever had."""
+
+    request: pytest.FixtureRequest
+    """For a server that a fixture starts."""
     origin: str
-    """https://host:port, known when it is started."""
-    ca: Path
-    """The certificates that it is trusted by."""
+    """https://host:port (of some, http), known when it is started."""
+    ca: Path | None = None
+    """The certificates that it is trusted by; None: it is called by http."""
 
     @abstractmethod
     def start(self, folder: Path, stack: ExitStack) -> None:
@@ -120,6 +128,14 @@ class Remote(ABC):
     @abstractmethod
     def calm(self) -> None:
         """No fault waits any more."""
+
+    def reads(self, request: Seen) -> bool:
+        """Whether a request that came changes nothing."""
+        return request.method in ("GET", "HEAD")
+
+    def credentials(self, request: Seen) -> str:
+        """The token or key that a request bore, without the word before it."""
+        return request.headers.get("Authorization", "").rpartition(" ")[2]
 
     def advance(self, seconds: float) -> None:
         """The server's clock goes on (needs "late")."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crm_core.connector import Query, Write
+from crm_core.connector import Connector, Query, Write
 from crm_core.errors import AuthFailed, BadAnswer, NotPermitted, RateLimited, Recovery, Unavailable
 from crm_core.model.filters import parse_filter
 from tests.contract.connectors.world import SkippingClock, unique
@@ -39,17 +39,27 @@ def name_of(world, entity):
 # --- sign-in -----------------------------------------------------------------------------------------------------
 
 
+def has_tokens(world):
+    """Whether the system gives tokens that end; others take the same key with every call."""
+    return type(world.connector).token is not Connector.token
+
+
 def test_a_token_is_asked_for_once_and_proves_who_we_are(world, relay):
     connector = world.open(world.remote.access(relay.url))
     first, second = connector.check(), connector.check()
     assert first == second
     assert first
     facts = connector.token()
+    if not has_tokens(world):
+        assert facts is None
+        return
     assert facts is not None
     assert connector.token() == facts
 
 
 def test_a_void_token_is_renewed_once_and_the_call_is_repeated(world, entity, made, wired, relay):
+    if not has_tokens(world):
+        return
     before = wired.token()
     world.remote.revoke()
     assert wired.get(entity, made.rid).fields == made.fields
@@ -62,19 +72,21 @@ def test_a_void_token_is_renewed_once_and_the_call_is_repeated(world, entity, ma
 
 
 def test_a_write_with_a_void_token_is_made_once(world, entity, wired):
+    if not has_tokens(world):
+        return
     name, text = name_of(world, entity), unique("void")
     world.remote.revoke()
     wired.create(entity, Write({**world.least(world.variant(entity)), name: text}))
     assert count(wired, entity, name, text) == 1
 
 
-def test_refused_with_a_fresh_token_too_is_a_failed_sign_in(entity, made, wired, relay):
+def test_refused_with_a_fresh_token_too_is_a_failed_sign_in(world, entity, made, wired, relay):
     relay.plant("status", status=401, times=10)
     with pytest.raises(AuthFailed) as caught:
         wired.get(entity, made.rid)
     assert caught.value.recovery is Recovery.ATTENTION
     refused = [each for each in relay.seen if each.status == 401]
-    assert 2 <= len(refused) <= 3
+    assert 2 <= len(refused) <= 3 if has_tokens(world) else len(refused) == 1
     relay.clear()
     assert wired.get(entity, made.rid).fields == made.fields
 
@@ -175,6 +187,8 @@ def test_an_update_whose_answer_was_lost_is_carried_out_or_not_known(world, enti
     relay.plant(kind, writes=True)
     after = wired.update(entity, made.rid, Write({name: "repeated"}))
     assert after.fields[name] == "repeated"  # a plain update does no harm twice
+    if not wired.if_match:
+        return
     relay.plant(kind, writes=True)
     with pytest.raises(Unavailable) as caught:  # not sent again: that would look like another's edit
         wired.update(entity, made.rid, Write({name: "guarded"}), if_match=after.etag)

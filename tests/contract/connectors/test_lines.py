@@ -160,7 +160,7 @@ def test_the_whole_document_is_refused_with_a_bad_line(world, variant, able):
     with pytest.raises(BadRequest):
         world.connector.update(variant.entity, made.rid, Write({name: "Otro", "lines": [bad]}))
     able("undo")
-    missing = line_of(world, variant, product_id="11111111-1111-4111-8111-111111111111")
+    missing = line_of(world, variant, product_id=world.remote.missing)
     outcome = world.connector.write_one(
         variant.entity, Write({name: "Otro", "lines": [missing]}, verb="update", rid=made.rid)
     )

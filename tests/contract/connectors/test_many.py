@@ -4,8 +4,6 @@ from crm_core.connector import Write
 from crm_core.errors import BadRequest, RecordGone, VersionMismatch
 from tests.contract.connectors.world import canon, differing, free_text, unique
 
-MISSING = "11111111-1111-4111-8111-111111111111"
-
 
 def carried_out(world, variant, writes):
     outcomes = world.connector.write(variant.entity, writes, world.pool, lambda: True)
@@ -45,7 +43,7 @@ def test_good_and_bad_writes_have_each_their_own_outcome(world, variant):
         "update": Write({name: "new"}, verb="update", rid=kept.rid, if_match=kept.etag),
         "update of nothing": Write({name: "new"}, verb="update", rid=gone.rid),
         "update of an id that never was": Write(
-            {name: "new"}, verb="update", rid=MISSING, if_match=kept.etag
+            {name: "new"}, verb="update", rid=world.remote.missing, if_match=kept.etag
         ),
         "stale": Write({name: "ours"}, verb="update", rid=stale.rid, if_match=stale.etag),
         "delete": Write(verb="delete", rid=removed.rid, if_match=removed.etag),
@@ -79,7 +77,7 @@ def test_many_rows_that_only_the_vendor_can_refuse(world, variant):
     references = [(n, e) for n, e in variant.map.by_field.items() if e.targets and e.writable]
     name, each = references[0]
     companion = variant.map.entity.by_name[name].companion
-    bad = {name: MISSING, **({companion: each.targets[0].entity} if companion else {})}
+    bad = {name: world.remote.missing, **({companion: each.targets[0].entity} if companion else {})}
     least = world.least(variant)
     outcomes = carried_out(
         world, variant, [Write(least), Write({**least, **bad}), Write(world.least(variant))]

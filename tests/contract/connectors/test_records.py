@@ -6,6 +6,7 @@ import pytest
 
 from crm_core.connector import UNKNOWN, Query, Write
 from crm_core.errors import BadRequest, RecordGone, VersionMismatch
+from crm_core.model.fields import parse_instant
 from crm_core.model.filters import parse_filter
 from crm_core.model.options import Order
 from tests.contract.connectors.world import canon, differing, unique, writable
@@ -34,7 +35,10 @@ def test_an_update_changes_what_it_names_and_moves_the_version(world, variant):
     name = world.text(variant)
     after = world.connector.update(variant.entity, before.rid, Write({name: "Otro"}))
     assert after.fields[name] == "Otro"
-    assert after.version != before.version
+    if world.connector.versions == "coarse":  # in one second they may be equal
+        assert parse_instant(after.version) >= parse_instant(before.version)
+    else:
+        assert after.version != before.version
     if world.connector.versions == "ordered":
         assert int(after.version) > int(before.version)
     same = {k: v for k, v in before.fields.items() if k not in (name, "updated_at")}
@@ -44,15 +48,11 @@ def test_an_update_changes_what_it_names_and_moves_the_version(world, variant):
 
 def test_what_may_be_empty_can_be_emptied(world, variant):
     made = world.connector.create(variant.entity, Write(world.full(variant)))
-    kept = {*world.least(variant), *world.remote.texts, *KEPT}
+    kept = {*world.least(variant), *world.remote.texts, *(each.field for each in variant.map.fields if each.kept)}
     emptied = [name for name in writable(variant.map) if name not in kept]
     after = world.connector.update(variant.entity, made.rid, Write(dict.fromkeys(emptied)))
     assert not set(emptied) & after.fields.keys()
     assert world.connector.get(variant.entity, made.rid).fields == after.fields
-
-
-KEPT = frozenset({"number"})
-"""A number that the system itself gives is not taken away again."""
 
 
 def test_a_stale_version_is_refused_and_changes_nothing(world, variant):

@@ -131,7 +131,7 @@ _ADDRESSES = (*address("bill_", "billto"), *address("ship_", "shipto"))
 QUOTES = table_of(
     QUOTE,
     FieldMap("name", "name", length=300),
-    FieldMap("number", "quotenumber", length=100),
+    FieldMap("number", "quotenumber", length=100, kept=True),
     CUSTOMER,
     ref("opportunity_id", "opportunityid", "opportunity"),
     FieldMap("valid_from", "effectivefrom", midnight=True),
@@ -155,7 +155,7 @@ QUOTES = table_of(
 ORDERS = table_of(
     ORDER,
     FieldMap("name", "name", length=300),
-    FieldMap("number", "ordernumber", length=100),
+    FieldMap("number", "ordernumber", length=100, kept=True),
     CUSTOMER,
     ref("quote_id", "quoteid", "quote"),
     ref("opportunity_id", "opportunityid", "opportunity"),
@@ -181,7 +181,7 @@ ORDERS = table_of(
 INVOICES = table_of(
     INVOICE,
     FieldMap("name", "name", length=300),
-    FieldMap("number", "invoicenumber", length=100),
+    FieldMap("number", "invoicenumber", length=100, kept=True),
     CUSTOMER,
     ref("order_id", "salesorderid", "order"),
     FieldMap("due_date", "duedate"),

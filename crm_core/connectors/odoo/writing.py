@@ -1,0 +1,377 @@
+"""Writes in Odoo's words: values by `write`, creates by `load`, lines by commands, states by the methods that set them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from crm_core.connector import Change, Write
+from crm_core.connectors.odoo.client import BULK_SECONDS, SERIALIZE, Client
+from crm_core.connectors.odoo.lookups import Lookups
+from crm_core.connectors.odoo.marking import external_id
+from crm_core.connectors.odoo.metadata import Metadata
+from crm_core.connectors.odoo.models.common import SYSTEM, Model
+from crm_core.connectors.odoo.reading import LINES, OF_PARTNER, Reader, root
+from crm_core.connectors.odoo.steps import FIRST, OPENING, REOPEN, STEPS, Call
+from crm_core.connectors.odoo.wire import BY_NUMBER, loaded, sent
+from crm_core.errors import (
+    BadAnswer,
+    BadRequest,
+    FieldError,
+    HubError,
+    RecordGone,
+    Rejected,
+    Unavailable,
+    VendorError,
+)
+from crm_core.ports import Clock
+
+STATUS = "status"
+TRIES = 3
+"""How often a create is sent when the database could not serialize it: another one with its external id was faster."""
+WAIT_SECONDS = 0.3
+
+
+class Writer:
+    """Makes calls of writes. Safe for many threads."""
+
+    def __init__(
+        self, client: Client, metadata: Metadata, lookups: Lookups, reader: Reader, clock: Clock
+    ) -> None:
+        self._client = client
+        self._metadata = metadata
+        self._lookups = lookups
+        self._reader = reader
+        self._clock = clock
+
+    # --- values --------------------------------------------------------------------------------------------------
+
+    def values(self, model: Model, write: Write) -> dict[str, Any]:
+        """Clean native values that a write sets, ids in place of texts; raises BadRequest naming the field.
+
+        The status where steps lead to it, and the lines, go separately.
+        """
+        apart = {LINES, *([STATUS] if model.remote in STEPS and self.led(model) else [])}
+        fields = {name: value for name, value in write.fields.items() if name not in apart}
+        known = {*model.by_field, *model.companions, *model.parts}
+        for name in fields:
+            if name not in known:
+                raise BadRequest.field(name, f"{name}: {model.remote} has none; leave it out.")
+        if (
+            all(fields.get(name) is not None for name in (f"{each}_id" for each in OF_PARTNER))
+            and "contact_id" in model.by_field
+        ):
+            if model.by_field["contact_id"].native == "partner_id/contact":
+                fields = {
+                    name: value for name, value in fields.items() if name != "account_id"
+                }  # one partner is both
+        native = {**self._lookups.bound(model, model.outward(fields)), **write.native}
+        self._check(model, native)
+        return native
+
+    @staticmethod
+    def led(model: Model) -> bool:
+        """Whether methods lead to the statuses of an entity, of a model that has such."""
+        return bool(model.states) or model.remote == "sale.order"
+
+    def _check(self, model: Model, native: Mapping[str, Any]) -> None:
+        """Raises BadRequest for a field that this server has not, and for a text that no reference is."""
+        facts = self._metadata.facts(model)
+        for name, value in native.items():
+            if name not in facts:
+                field = self.field_of(model, name)
+                raise BadRequest.field(
+                    field, f"{field}: this Odoo has no {name} in {model.remote}; leave it out."
+                )
+            if facts[name].type in BY_NUMBER and value is not None and not str(value).isdigit():
+                field = self.field_of(model, name)
+                raise BadRequest.field(field, f"{field}: expected the id of a record at the system.")
+
+    def sent(self, model: Model, native: Mapping[str, Any]) -> dict[str, Any]:
+        types = self._metadata.types(model)
+        return {name: sent(types[name], value) for name, value in native.items()}
+
+    def state_of(self, model: Model, write: Write) -> str | None:
+        """The native state that a write asks for, where methods lead to it."""
+        name = write.fields.get(STATUS)
+        if name is None or not self.led(model):
+            return None
+        return (
+            str(model.by_field[STATUS].outward(model.entity.by_name[STATUS], name))
+            if self._names(model, name)
+            else None
+        )
+
+    @staticmethod
+    def _names(model: Model, name: Any) -> bool:
+        if name in model.by_field[STATUS].values:
+            return True
+        known = ", ".join(model.by_field[STATUS].values)
+        raise BadRequest.field(STATUS, f"{STATUS}: expected one of {known}.")
+
+    def is_plain(self, model: Model, write: Write) -> bool:
+        """Whether a write is values alone, and can be made without a look at the record."""
+        if LINES in write.fields or emptied(model, write):
+            return False
+        if write.verb == "create":
+            wanted = self.state_of(model, write) or model.by_field.get(STATUS) and model.initial
+            return (
+                not self.led(model)
+                or wanted in (FIRST[model.remote], "open", "draft")
+                and model.initial != ""
+            )
+        return self.state_of(model, write) is None
+
+    # --- creates ---------------------------------------------------------------------------------------------------
+
+    def load(self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int | HubError]:
+        """What became of each (marker, clean values), all with values for the same fields: the id, or why not.
+
+        One call is one transaction: where a row is refused nothing is made, and the others go once more.
+        """
+        outcomes: dict[int, int | HubError] = {}
+        left = list(range(len(rows)))
+        tries = 0
+        while left:
+            told = self._loaded(model, [rows[index] for index in left])
+            ids = told.get("ids")
+            if isinstance(ids, list) and len(ids) == len(left):
+                outcomes |= dict(zip(left, (int(each) for each in ids), strict=True))
+                break
+            refused = self._refused(model, told)
+            if any(SERIALIZE in each.message for each in refused.values()):
+                tries += 1
+                if tries >= TRIES:
+                    busy = Unavailable(
+                        "The database could not serialize the creates; come again.", system=SYSTEM
+                    )
+                    outcomes |= dict.fromkeys(left, busy)
+                    break
+                self._clock.sleep(WAIT_SECONDS * tries)
+                continue
+            if not refused or max(refused) >= len(left):
+                raise BadAnswer("The answer to load tells neither ids nor errors.", system=SYSTEM)
+            outcomes |= {left[at]: error for at, error in refused.items()}
+            left = [index for at, index in enumerate(left) if at not in refused]
+        return [outcomes[index] for index in range(len(rows))]
+
+    def _loaded(self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any]:
+        types = self._metadata.types(model)
+        names = list(rows[0][1])
+        columns = [f"{name}/.id" if types[name] == "many2one" else name for name in names]
+        data = [
+            [external_id(marker), *(loaded(types[name], values[name]) for name in names)]
+            for marker, values in rows
+        ]
+        told = self._client.call(
+            model.remote, "load", fields=["id", *columns], data=data,
+            repeatable=True, timeout=BULK_SECONDS,  # once more it finds what it has made
+        )  # fmt: skip
+        if not isinstance(told, dict):
+            raise BadAnswer("The answer to load is no object.", system=SYSTEM)
+        return told
+
+    def _refused(self, model: Model, told: Mapping[str, Any]) -> dict[int, Rejected]:
+        found: dict[int, Rejected] = {}
+        for each in told.get("messages") or []:
+            if isinstance(each, dict) and each.get("type") == "error":
+                message = str(each.get("message", ""))
+                named = [str(each["field"])] if each.get("field") else []
+                error = Rejected(f"odoo refused a record: {message}", system=SYSTEM, vendor_status=200)
+                errors = [FieldError(name.partition("/")[0], message) for name in named]
+                error.errors = tuple(errors)
+                found.setdefault(int(each.get("record", 0) or 0), self.named(model, error, {}))
+        return found
+
+    def create(self, model: Model, marker: str, write: Write) -> str:
+        """The id of the record that was made, with its lines and in its state: all of it, or none is left."""
+        wanted = self.state_of(model, write)
+        values = {**model.constant, **self.values(model, write)}
+        values = {name: value for name, value in values.items() if value is not None}
+        commands = self._commands(model, write.fields.get(LINES) or [], ())
+        (made,) = self.load(model, [(marker, values)])
+        if isinstance(made, HubError):
+            raise made
+        try:
+            if commands:
+                self._write(model, made, {"order_line": commands}, write)
+            if self.led(model):
+                state = (
+                    wanted if wanted is not None else ("sale" if not model.initial else FIRST[model.remote])
+                )
+                self._go(model, made, FIRST[model.remote], state)
+        except (Rejected, BadRequest):
+            self._client.call(model.remote, "unlink", ids=[made])
+            raise
+        return str(made)
+
+    # --- updates ---------------------------------------------------------------------------------------------------
+
+    def update(self, model: Model, rid: str, write: Write, now: Change | None) -> None:
+        """`now`: the record as it is, where the write takes more than values."""
+        wanted = self.state_of(model, write)
+        values = self.sent(model, self.values(model, write))
+        if LINES in write.fields:
+            there = (now.fields or {}).get(LINES) or [] if now is not None else []
+            values["order_line"] = self._commands(model, write.fields[LINES] or [], there)
+            if not values["order_line"]:
+                del values["order_line"]
+        number = int(rid)
+        state = self._state(model, now)
+        opens = wanted in OPENING
+        if wanted is not None and opens:
+            self._go(model, number, state, wanted)
+        if values or wanted is None:
+            self._write(model, number, values, write)
+        if wanted is not None and not opens:
+            self._go(model, number, state, wanted)
+
+    @staticmethod
+    def _state(model: Model, now: Change | None) -> str:
+        """The native state of a record as it is."""
+        status = (now.fields or {}).get(STATUS) if now is not None else None
+        if status is None:
+            return ""
+        each = model.by_field[STATUS]
+        return str(each.values[status][0]) if status in each.values else str(status).removeprefix("native:")
+
+    def _go(self, model: Model, number: int, state: str, wanted: str) -> None:
+        """Leads a record from one state to another. Each step is a call of its own, and none is taken twice."""
+        if state == wanted:
+            return
+        steps: Sequence[Call] | None = STEPS[model.remote].get((state, wanted))
+        if steps is None:
+            raise BadRequest.field(
+                STATUS, f"{STATUS}: no way leads from {state} to {wanted}; change it at the system."
+            )
+        for step in steps:
+            if step is REOPEN:
+                self._client.call(
+                    model.remote, "write", ids=[number], vals={"stage_id": self._lookups.open_stage()}
+                )
+            else:
+                self._client.call(model.remote, step.method, ids=[number], context=step.context)
+
+    def _write(self, model: Model, number: int, values: Mapping[str, Any], write: Write) -> None:
+        try:
+            # The same values twice do no harm; a line would be made twice.
+            once_more = "order_line" not in values
+            self._client.call(model.remote, "write", ids=[number], vals=dict(values), repeatable=once_more)
+        except (Rejected, RecordGone) as error:
+            raise self.named(model, error, write.fields, str(number)) from None
+
+    def write_many(self, model: Model, rids: Sequence[str], values: Mapping[str, Any]) -> None:
+        """The same values for all of them, or for none."""
+        self._client.call(
+            model.remote, "write", ids=[int(rid) for rid in rids], vals=dict(values), repeatable=True
+        )
+
+    def named(self, model: Model, error: VendorError, fields: Mapping[str, Any], rid: str = "") -> Any:
+        """A refusal by the canonical names of its fields; what is gone may be what a field refers to, not the record."""
+        if isinstance(error, RecordGone):
+            referred = [
+                name
+                for name, value in fields.items()
+                if name in model.by_field and model.by_field[name].targets and value != rid
+                if isinstance(value, str) and f"({value}," in error.message
+            ]
+            if not referred:
+                return error
+            vendor = {
+                "vendor_status": error.vendor_status,
+                "vendor_code": error.vendor_code,
+                "request_id": error.request_id,
+            }
+            return Rejected(
+                error.message, system=SYSTEM, errors=[FieldError(referred[0], error.message)], **vendor
+            )  # type: ignore[arg-type]
+        found = [FieldError(self.field_of(model, each.field, fields), each.message) for each in error.errors]
+        error.errors = tuple({each.field: each for each in found}.values())
+        return error
+
+    @staticmethod
+    def field_of(model: Model, native: str, fields: Mapping[str, Any] | None = None) -> str:
+        """The canonical name of a field as Odoo calls it; of several, one that the write names."""
+        names = [each.field for each in model.fields if root(each.native) == native]
+        written = [name for name in names if fields is not None and name in fields]
+        return (written or names or [native])[0]
+
+    # --- lines -----------------------------------------------------------------------------------------------------
+
+    def _commands(
+        self, model: Model, given: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]
+    ) -> list[list[Any]]:
+        """What makes the lines of a document those that are given: by key, the others new; raises BadRequest."""
+        lines = model.lines
+        if lines is None:
+            return []
+        before = {str(line["key"]): line for line in there}
+        kept = [str(line["key"]) for line in given if line.get("key")]
+        commands: list[list[Any]] = [[2, int(key), 0] for key in before if key not in kept]
+        moved = [line.get("key") for line in given] != list(before)
+        named: set[str] = set()
+        for place, line in enumerate(given, 1):
+            key = str(line.get("key") or "")
+            problem = "the document has no such line" if key and key not in before else ""
+            problem = problem or ("is given twice" if key in named else "")
+            if problem:
+                raise BadRequest.field(LINES, f"lines: line {place}: {key}: {problem}.")
+            named |= {key} if key else set()
+            values = self._line(lines, place, line, before.get(key, {}))
+            if moved:
+                values["sequence"] = place
+            if not key:
+                commands.append([0, 0, values])
+            elif values:
+                commands.append([1, int(key), values])
+        return commands
+
+    def _line(
+        self, lines: Model, place: int, line: Mapping[str, Any], was: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        fields = {
+            name: value
+            for name, value in line.items()
+            if lines.by_field.get(name) is None or lines.by_field[name].writable
+            if name not in was or value != was[name]
+            if value is not None or name in was
+        }
+        try:
+            for name in fields:
+                if name not in lines.by_field:
+                    raise BadRequest(f"{name}: a line has none here; leave it out.")
+            lacking = [name for name in sorted(lines.required) if not (line.get(name) or was.get(name))]
+            if lacking and not was:
+                raise BadRequest(f"{lacking[0]}: a line can't be without; name one.")
+            kept = {
+                name: value
+                for name, value in fields.items()
+                if value is not None or not lines.by_field[name].kept
+            }
+            return self.sent(lines, self._lookups.bound(lines, lines.outward(kept)))
+        except BadRequest as error:
+            raise BadRequest.field(LINES, f"lines: line {place}: {error.message}") from None
+
+
+def emptied(model: Model, write: Write) -> list[str]:
+    """The references that a write empties and that share their field with what may lead to something else."""
+    return [
+        name
+        for name, value in write.fields.items()
+        if value is None
+        and (each := model.by_field.get(name)) is not None
+        and (each.kind_native or _shared(each.native))
+    ]
+
+
+def _shared(native: str) -> bool:
+    return native.partition("/")[2] in OF_PARTNER
+
+
+def spared(model: Model, write: Write, now: Change) -> Write:
+    """A write without the references that it empties and that are empty for who reads them: nobody means what else is
+    there.
+    """
+    told = now.fields or {}
+    foreign = {name for name in emptied(model, write) if told.get(name) is None}
+    fields = {name: value for name, value in write.fields.items() if name not in foreign}
+    return replace(write, fields=fields)

@@ -1,0 +1,133 @@
+"""Odoo: the real server by JSON-2, and by JSON-RPC. What a person does there, the administrator does by his password."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crm_core.connectors.odoo.client import READS
+from crm_core.connectors.odoo.models.common import LOOKUPS, Model
+from crm_core.connectors.odoo.wire import sent
+from sandbox.testing import Client
+from tests.contract.connectors.relay import Seen
+from tests.contract.connectors.remote import Access, Remote, Variant
+
+
+class Odoo(Remote):
+    """Any server that speaks Odoo's JSON-RPC: `start` gives `origin` and what follows."""
+
+    system = "odoo"
+    protocol: ClassVar[str] = "json2"
+    texts: ClassVar = {
+        "country": "Germany",
+        "state": "Berlin",
+        "industry": "Construction",
+        "source": "Newsletter",
+        "stage": "Qualified",
+        "lost_reason": "Too expensive",
+        "category": "Goods",
+        "unit": "Units",
+        "owner_email": "person@odoo.example",
+    }
+    missing = "2147483000"
+    database: str
+    user: str
+    password: str
+    api_key: str
+    _client: Client
+
+    def begin(self, stack: ExitStack) -> None:
+        """The administrator has an e-mail address, by which owners are named."""
+        self._client = stack.enter_context(Client(self.origin))
+        self._uid = self._rpc("common", "authenticate", self.database, self.user, self.password, {})
+        self._do("res.users", "write", [self._uid], {"email": self.texts["owner_email"]})
+
+    def access(self, base: str) -> Access:
+        settings = {"base_url": base, "database": self.database, "username": self.user, "protocol": self.protocol}
+        return Access(settings, {"api_key": self.api_key})
+
+    def reads(self, request: Seen) -> bool:
+        if request.path.startswith("/json/2/"):
+            return request.path.rpartition("/")[2] in READS
+        if request.path == "/jsonrpc":
+            params = json.loads(request.body)["params"]
+            return params["service"] == "common" or params["args"][4] in READS
+        return True
+
+    def credentials(self, request: Seen) -> str:
+        if request.path == "/jsonrpc":
+            arguments = json.loads(request.body)["params"]["args"]
+            return str(arguments[2]) if len(arguments) > 2 else ""
+        return super().credentials(request)
+
+    def _rpc(self, service: str, method: str, *arguments: Any) -> Any:
+        params = {"service": service, "method": method, "args": arguments}
+        body = {"jsonrpc": "2.0", "method": "call", "id": 1, "params": params}
+        told = self._client.call("POST", "/jsonrpc", body).json()
+        assert "error" not in told, told["error"]["data"]["message"]
+        return told.get("result")
+
+    def _do(self, model: str, method: str, *arguments: Any) -> Any:
+        return self._rpc(
+            "object", "execute_kw", self.database, self._uid, self.password, model, method, list(arguments)
+        )
+
+    def natives(self, variant: Variant, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Of references the numbers; a person writes texts as they are."""
+        emap = variant.map
+        assert isinstance(emap, Model)
+        found = {}
+        for name, value in emap.outward(fields).items():
+            each = emap.find(name)
+            kind = "many2one" if each is not None and each.targets else "char"
+            assert name not in LOOKUPS
+            found[name] = sent(kind, value)
+        return found
+
+    def person_creates(
+        self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
+    ) -> str:
+        assert not lag
+        assert not ago
+        emap = variant.map
+        assert isinstance(emap, Model)
+        return str(self._do(emap.remote, "create", {**emap.constant, **self.natives(variant, fields)}))
+
+    def person_updates(self, variant: Variant, rid: str, fields: Mapping[str, Any]) -> None:
+        self._do(variant.map.remote, "write", [int(rid)], self.natives(variant, fields))
+
+    def person_deletes(self, variant: Variant, rid: str) -> None:
+        self._do(variant.map.remote, "unlink", [int(rid)])
+
+    def revoke(self) -> None:
+        """There are no tokens."""
+
+    def calm(self) -> None:
+        """No fault is planted there."""
+
+
+class Real(Odoo):
+    name = "real"
+    oracle = True
+    lacks: ClassVar = {
+        "late": "The real Odoo has its own clock",
+        "forbid": "The real Odoo's user may do everything",
+        "throttle": "Odoo names no time to come again",
+    }
+
+    def start(self, folder: Path, stack: ExitStack) -> None:  # noqa: ARG002  # as the base has it
+        facts = self.request.getfixturevalue("real_odoo")
+        self.origin, self.database = facts["ODOO_URL"], facts["ODOO_DB"]
+        self.user, self.password, self.api_key = facts["ODOO_USER"], facts["ODOO_PASSWORD"], facts["ODOO_API_KEY"]
+        self.begin(stack)
+
+
+class RealRpc(Real):
+    """The same by the older protocol."""
+
+    name = "real by JSON-RPC"
+    protocol = "jsonrpc"
+
+
+REMOTES = (Real, RealRpc)
