@@ -4,6 +4,7 @@ Rows are named by their keys here; `<key>` in a filter stands for the row's id, 
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 # Texts that other languages would take for something else. Each is the name of an account in the city "texts".
@@ -381,3 +382,13 @@ CASES = [
     *EQUALITY, *TEXT_CASES, *NOTHING, *NUMBER_CASES, *CHOICE_CASES, *REFERENCE_CASES, *TIME_CASES, *BOOLEAN_CASES,
     *REFUSALS,
 ]  # fmt: skip
+
+
+def in_zone(created: str, zone: str) -> str:
+    """A time as it is written in another zone; as it is without one."""
+    if not zone:
+        return created
+    sign = -1 if zone[0] == "-" else 1
+    hours, minutes = (int(part) for part in zone[1:].split(":"))
+    offset = timezone(sign * timedelta(hours=hours, minutes=minutes))
+    return datetime.fromisoformat(created).astimezone(offset).isoformat()

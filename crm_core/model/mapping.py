@@ -63,7 +63,8 @@ class EntityMap:
 
     `required`: fields that this system needs on create beside those that the entity does. `lines`: the map of a
     document's lines. `final`: statuses that no update leads out of. `derived`: what is written besides the fields.
-    `read_only`: nothing is made, changed or deleted there.
+    `read_only`: nothing is made, changed or deleted there. `keeps_lines`: a line that a new document has is never taken
+    away again.
     `mark`: of the overrides that made this map of the declared one, "" for none; a place in a feed belongs to it,
     since after another map all has to be read again.
     """
@@ -81,6 +82,7 @@ class EntityMap:
     derived: tuple[Derived, ...] = ()
     mark: str = ""
     read_only: bool = False
+    keeps_lines: bool = False
 
     @property
     def fixed(self) -> Mapping[str, str]:

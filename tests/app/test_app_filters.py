@@ -7,14 +7,13 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from urllib.parse import quote
 
 import pytest
 
 from tests.app.conftest import SECRET, settings_of
 from tests.conftest import ORACLE_SECRET, running_oracle
-from tests.filter_cases import ACCOUNTS, CASES, CONTACTS, Case, Refused
+from tests.filter_cases import ACCOUNTS, CASES, CONTACTS, Case, Refused, in_zone
 
 pytestmark = pytest.mark.xdist_group("app-filters")
 
@@ -38,15 +37,6 @@ class Side:
             return in_zone(created, rest) if ".created_at" in match[1] else rid
 
         return re.sub(r"<([^>]+)>", known, case.text)
-
-
-def in_zone(created, zone):
-    if not zone:
-        return created
-    sign = -1 if zone[0] == "-" else 1
-    hours, minutes = (int(part) for part in zone[1:].split(":"))
-    offset = timezone(sign * timedelta(hours=hours, minutes=minutes))
-    return datetime.fromisoformat(created).astimezone(offset).isoformat()
 
 
 def fill(api, connection):

@@ -51,7 +51,6 @@ from crm_core.connectors.dynamics365.writing import (
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
-    FieldError,
     HubError,
     Misconfigured,
     NotSupported,

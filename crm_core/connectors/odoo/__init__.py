@@ -5,6 +5,7 @@ Odoo 19.0, which the contract tests run against.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models import MODELS
 from crm_core.connectors.odoo.models.common import SYSTEM, Model
 from crm_core.connectors.odoo.reading import LINES, Reader, check_id
+from crm_core.connectors.odoo.steps import CANCEL
 from crm_core.connectors.odoo.writing import STATUS, Writer, emptied, spared
 from crm_core.errors import FieldError, HubError, Misconfigured, NotSupported, RecordGone
 from crm_core.model.expand import Expansion
@@ -235,11 +237,12 @@ class Odoo(Connector):
         with self.rest.verb():
             if rid not in self._reader.ids_there(model, [rid]):
                 raise gone
-            try:
+            with suppress(
+                RecordGone
+            ):  # it was there: a try whose answer was lost has deleted it, or somebody else
+                if model.lines is not None:  # Odoo deletes no document that is not canceled
+                    self._client.call(model.remote, CANCEL.method, ids=[number], context=CANCEL.context)
                 self._client.call(model.remote, "unlink", ids=[number], repeatable=True)
-            except RecordGone as error:
-                if not error.outcome_unknown:  # else the try whose answer was lost has deleted it
-                    raise
 
     def write(
         self, entity: str, writes: Sequence[Write], pool: Pool, go_on: Callable[[], bool]

@@ -6,13 +6,14 @@ compared (19 by whole seconds, before by microseconds), so a domain leaves them 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from crm_core.connectors.odoo.models.common import Domain
-from crm_core.model.fields import NATIVE_PREFIX, Type
+from crm_core.model.fields import NATIVE_PREFIX
 from crm_core.model.filters import AnyOf, Both, Compare, Either, Function, Kind, Match, Node, Not, Operator
 from crm_core.model.literals import SERIAL_TYPE, check_compare, check_match, unknown_name
 
@@ -248,10 +249,7 @@ def _day(path: str, operator: Operator, day: date) -> Domain:
 
 def _moment(moment: datetime, seconds: int) -> str:
     """A time as Odoo compares it: UTC without a zone. Nothing follows the calendar's last day."""
-    plain = moment.replace(tzinfo=None)
-    later = (
-        plain + timedelta(seconds=seconds)
-        if plain < datetime.max - timedelta(seconds=seconds)
-        else datetime.max
-    )
-    return f"{later.replace(microsecond=0).isoformat(sep=' ')}"
+    plain = moment.replace(tzinfo=None, microsecond=0)
+    with suppress(OverflowError):
+        plain += timedelta(seconds=seconds)
+    return plain.isoformat(sep=" ")

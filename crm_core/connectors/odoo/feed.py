@@ -14,9 +14,9 @@ from typing import Any
 from crm_core.connector import Change, Cursor, Page
 from crm_core.connectors.odoo.client import Client
 from crm_core.connectors.odoo.domains import joined, whole
+from crm_core.connectors.odoo.marking import Markers
 from crm_core.connectors.odoo.models.common import SYSTEM, Model
 from crm_core.connectors.odoo.reading import MAX_PAGE, Reader
-from crm_core.connectors.odoo.marking import Markers
 from crm_core.errors import CursorExpired
 from crm_core.model.fields import instant_text, parse_instant
 from crm_core.model.filters import Node
@@ -51,7 +51,7 @@ class Feed:
         at: Mapping[str, Any] = cursor if cursor is not None else {"since": "", "seen": {}}
         if cursor is not None and cursor.get(MAP, "") != model.mark:
             raise CursorExpired(f"The mapping of {model.entity.name} is another one now.", system=SYSTEM)
-        since, seen, after = str(at["since"]), dict(at["seen"]), int(at.get("after", 0))
+        since, seen = str(at["since"]), dict(at["seen"])
         limit = min(size, MAX_PAGE)
         fields = [*self._reader.select_of(model), "create_uid"]
         rows = self._reader.rows(model, self._window(model, at), fields, limit=limit + 1)

@@ -134,7 +134,7 @@ class Lookups:
 
     def _id_read(self, model: Model, path: str, lookup: Lookup, text: str, inside: str | None) -> int:
         field = next(each.field for each in model.fields if each.native == path and each.writable)
-        parts = [[[lookup.text, "=ilike", escaped(text)]]]
+        parts: list[list[Any]] = [[[lookup.text, "=ilike", escaped(text)]]]
         if inside:
             parts.append([[lookup.within, "=", number_of(inside)]])
         rows = self._rows(lookup, joined("&", parts))

@@ -27,7 +27,7 @@ NATIVE_TYPES: Mapping[str, str] = {
 KNOWN_TYPES = frozenset(NATIVE_TYPES.values())
 RENAMED: Mapping[str, Mapping[str, str]] = {"sale.order.line": {"product_uom_id": "product_uom"}}
 """Fields by their name since 19, and what they were called before."""
-_ATTRIBUTES = ("type", "readonly", "relation", "selection", "string", "store")
+_ATTRIBUTES = ("type", "readonly", "relation", "selection", "sortable", "searchable")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Facts:
     name: str
     type: str
     readonly: bool
-    stored: bool
+    sortable: bool
+    searchable: bool
     relation: str
     selection: Mapping[str, str]
 
@@ -91,7 +92,8 @@ def _facts(name: str, told: Mapping[str, object]) -> Facts:
         name,
         str(told.get("type", "")),
         bool(told.get("readonly")),
-        bool(told.get("store", True)),
+        bool(told.get("sortable", True)),
+        bool(told.get("searchable", True)),
         str(told.get("relation") or ""),
         {str(pair[0]): str(pair[1]) for pair in pairs if isinstance(pair, list) and len(pair) == 2},
     )

@@ -56,7 +56,14 @@ class Reader:
         more, rows = len(rows) > size, rows[:size]
         place = {"after": rows[-1]["id"]} if more and order == "id asc" else {"offset": offset + size}
         cursor = (
-            {"domain": domain, "order": order, "fields": fields, "lines": asked["lines"], "only": list(asked["only"]), **place}
+            {
+                "domain": domain,
+                "order": order,
+                "fields": fields,
+                "lines": asked["lines"],
+                "only": list(asked["only"]),
+                **place,
+            }
             if more
             else None
         )
@@ -81,7 +88,13 @@ class Reader:
             chosen = {native for name in query.select for native in columns.selected(name)}
             fields = list(dict.fromkeys(["id", *chosen, model.version]))
         lines = model.lines is not None and (not query.select or LINES in query.select)
-        return {"domain": joined("&", parts), "order": order, "fields": fields, "lines": lines, "only": query.select}
+        return {
+            "domain": joined("&", parts),
+            "order": order,
+            "fields": fields,
+            "lines": lines,
+            "only": query.select,
+        }
 
     def filter(self, model: Model, node: Node) -> Domain:
         return domain_of(node, Columns(model, self.metadata))
@@ -160,12 +173,16 @@ class Reader:
     def _complete(self, model: Model, rows: Sequence[dict[str, Any]]) -> None:
         """Adds what stands in other models."""
         texts = self._lookups.texts(model, rows)
+        paths = {each.native for each in model.fields if not each.native.endswith("/name")}
+        shown = [path for path in paths if path in LOOKUPS and LOOKUPS[path].shown]
         partners = {root(each.kind_native or each.native) for each in model.fields if _of_partner(each)}
         ids = {row[column] for row in rows for column in partners if row.get(column)}
         known = self._lookups.partners(ids) if ids else {}
         stages = {row["stage_id"] for row in rows if row.get("stage_id")} if model.states else set()
         won = self._lookups.won_stages(stages) if stages else frozenset()
         for row in rows:
+            for path in shown:
+                row[path] = row.get(f"{root(path)}/name")
             for path, by_id in texts.items():
                 row[path] = by_id.get(row.get(root(path)) or "") or None
             for column in partners:
@@ -230,7 +247,9 @@ def _only(model: Model, change: Change, names: Sequence[str]) -> Change:
     found = [model.find(name) or model.companions.get(name) for name in names]
     wanted = {each.field for each in found if each is not None}
     wanted |= {model.entity.by_name[name].companion for name in wanted}
-    fields = {name: value for name, value in (change.fields or {}).items() if name in wanted or value is UNKNOWN}
+    fields = {
+        name: value for name, value in (change.fields or {}).items() if name in wanted or value is UNKNOWN
+    }
     return replace(change, fields=fields)
 
 
@@ -309,24 +328,11 @@ class Columns:
         if facts.type == "boolean" and not each.names:
             return Column(name, column, Type.BOOLEAN)
         if each.names:
-            kept = facts.type == "boolean" or facts.type in NUMBERS
-            values = {
-                **each.values,
-                **(
-                    {value: (value,) for value in each.names if isinstance(value, str)}
-                    if name == each.native
-                    else {}
-                ),
-            }
-            rest = {} if kept else {"empty": empty}
-            return Column(
-                name,
-                column,
-                Type.TEXT if not kept else NATIVE_TYPES[facts.type],
-                values,
-                filled=filled,
-                **rest,
-            )
+            own = {value: (value,) for value in each.names if isinstance(value, str)}
+            values = {**each.values, **(own if name == each.native else {})}
+            if facts.type == "boolean" or facts.type in NUMBERS:
+                return Column(name, column, NATIVE_TYPES[facts.type], values, filled=filled)
+            return Column(name, column, Type.TEXT, values, empty=empty, filled=filled)
         if facts.type in NUMBERS:
             return Column(name, column, kind, filled=filled)
         days = each.midnight and name != each.native
@@ -361,7 +367,7 @@ class Columns:
             raise BadRequest.field(
                 "orderby", f"orderby: '{name}' is kept in another model; order by another."
             )
-        if facts is not None and not facts.stored and column != "id":
+        if facts is not None and not facts.sortable:
             raise BadRequest.field(
                 "orderby", f"orderby: '{name}' is worked out when it is read; order by another."
             )

@@ -40,7 +40,7 @@ _LEAD: Mapping[tuple[str, str], tuple[Call, ...]] = {
     ("open", "won"): (WON,),
     ("open", "lost"): (LOST,),
     ("won", "open"): (REOPEN,),
-    ("won", "lost"): (LOST,),
+    ("won", "lost"): (REOPEN, LOST),
     ("lost", "open"): (UNARCHIVE,),
     ("lost", "won"): (UNARCHIVE, WON),
 }

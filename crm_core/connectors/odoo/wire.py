@@ -48,7 +48,15 @@ def cleaned(kind: str, value: Any) -> Any:
         return f"{value[:10]}T{value[11:19]}Z"
     if kind == "html":
         return text_of(value)
+    if kind == "float" and isinstance(value, Decimal):
+        return _without_noise(value)
     return value
+
+
+def _without_noise(value: Decimal) -> Decimal:
+    """What Odoo works out by binary fractions, such as 4.729999999999997, as the amount that is meant."""
+    rounded = round(value, 9)
+    return rounded.normalize() if rounded else Decimal(0)
 
 
 def sent(kind: str, value: Any) -> Any:

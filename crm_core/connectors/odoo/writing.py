@@ -24,6 +24,7 @@ from crm_core.errors import (
     VendorError,
 )
 from crm_core.ports import Clock
+from crm_core.protocols.rest import redact
 
 STATUS = "status"
 TRIES = 3
@@ -56,14 +57,9 @@ class Writer:
         for name in fields:
             if name not in known:
                 raise BadRequest.field(name, f"{name}: {model.remote} has none; leave it out.")
-        if (
-            all(fields.get(name) is not None for name in (f"{each}_id" for each in OF_PARTNER))
-            and "contact_id" in model.by_field
-        ):
-            if model.by_field["contact_id"].native == "partner_id/contact":
-                fields = {
-                    name: value for name, value in fields.items() if name != "account_id"
-                }  # one partner is both
+        one_partner = "contact_id" in model.by_field and _shared(model.by_field["contact_id"].native)
+        if one_partner and all(fields.get(f"{each}_id") is not None for each in OF_PARTNER):
+            del fields["account_id"]  # of a person, the account is his company
         native = {**self._lookups.bound(model, model.outward(fields)), **write.native}
         self._check(model, native)
         return native
@@ -95,30 +91,18 @@ class Writer:
         name = write.fields.get(STATUS)
         if name is None or not self.led(model):
             return None
-        return (
-            str(model.by_field[STATUS].outward(model.entity.by_name[STATUS], name))
-            if self._names(model, name)
-            else None
-        )
-
-    @staticmethod
-    def _names(model: Model, name: Any) -> bool:
-        if name in model.by_field[STATUS].values:
-            return True
-        known = ", ".join(model.by_field[STATUS].values)
-        raise BadRequest.field(STATUS, f"{STATUS}: expected one of {known}.")
+        values = model.by_field[STATUS].values
+        if name not in values:
+            raise BadRequest.field(STATUS, f"{STATUS}: expected one of {', '.join(values)}.")
+        return str(values[name][0])
 
     def is_plain(self, model: Model, write: Write) -> bool:
         """Whether a write is values alone, and can be made without a look at the record."""
         if LINES in write.fields or emptied(model, write):
             return False
         if write.verb == "create":
-            wanted = self.state_of(model, write) or model.by_field.get(STATUS) and model.initial
-            return (
-                not self.led(model)
-                or wanted in (FIRST[model.remote], "open", "draft")
-                and model.initial != ""
-            )
+            first = (None, FIRST.get(model.remote))
+            return not self.led(model) or (bool(model.initial) and self.state_of(model, write) in first)
         return self.state_of(model, write) is None
 
     # --- creates ---------------------------------------------------------------------------------------------------
@@ -174,7 +158,7 @@ class Writer:
         found: dict[int, Rejected] = {}
         for each in told.get("messages") or []:
             if isinstance(each, dict) and each.get("type") == "error":
-                message = str(each.get("message", ""))
+                message = redact(str(each.get("message", "")))
                 named = [str(each["field"])] if each.get("field") else []
                 error = Rejected(f"odoo refused a record: {message}", system=SYSTEM, vendor_status=200)
                 errors = [FieldError(name.partition("/")[0], message) for name in named]
@@ -257,7 +241,10 @@ class Writer:
             once_more = "order_line" not in values
             self._client.call(model.remote, "write", ids=[number], vals=dict(values), repeatable=once_more)
         except (Rejected, RecordGone) as error:
-            raise self.named(model, error, write.fields, str(number)) from None
+            named = self.named(model, error, write.fields, str(number))
+            if "order_line" in values and not named.errors:
+                named.errors = (FieldError(LINES, f"{LINES}: {error.message}"),)
+            raise named from None
 
     def write_many(self, model: Model, rids: Sequence[str], values: Mapping[str, Any]) -> None:
         """The same values for all of them, or for none."""
@@ -276,14 +263,14 @@ class Writer:
             ]
             if not referred:
                 return error
-            vendor = {
-                "vendor_status": error.vendor_status,
-                "vendor_code": error.vendor_code,
-                "request_id": error.request_id,
-            }
             return Rejected(
-                error.message, system=SYSTEM, errors=[FieldError(referred[0], error.message)], **vendor
-            )  # type: ignore[arg-type]
+                error.message,
+                system=SYSTEM,
+                vendor_status=error.vendor_status,
+                vendor_code=error.vendor_code,
+                request_id=error.request_id,
+                errors=[FieldError(referred[0], error.message)],
+            )
         found = [FieldError(self.field_of(model, each.field, fields), each.message) for each in error.errors]
         error.errors = tuple({each.field: each for each in found}.values())
         return error
@@ -335,13 +322,18 @@ class Writer:
             if name not in was or value != was[name]
             if value is not None or name in was
         }
+        foreign = [name for name in fields if name not in lines.by_field]
+        lacking = [name for name in sorted(lines.required) if not was and not line.get(name)]
+        if foreign or lacking:
+            wrong = (
+                f"{foreign[0]}: a line has none here; leave it out"
+                if foreign
+                else f"{lacking[0]}: is needed; name one"
+            )
+            raise BadRequest.field(LINES, f"lines: line {place}: {wrong}.")
         try:
-            for name in fields:
-                if name not in lines.by_field:
-                    raise BadRequest(f"{name}: a line has none here; leave it out.")
-            lacking = [name for name in sorted(lines.required) if not (line.get(name) or was.get(name))]
-            if lacking and not was:
-                raise BadRequest(f"{lacking[0]}: a line can't be without; name one.")
+            if was and "product_id" not in fields and {"quantity", "unit"} & fields.keys():
+                fields.setdefault("unit_price", was.get("unit_price"))  # else Odoo asks the price list again
             kept = {
                 name: value
                 for name, value in fields.items()

@@ -31,6 +31,7 @@ class Odoo(Remote):
         "owner_email": "person@odoo.example",
     }
     missing = "2147483000"
+    links = False
     database: str
     user: str
     password: str
@@ -44,7 +45,12 @@ class Odoo(Remote):
         self._do("res.users", "write", [self._uid], {"email": self.texts["owner_email"]})
 
     def access(self, base: str) -> Access:
-        settings = {"base_url": base, "database": self.database, "username": self.user, "protocol": self.protocol}
+        settings = {
+            "base_url": base,
+            "database": self.database,
+            "username": self.user,
+            "protocol": self.protocol,
+        }
         return Access(settings, {"api_key": self.api_key})
 
     def reads(self, request: Seen) -> bool:
@@ -98,6 +104,8 @@ class Odoo(Remote):
         self._do(variant.map.remote, "write", [int(rid)], self.natives(variant, fields))
 
     def person_deletes(self, variant: Variant, rid: str) -> None:
+        if variant.map.lines is not None:
+            self._do(variant.map.remote, "action_cancel", [int(rid)])
         self._do(variant.map.remote, "unlink", [int(rid)])
 
     def revoke(self) -> None:
@@ -116,10 +124,14 @@ class Real(Odoo):
         "throttle": "Odoo names no time to come again",
     }
 
-    def start(self, folder: Path, stack: ExitStack) -> None:  # noqa: ARG002  # as the base has it
+    def start(self, folder: Path, stack: ExitStack) -> None:  # as the base has it
         facts = self.request.getfixturevalue("real_odoo")
         self.origin, self.database = facts["ODOO_URL"], facts["ODOO_DB"]
-        self.user, self.password, self.api_key = facts["ODOO_USER"], facts["ODOO_PASSWORD"], facts["ODOO_API_KEY"]
+        self.user, self.password, self.api_key = (
+            facts["ODOO_USER"],
+            facts["ODOO_PASSWORD"],
+            facts["ODOO_API_KEY"],
+        )
         self.begin(stack)
 
 

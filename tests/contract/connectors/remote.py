@@ -82,6 +82,9 @@ class Remote(ABC):
     missing: ClassVar[str] = "11111111-1111-4111-8111-111111111111"
     """An id that no record of it ever had."""
 
+    links: ClassVar[bool] = True
+    """Its answers hold addresses of its own, such as that of the next page."""
+
     request: pytest.FixtureRequest
     """For a server that a fixture starts."""
     origin: str

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from crm_core.connector import Query, Write
-from crm_core.errors import BadRequest
+from crm_core.errors import BadRequest, Rejected
 from crm_core.model.fields import Type
 from crm_core.model.filters import parse_filter
 from tests.contract.connectors.world import unique
@@ -25,7 +25,15 @@ def line_of(world, variant, **more):
         if each.writable and known[name].type in (Type.TEXT, Type.REF):
             given |= world.value(emap, name)
     amounts = {"quantity": "2", "unit_price": "10.5", "discount": "1", "tax": "0.5"}
-    return {**given, **{name: text for name, text in amounts.items() if name in emap.by_field}, **more}
+    return {
+        **given,
+        **{
+            name: text
+            for name, text in amounts.items()
+            if name in emap.by_field and emap.by_field[name].writable
+        },
+        **more,
+    }
 
 
 def written(world, variant, *lines):
@@ -73,6 +81,11 @@ def test_a_document_without_lines_has_none(world, variant):
 
 def test_a_line_that_is_only_described_has_no_product(world, variant):
     given = {"description": unique("Written in"), "quantity": "1", "unit_price": "7"}
+    if "product_id" in variant.map.lines.required:
+        with pytest.raises(BadRequest) as caught:
+            written(world, variant, given)
+        assert [each.field for each in caught.value.errors] == ["lines"]
+        return
     (line,) = same_everywhere(world, variant, written(world, variant, given))
     assert not differs(variant, [given], [line])
     assert "product_id" not in line
@@ -105,6 +118,14 @@ def test_lines_are_changed_added_removed_and_reordered_by_their_keys(world, vari
     added = update(*changed, {**line_of(world, variant), "quantity": "4"})
     assert [each["key"] for each in added[:3]] == [each["key"] for each in changed]
     assert added[3]["key"] not in {each["key"] for each in changed}
+    if variant.map.keeps_lines:
+        for order in itertools.permutations(added[:3]):
+            assert update(*order, added[3])[0]["key"] == order[0]["key"]
+        with pytest.raises(Rejected) as caught:
+            update(added[0], added[3])
+        assert [each.field for each in caught.value.errors] == ["lines"]
+        assert len(world.connector.get(variant.entity, made.rid).fields["lines"]) == 4
+        return
     removed = update(added[0], added[3])
     assert [each["key"] for each in removed] == [added[0]["key"], added[3]["key"]]
     for order in itertools.permutations(removed):
@@ -132,13 +153,17 @@ def test_what_a_line_leaves_out_stays_and_what_it_says_is_null_goes(world, varia
     )
     (found,) = same_everywhere(world, variant, after)
     assert Decimal(found.pop("quantity")) == 7
-    assert {name: found.get(name) for name in line if name not in ("quantity", "total")} == {
-        name: value for name, value in line.items() if name not in ("quantity", "total")
+    worked_out = {"quantity", *(each.field for each in variant.map.lines.fields if not each.writable)}
+    assert {name: found.get(name) for name in line if name not in worked_out} == {
+        name: value for name, value in line.items() if name not in worked_out
     }
-    bare = {"key": line["key"], "discount": None, "tax": None, "description": None}
+    emap = variant.map.lines
+    emptied = [name for name in ("discount", "tax", "description") if name in emap.by_field]
+    emptied = [name for name in emptied if emap.by_field[name].writable and not emap.by_field[name].kept]
+    bare = {"key": line["key"], **dict.fromkeys(emptied)}
     after = world.connector.update(variant.entity, made.rid, Write({"lines": [bare]}))
     (found,) = same_everywhere(world, variant, after)
-    assert not {"discount", "tax", "description"} & found.keys()
+    assert not set(emptied) & found.keys()
     assert found["unit_price"] == line["unit_price"]
 
 
@@ -155,7 +180,7 @@ def test_the_whole_document_is_refused_with_a_bad_line(world, variant, able):
     """All of it happens, or nothing."""
     made = written(world, variant, line_of(world, variant))
     length = variant.map.lines.by_field["description"].length
-    bad = {"description": "x" * (length + 1), "quantity": "1"}
+    bad = {**({"description": "x" * (length + 1)} if length else {"key": "1"}), "quantity": "1"}
     name = world.text(variant)
     with pytest.raises(BadRequest):
         world.connector.update(variant.entity, made.rid, Write({name: "Otro", "lines": [bad]}))

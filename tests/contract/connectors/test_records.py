@@ -48,7 +48,11 @@ def test_an_update_changes_what_it_names_and_moves_the_version(world, variant):
 
 def test_what_may_be_empty_can_be_emptied(world, variant):
     made = world.connector.create(variant.entity, Write(world.full(variant)))
-    kept = {*world.least(variant), *world.remote.texts, *(each.field for each in variant.map.fields if each.kept)}
+    kept = {
+        *world.least(variant),
+        *world.remote.texts,
+        *(each.field for each in variant.map.fields if each.kept),
+    }
     emptied = [name for name in writable(variant.map) if name not in kept]
     after = world.connector.update(variant.entity, made.rid, Write(dict.fromkeys(emptied)))
     assert not set(emptied) & after.fields.keys()

@@ -110,7 +110,10 @@ test_a_reference_that_can_be_of_several_kinds_needs_to_say_which.where = can_be_
 def test_a_reference_to_nothing_is_refused_by_name_and_changes_nothing(world, variant):
     made = world.make(variant)
     for name, kind, each in references(variant):
-        given = {name: world.remote.missing, **({kind.companion: each.targets[0].entity} if kind.companion else {})}
+        given = {
+            name: world.remote.missing,
+            **({kind.companion: each.targets[0].entity} if kind.companion else {}),
+        }
         with pytest.raises(Rejected) as caught:
             world.connector.update(variant.entity, made.rid, Write(given))
         assert [one.field for one in caught.value.errors] == [name]

@@ -149,7 +149,10 @@ class World:
 
     def full(self, variant: Variant) -> dict[str, Any]:
         """A value for every field that can be written; of several that set one property, for the first."""
-        names = {each.targets[0].write if each.targets else name: name for name, (_, each) in reversed(writable(variant.map).items())}
+        names = {
+            each.targets[0].write if each.targets else name: name
+            for name, (_, each) in reversed(writable(variant.map).items())
+        }
         values = [self.value(variant.map, name) for name in names.values()]
         given = {name: value for each in values for name, value in each.items()}
         return {**self.least(variant), **given, **variant.fixed}
