@@ -281,6 +281,30 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Hook:
+    """A webhook as it came. `headers`: names in lower case. `query`: of its address, decoded."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    query: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON, fractions as Decimal; raises BadAnswer if it is none."""
+        return Answer(200, self.headers, self.body).json()
+
+
+@dataclass(frozen=True)
+class Event:
+    """A hint that a record may have changed: it is read anew. `when`: the time that the system tells of it, "" for none,
+    by which repeats of one change are known.
+    """
+
+    entity: str
+    rid: str
+    when: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one of many writes: the record as the remote now holds it (None after a delete), or the error."""
 
@@ -437,6 +461,17 @@ class Connector(ABC):
         passes a filter. Raises BadRequest for what can't be asked, NotSupported where the system can't do it.
         """
         raise NotSupported(f"{self.label} can't read a part of '{entity}'; leave since and filter out.")
+
+    def verify(self, hook: Hook) -> None:  # noqa: ARG002  # for subclasses
+        """Raises SignatureInvalid for a webhook that this connection's system did not send.
+
+        NotSupported: this system sends none.
+        """
+        raise NotSupported(f"{self.label} sends no webhooks here; its changes come with the next pull.")
+
+    def parse(self, hook: Hook) -> Sequence[Event]:  # noqa: ARG002  # for subclasses
+        """The records that a verified webhook is about. Raises BadAnswer, and NotSupported as `verify` does."""
+        raise NotSupported(f"{self.label} sends no webhooks here; its changes come with the next pull.")
 
     @abstractmethod
     def explain(self, answer: Answer) -> HubError:

@@ -17,6 +17,8 @@ from crm_core.connector import (
     Change,
     Connector,
     Cursor,
+    Event,
+    Hook,
     Outcome,
     Page,
     Query,
@@ -26,6 +28,7 @@ from crm_core.connector import (
     Write,
     carried_out,
 )
+from crm_core.connectors.odoo import hooks
 from crm_core.connectors.odoo.client import Client, explain
 from crm_core.connectors.odoo.feed import Feed
 from crm_core.connectors.odoo.lookups import Lookups
@@ -79,6 +82,13 @@ class Odoo(Connector):
             help="auto asks the server; json2 or jsonrpc settle it",
         ),
         Setting(
+            "webhook_token",
+            "Token of webhooks",
+            required=False,
+            secret=True,
+            help="Any long random text; automation rules bear it in their address",
+        ),
+        Setting(
             "company",
             "Company ids",
             required=False,
@@ -117,6 +127,7 @@ class Odoo(Connector):
         )  # fmt: skip
         self._client = client = self._client_of(account)
         self._ids = tools.ids
+        self._hook_token = account.secrets.get("webhook_token", "")
         self._metadata = Metadata(client)
         lookups = Lookups(client, tools.clock)
         self._markers = Markers(client)
@@ -259,6 +270,12 @@ class Odoo(Connector):
 
     def begin(self, entity: str, *, since: str, where: Node | None) -> Cursor:
         return self._feed.begin(self.map(entity), since, where)
+
+    def verify(self, hook: Hook) -> None:
+        hooks.verify(hook, self._hook_token)
+
+    def parse(self, hook: Hook) -> Sequence[Event]:
+        return hooks.parse(hook)
 
     def explain(self, answer: Answer) -> HubError:
         return explain(answer)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from crm_core.connector import UNKNOWN, Query, Write
-from crm_core.errors import BadRequest, RecordGone, VersionMismatch
+from crm_core.errors import BadRequest, NotSupported, RecordGone, VersionMismatch
 from crm_core.model.fields import parse_instant
 from crm_core.model.filters import parse_filter
 from crm_core.model.options import Order
@@ -124,6 +124,47 @@ def test_the_same_create_twice_makes_one_record(world, variant):
     first = world.connector.create(variant.entity, write)
     again = world.connector.create(variant.entity, write)
     assert (again.rid, again.version, again.fields) == (first.rid, first.version, first.fields)
+
+
+def test_a_create_is_found_by_the_marker_that_it_bore_and_the_feed_tells_it(world, variant):
+    if not world.connector.marks:
+        return
+    _, cursor = world.feed(variant)
+    marker = f"{unique('0000dddd')[-6:]}-marker.1"
+    made = world.connector.create(variant.entity, Write(world.least(variant), marker=marker))
+    again = world.connector.create(variant.entity, Write(world.least(variant), marker=f"{marker}2"))
+    found = world.connector.marked(variant.entity, [marker, f"{marker}2", "no-such.1"])
+    assert {(each.rid, each.marker) for each in found} == {(made.rid, marker), (again.rid, f"{marker}2")}
+    told = {change.rid: change.marker for change in world.feed(variant, cursor)[0]}
+    assert (told[made.rid], told[again.rid]) == (marker, f"{marker}2")
+    world.connector.delete(variant.entity, made.rid)
+    assert not world.connector.marked(variant.entity, [marker])
+
+
+def test_what_is_read_only_refuses_every_write(world, variant):
+    for call in (
+        lambda: world.connector.create(variant.entity, Write()),
+        lambda: world.connector.update(variant.entity, world.remote.missing, Write()),
+        lambda: world.connector.delete(variant.entity, world.remote.missing),
+    ):
+        with pytest.raises(NotSupported):
+            call()
+    (outcome,) = world.connector.write(variant.entity, [Write()], world.pool, lambda: True)
+    assert isinstance(outcome.error, NotSupported)
+
+
+test_what_is_read_only_refuses_every_write.read_only = True
+
+
+def test_an_entity_whose_app_is_not_there_is_not_supported_by_name(world, variant):
+    """What is read only may be of an app that the server lacks."""
+    try:
+        world.connector.query(variant.entity, Query(top=1))
+    except NotSupported as error:
+        assert variant.map.remote in error.message
+
+
+test_an_entity_whose_app_is_not_there_is_not_supported_by_name.read_only = True
 
 
 def test_a_field_that_the_system_has_not_is_refused_by_name(world, variant):
