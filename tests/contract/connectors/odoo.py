@@ -43,6 +43,8 @@ class Odoo(Remote):
         self._client = stack.enter_context(Client(self.origin))
         self._uid = self._rpc("common", "authenticate", self.database, self.user, self.password, {})
         self._do("res.users", "write", [self._uid], {"email": self.texts["owner_email"]})
+        # Another remote may be the same server, and a barcode belongs to one product alone.
+        self._do("product.product", "write", self._do("product.product", "search", []), {"barcode": False})
 
     def access(self, base: str) -> Access:
         settings = {
