@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from sandbox.app import App
 from sandbox.server import Listen, PortTaken, names_of, ready_line, run
@@ -12,8 +13,17 @@ FEW = 20  # sample rows of a table that is no main table
 
 
 def parser() -> argparse.ArgumentParser:
+    """One command per system, each with what all take and what its ``system.py`` adds."""
     p = argparse.ArgumentParser(prog="python -m sandbox", description="A fake remote system on loopback.")
-    p.add_argument("system", choices=systems(), help="which system to start")
+    commands = p.add_subparsers(dest="system", required=True, help="which system to start")
+    for name in systems():
+        command = commands.add_parser(name)
+        add_arguments(command)
+        module_of(name).add_arguments(command)
+    return p
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     p.add_argument("--port", type=int, default=0, help="HTTP port (default: any free one)")
     p.add_argument("--tls-port", type=int, help="HTTPS port (0: any free one)")
@@ -24,26 +34,16 @@ def parser() -> argparse.ArgumentParser:
         "--records",
         type=int,
         default=0,
-        help="sample rows to add to each main table that is empty; the others get 20 at most",
+        help="sample rows to add to each main table that has none; the others get 20 at most",
     )
     p.add_argument("--seed", type=int, default=1, help="seed of sample rows and ids")
     p.add_argument("--control-key", default="", help="header x-sandbox-key that control calls must carry")
     p.add_argument("--data", type=Path, help="file that keeps the rows between runs")
-    p.add_argument("--tenant", help="directory (tenant) id of the token endpoint")
-    p.add_argument("--client-id", help="the client that may ask for tokens")
-    p.add_argument("--client-secret", help="its secret")
-    p.add_argument(
-        "--client-certificate", type=Path, help="its certificate (PEM): assertions must be signed by it"
-    )
-    p.add_argument("--token-seconds", type=int, help="life of an access token")
-    p.add_argument(
-        "--no-tracking",
-        action="append",
-        default=[],
-        metavar="TABLE",
-        help="switch change tracking off for a table",
-    )
-    return p
+
+
+def module_of(name: str) -> Any:
+    """What makes a system: ``add_arguments(parser)`` and ``make(arguments)``."""
+    return importlib.import_module(f"sandbox.{name}.system")
 
 
 def systems() -> list[str]:
@@ -54,13 +54,13 @@ def systems() -> list[str]:
 
 def main() -> int:
     arguments = parser().parse_args()
-    system = importlib.import_module(f"sandbox.{arguments.system}.system").make(arguments)
+    system = module_of(arguments.system).make(arguments)
     try:
         app = App(system, arguments.control_key, arguments.data)
         few = min(arguments.records, FEW)
         for tables, count in ((system.main_tables, arguments.records), (system.side_tables, few)):
             for table in tables:
-                if count and not system.frame.store.table(table).rows:
+                if count and not system.filled(table):
                     system.fill(table, count, arguments.seed)
         listen = Listen(
             arguments.host, arguments.port, arguments.tls_port, arguments.cert, arguments.key, arguments.ca

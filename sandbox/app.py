@@ -28,12 +28,14 @@ class System(Protocol):
     def handle(self, request: Request) -> Response: ...
     def describe(self, origin: str) -> Values: ...
     def caller_of(self, request: Request) -> str | None: ...
-    def fault_response(self, fault: Fault) -> Response: ...
+    def fault_response(self, fault: Fault, request: Request) -> Response: ...
     def refusal_response(self, refusal: Refusal) -> Response: ...
     def tables(self) -> list[str]: ...
     def fill(self, table: str, count: int, seed: int) -> int: ...
+    def filled(self, table: str) -> bool: ...
     def revoke(self) -> int: ...
     def reset(self) -> None: ...
+    def loaded(self) -> None: ...
     def show(self, table: str, key: str) -> Values | None: ...
     def person_create(self, table: str, values: Values, lag: float | None, at: datetime | None) -> Values: ...
     def person_update(
@@ -52,6 +54,7 @@ class App:
         self.data = data
         if data is not None and data.exists():
             load(system.frame.store, data)
+            system.loaded()
         self.control = Control(system, control_key, self.save)
 
     def save(self) -> None:
@@ -80,7 +83,7 @@ class App:
     def _faulty(self, request: Request, fault: Fault) -> Response:
         before = {"reset", "html", "status", "throttle", "privilege"}
         if fault.kind in before:
-            return self._before(fault)
+            return self._before(request, fault)
         change: Callable[[Response], Response] = {
             "delay": lambda r: replace(r, delay=fault.seconds),
             "reset_after": lambda r: replace(r, abort=True),
@@ -93,7 +96,7 @@ class App:
         }[fault.kind]
         return change(self._answer(request))
 
-    def _before(self, fault: Fault) -> Response:
+    def _before(self, request: Request, fault: Fault) -> Response:
         """Faults that strike before the system saw the request."""
         if fault.kind == "reset":
             return Response(0, abort=True)
@@ -103,4 +106,4 @@ class App:
                 or "<!DOCTYPE html><html><head><title>Service Unavailable</title></head><body>Try later.</body></html>"
             )
             return Response(fault.status or 200, {"Content-Type": "text/html"}, page.encode())
-        return replace(self.system.fault_response(fault), delay=fault.seconds)
+        return replace(self.system.fault_response(fault, request), delay=fault.seconds)

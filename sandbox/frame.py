@@ -193,6 +193,7 @@ class RequestLog:
         self._entries: deque[Values] = deque(maxlen=size)
         self._next = itertools.count(1)
         self._secret = re.compile(rf"\b({'|'.join(secret_fields) or 'client_secret'})=[^&]*")
+        self.secrets: set[str] = set()  # texts that are hidden wherever they stand
         self.counts: dict[str, int] = {}
 
     def add(
@@ -200,6 +201,8 @@ class RequestLog:
     ) -> None:
         """Note one exchange; ``part`` marks an operation inside a batch."""
         text = self._secret.sub(r"\1=***", request.body[:BODY_CAP].decode("utf-8", "replace"))
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
         self._entries.append(
             {
                 "seq": next(self._next),

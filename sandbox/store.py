@@ -103,9 +103,9 @@ class Table:
                 index.setdefault(after[0], {})[key] = None
 
     def ids(self) -> list[str]:
-        """All ids, sorted; kept until a row comes or goes."""
+        """All ids, sorted (numbers as such); kept until a row comes or goes."""
         if self._ids is None:
-            self._ids = sorted(self.rows)
+            self._ids = sorted(self.rows, key=lambda key: (len(key), key))
         return self._ids
 
     def put(self, row: Row) -> None:

@@ -115,7 +115,7 @@ class Batch:
 
     api: Api
     frame: Frame
-    fault_response: Callable[[Fault], Response]
+    fault_response: Callable[[Fault, Request], Response]
     refusal_response: Callable[[Refusal], Response]
     version: str
 
@@ -126,7 +126,7 @@ class Batch:
             return self.refusal_response(refusal)
         fault = self.frame.faults.strike(request, ANSWERED)
         try:
-            response = self.fault_response(fault) if fault else self._answer(request, references)
+            response = self.fault_response(fault, request) if fault else self._answer(request, references)
         except Refused as refused:
             response = refused.response()
         self.frame.log.add(request, response, fault.kind if fault else None, 0.0, part=True)
@@ -186,7 +186,7 @@ def _multipart(parts: list[bytes], boundary: str) -> bytes:
 def handle(
     api: Api,
     frame: Frame,
-    fault_response: Callable[[Fault], Response],
+    fault_response: Callable[[Fault, Request], Response],
     refusal_response: Callable[[Refusal], Response],
     outer: Request,
     version: str,

@@ -92,7 +92,7 @@ class Dataverse:
         except Refused as refused:
             return self._decorate(request, refused.response())
 
-    def fault_response(self, fault: Fault) -> Response:
+    def fault_response(self, fault: Fault, _request: Request) -> Response:
         """A fault's answer in the vendor's shape."""
         status = fault.status or {"throttle": 429, "privilege": 403}.get(fault.kind, 503)
         if fault.kind == "privilege":
@@ -127,6 +127,9 @@ class Dataverse:
     def fill(self, table: str, count: int, seed: int) -> int:
         return samples.fill(self.org, table, count, seed)
 
+    def filled(self, table: str) -> bool:
+        return bool(self.frame.store.table(table).rows)
+
     def tables(self) -> list[str]:
         return list(TABLES)
 
@@ -142,6 +145,9 @@ class Dataverse:
         self.org.first_version = self.frame.store.version + 1
         self.frame.store.version += 1
         self.org.seed_rows()
+
+    def loaded(self) -> None:
+        """Rows came from a file; nothing hangs on them here."""
 
     def _person(self, lag: float | None, at: datetime | None) -> Caller:
         return Caller(

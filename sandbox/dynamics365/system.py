@@ -1,10 +1,28 @@
 """How the command line makes this system."""
 
 import argparse
+from pathlib import Path
 
 from sandbox.dynamics365.org import OPTIONS, Identity
 from sandbox.dynamics365.service import Dataverse
 from sandbox.store import Values
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tenant", help="directory (tenant) id of the token endpoint")
+    parser.add_argument("--client-id", help="the client that may ask for tokens")
+    parser.add_argument("--client-secret", help="its secret")
+    parser.add_argument(
+        "--client-certificate", type=Path, help="its certificate (PEM): assertions must be signed by it"
+    )
+    parser.add_argument("--token-seconds", type=int, help="life of an access token")
+    parser.add_argument(
+        "--no-tracking",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="switch change tracking off for a table",
+    )
 
 
 def make(arguments: argparse.Namespace) -> Dataverse:
