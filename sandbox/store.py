@@ -259,6 +259,22 @@ class Store:
         finally:
             self._undo = None
 
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part of a transaction that can fail by itself: an exception that leaves it undoes what was written inside."""
+        if self._undo is None:
+            with self.transaction():
+                yield
+            return
+        mark = len(self._undo)
+        try:
+            yield
+        except BaseException:
+            while len(self._undo) > mark:
+                self._undo.pop()()
+            self.version += 1
+            raise
+
     def clear(self) -> None:
         self.tables.clear()
         self._pending.clear()

@@ -1,5 +1,6 @@
 """Fixtures that several suites share: real parts on loopback, one set per test worker."""
 
+import fcntl
 import json
 import logging
 import os
@@ -72,6 +73,61 @@ def running_oracle(chain: Path, key: Path, records: int) -> Iterator[dict[str, s
         process.send_signal(signal.SIGTERM)
         process.wait(10)
         process.stdout.close()
+
+
+REAL_ODOO = (
+    "/var/tmp/crmhub-odoo-"  # of its data; its server runs as a user of its own, who must be able to enter
+)
+
+
+def real_odoo_command(*arguments: str) -> dict[str, str]:
+    """Call the program that runs a real Odoo: what it prints of the server. Skips where this machine cannot have one."""
+    program = os.environ.get("CRMHUB_REAL_ODOO", "")
+    if not program:
+        pytest.skip("CRMHUB_REAL_ODOO does not name the real Odoo")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode == 75:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+@pytest.fixture(scope="session")
+def real_odoo() -> Iterator[dict[str, str]]:
+    """A real Odoo 19 with a pristine database: ODOO_URL, ODOO_DB, ODOO_USER, ODOO_PASSWORD, ODOO_API_KEY.
+
+    What is set up stays for the next run. Each process that uses one at the same time has its own: it holds the lock of
+    the first folder that nobody else holds.
+    """
+    if not os.environ.get("CRMHUB_REAL_ODOO"):
+        pytest.skip("CRMHUB_REAL_ODOO does not name the real Odoo")
+    for number in range(100):
+        lock = Path(f"{REAL_ODOO}{number}.lock").open("w")  # noqa: SIM115 - held until the end
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            lock.close()
+    else:
+        pytest.fail("a hundred real servers are in use")
+    folder = ("--dir", f"{REAL_ODOO}{number}")
+    with lock:
+        real_odoo_command("start", *folder, "--port", str(free_pair()))
+        yield real_odoo_command("reset", *folder)
+        real_odoo_command("stop", *folder)
+
+
+def free_pair() -> int:
+    """A port that is free now with the next one."""
+    for _ in range(100):
+        (port,) = free_ports(1)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+        return port
+    raise RuntimeError("no two ports side by side are free")
 
 
 ORACLE_SECRET = "oracle-secret"

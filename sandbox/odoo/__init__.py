@@ -7,7 +7,7 @@ Layout:
     schema.py    models and fields, read from data/ (record.py wrote it from a real server) for a version
     access.py    who may do what
     domains.py   search domains; values.py what a field takes and gives
-    reading.py, writing.py, loading.py   the methods that every model has; orm.py puts them together
+    reading.py, grouping.py, writing.py, loading.py   the methods that every model has; orm.py puts them together
     hooks.py     outgoing webhooks of automation rules
     models/      what some models have of their own
     samples.py   rows for demos and tests

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sandbox.odoo.errors import OPERATIONS, access_error
+from sandbox.store import Row
 
 if TYPE_CHECKING:
     from sandbox.odoo.env import Database, Env
@@ -46,8 +47,9 @@ class Access:
             return
         groups = self._db.store.table("res.groups").rows
         given = {str(g) for g, rights in self._rights.get(model, ()) if g and operation[0] in rights}
-        names = sorted(str(groups[g].values["full_name"]).replace(" / ", "/") for g in given if g in groups)
-        listed = "".join(f"\n\t- {name}" for name in names)
+        listed = "".join(
+            f"\n\t- {label}" for _, label in sorted(_label(groups[g]) for g in given if g in groups)
+        )
         reason = (
             f"This operation is allowed for the following groups:{listed}"
             if listed
@@ -57,3 +59,10 @@ class Access:
             f"You are not allowed to {OPERATIONS[operation]} '{self._db.schema.models[model].string}' ({model}) records.\n\n"
             f"{reason}\n\nContact your administrator to request access if necessary."
         )
+
+
+def _label(group: Row) -> tuple[bool, str]:
+    """A group as a refusal names it; those of no application come last."""
+    full, name = str(group.values["full_name"]), str(group.values["name"])
+    alone = full == name
+    return alone, full if alone else f"{full.removesuffix(f' / {name}')}/{name}"

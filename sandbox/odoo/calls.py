@@ -45,7 +45,15 @@ def guarded(step: Callable[[], Any]) -> Any:
         return step()
     except Refused:
         raise
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise Refused(f"builtins.{type(error).__name__}", str(error)) from error
 
 
@@ -55,7 +63,9 @@ def call(db: Database, uid: int, name: str, work: Callable[[Env], Any]) -> Any:
     return guarded(lambda: db.run(lambda begun: work(Env(db, uid, begun)), lag))
 
 
-def execute(db: Database, uid: int, model_name: str, name: str, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
+def execute(
+    db: Database, uid: int, model_name: str, name: str, args: list[Any], kwargs: Mapping[str, Any]
+) -> Any:
     """As ``execute_kw`` does it: by position, ids first where the method is of rows."""
 
     def work(env: Env) -> Any:
@@ -93,6 +103,7 @@ def browse(env: Env, model: str, ids: Any) -> BaseModel:
 
 def by_name(db: Database, uid: int, model_name: str, name: str, arguments: dict[str, Any]) -> Any:
     """As JSON-2 does it: everything by name, ``ids`` and ``context`` beside it."""
+
     def work(env: Env) -> Any:
         named = dict(arguments)
         ids, surroundings = named.pop("ids", ()), named.pop("context", None) or {}

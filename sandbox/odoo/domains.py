@@ -17,9 +17,25 @@ if TYPE_CHECKING:
 Predicate = Callable[[Row], bool]
 LIKES = ("like", "ilike", "=like", "=ilike")
 OPERATORS = frozenset(
-    ("=", "!=", "<>", "==", "=?", "<", "<=", ">", ">=", "in", "not in", "any", "not any", "child_of", "parent_of")
-    + LIKES
-    + tuple(f"not {each}" for each in LIKES)
+    (
+        "=",
+        "!=",
+        "<>",
+        "==",
+        "=?",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "in",
+        "not in",
+        "any",
+        "not any",
+        "child_of",
+        "parent_of",
+        *LIKES,
+        *tuple(f"not {each}" for each in LIKES),
+    )
 )
 SAME = {"<>": "!=", "==": "="}
 ALIAS_ARITY = {"&": 2, "|": 2, "!": 1}
@@ -30,7 +46,11 @@ def nodes(domain: Any) -> list[Any]:
     if not isinstance(domain, (list, tuple)):
         raise type_error(f"Domain() invalid argument type for domain: {domain!r}")
     for item in domain:
-        if item in ALIAS_ARITY if isinstance(item, str) else isinstance(item, (list, tuple)) and len(item) == 3:
+        if (
+            item in ALIAS_ARITY
+            if isinstance(item, str)
+            else isinstance(item, (list, tuple)) and len(item) == 3
+        ):
             continue
         raise value_error(f"Domain() invalid item in domain: {item!r}")
     return list(domain)
@@ -43,7 +63,9 @@ def names(domain: list[Any]) -> set[str]:
 
 def conditions_of_all(domain: list[Any]) -> list[Any]:
     """The conditions that every row found must meet: those of a domain without ``|`` and ``!``."""
-    return [] if any(n in ("|", "!") for n in domain if isinstance(n, str)) else [n for n in domain if n != "&"]
+    return (
+        [] if any(n in ("|", "!") for n in domain if isinstance(n, str)) else [n for n in domain if n != "&"]
+    )
 
 
 def pattern(operator: str, value: Any) -> re.Pattern[str]:
@@ -52,7 +74,13 @@ def pattern(operator: str, value: Any) -> re.Pattern[str]:
     if not operator.startswith("="):
         text = f"%{text}%"
     parts = (
-        re.escape(e[1:]) if len(e) == 2 and e[0] == "\\" else ".*" if e == "%" else "." if e == "_" else re.escape(e)
+        re.escape(e[1:])
+        if len(e) == 2 and e[0] == "\\"
+        else ".*"
+        if e == "%"
+        else "."
+        if e == "_"
+        else re.escape(e)
         for e in re.findall(r"\\.|.", text, re.DOTALL)
     )
     return re.compile("".join(parts), re.DOTALL | (re.IGNORECASE if "ilike" in operator else 0))
@@ -141,7 +169,8 @@ class Domains:
             return lambda row: (key := str(get(row))) in rows and inner(rows[key])
         shown = not many or "active" not in target._fields or "active" in names(nodes(domain))
         return lambda row: any(
-            str(k) in rows and inner(rows[str(k)]) and (shown or rows[str(k)].values.get("active", True)) for k in get(row)
+            str(k) in rows and inner(rows[str(k)]) and (shown or rows[str(k)].values.get("active", True))
+            for k in get(row)
         )
 
     def _named(self, field: Field, operator: str, value: Any) -> set[int]:
@@ -303,7 +332,9 @@ def _number(value: Any) -> float:
             except ValueError:
                 raise value_error(str(error)) from None
     if not isinstance(value, (int, float)):
-        raise type_error(f"int() argument must be a string, a bytes-like object or a real number, not {type(value).__name__!r}")
+        raise type_error(
+            f"int() argument must be a string, a bytes-like object or a real number, not {type(value).__name__!r}"
+        )
     return value
 
 
@@ -312,4 +343,3 @@ def _day(value: Any) -> str:
         return date.fromisoformat(str(value)[:10]).isoformat()
     except ValueError:
         raise value_error(f"Invalid term {value!r} in expression date: {value!r}") from None
-

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sandbox.frame import Frame
 from sandbox.odoo.access import Access
@@ -64,7 +64,9 @@ class Keys:
 class Database:
     """All rows of a server, its models, users and settings."""
 
-    def __init__(self, frame: Frame, identity: Identity, version: int, modules: tuple[str, ...], seed: int = 1) -> None:
+    def __init__(
+        self, frame: Frame, identity: Identity, version: int, modules: tuple[str, ...], seed: int = 1
+    ) -> None:
         from sandbox.odoo.models import classes  # models know the environment
 
         self.frame = frame
@@ -134,7 +136,9 @@ class Database:
             about = {"name": model.string, "model": model.name, "order": model.order, "state": "base"}
             self.put("ir.model", model.id, {**about, "transient": False, "modules": model.modules}, None)
             for each in model.fields.values():
-                self.put("ir.model.fields", self.next_id("ir.model.fields"), self.field_row(model.id, each), None)
+                self.put(
+                    "ir.model.fields", self.next_id("ir.model.fields"), self.field_row(model.id, each), None
+                )
 
     def field_row(self, model_id: int, each: Any) -> Values:
         model = self.store.table("ir.model").rows[str(model_id)].values["model"]
@@ -180,7 +184,7 @@ class Database:
         try:
             with self.store.transaction():
                 result = operation(begun)
-                raise _Undone
+                _undo()
         except _Undone:
             drawn = self._drawn
         finally:
@@ -189,7 +193,9 @@ class Database:
         self.store.later(lag, lambda: self._commit(operation, begun, drawn))
         return result
 
-    def _commit(self, operation: Callable[[datetime], Any], begun: datetime, drawn: list[int] | None = None) -> Any:
+    def _commit(
+        self, operation: Callable[[datetime], Any], begun: datetime, drawn: list[int] | None = None
+    ) -> Any:
         if drawn is not None:
             self._again = iter(drawn)
         try:
@@ -202,6 +208,10 @@ class Database:
             self._again = None
         self.outbox.send()
         return result
+
+
+def _undo() -> NoReturn:
+    raise _Undone
 
 
 class _Undone(Exception):

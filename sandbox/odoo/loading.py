@@ -40,7 +40,7 @@ class Loading(Writing):
             return self._failed([_told(0, {"message": CONFLICT})])
         rows = [dict(zip(names, row, strict=False)) for row in data]
         try:
-            with db.store.transaction():
+            with db.store.savepoint():
                 for number, row in enumerate(rows):
                     values, wrong = self._cells(row)
                     try:
@@ -51,8 +51,7 @@ class Loading(Writing):
                     except Refused as refused:
                         wrong.append(Bad(refused.message.removeprefix("The operation cannot be completed: ")))
                     messages += [_told(number, bad.facts) for bad in wrong]
-                if messages:
-                    raise _Refuse
+                _refuse_if(messages)
         except _Refuse:
             db.outbox.drop()
             return self._failed(messages)
@@ -98,13 +97,7 @@ class Loading(Writing):
             return False
         match field.type:
             case "boolean":
-                if not hasattr(text, "lower"):
-                    raise Refused(
-                        "builtins.AttributeError", f"{type(text).__name__!r} object has no attribute 'lower'"
-                    )
-                if text.lower() in TRUE:
-                    return True
-                return text.lower() not in FALSE
+                return _boolean(text)
             case "integer":
                 return _converted(int, field, text, "an integer")
             case "float" | "monetary":
@@ -151,7 +144,10 @@ class Loading(Writing):
                 return named[0]
             more, kind = {**possible, "res_model": field.relation}, "name"
         raise Bad(
-            f"No matching record found for {kind} '{text}' in field '{field.string}'", field.name, more, field.string
+            f"No matching record found for {kind} '{text}' in field '{field.string}'",
+            field.name,
+            more,
+            field.string,
         )
 
     # --- rows -----------------------------------------------------------------------------------------------
@@ -186,6 +182,17 @@ class Loading(Writing):
 
 class _Refuse(Exception):
     """Ends a load of which something is wrong."""
+
+
+def _refuse_if(messages: list[Values]) -> None:
+    if messages:
+        raise _Refuse
+
+
+def _boolean(text: Any) -> bool:
+    if not hasattr(text, "lower"):
+        raise Refused("builtins.AttributeError", f"{type(text).__name__!r} object has no attribute 'lower'")
+    return text.lower() in TRUE or text.lower() not in FALSE
 
 
 def _told(number: int, facts: Values) -> Values:

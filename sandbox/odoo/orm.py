@@ -2,13 +2,26 @@
 
 from typing import Any
 
+from sandbox.odoo.grouping import Grouping
 from sandbox.odoo.loading import Loading
 from sandbox.odoo.reading import Reading
 from sandbox.odoo.writing import Writing
 
 # Methods that are there, but that clients may not call since version 19 (or ever).
 PRIVATE = frozenset(
-    ("search_fetch", "exists", "browse", "check_access", "fetch", "modified", "flush_model", "sudo", "with_context", "with_user", "init")
+    (
+        "search_fetch",
+        "exists",
+        "browse",
+        "check_access",
+        "fetch",
+        "modified",
+        "flush_model",
+        "sudo",
+        "with_context",
+        "with_user",
+        "init",
+    )
 )
 
 
@@ -16,7 +29,7 @@ class BaseModel(Loading):
     """A model that has nothing of its own."""
 
 
-for _part in (Reading, Writing, Loading):
+for _part in (Reading, Grouping, Writing, Loading):
     for _name, _function in vars(_part).items():
         if callable(_function) and not _name.startswith("_"):
             _function.__qualname__ = f"BaseModel.{_name}"

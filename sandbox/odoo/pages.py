@@ -8,7 +8,13 @@ from sandbox.frame import Request, Response
 
 HTML = "text/html; charset=utf-8"
 GATEWAY = "<html>\r\n<head><title>{0} {1}</title></head>\r\n<body>\r\n<center><h1>{0} {1}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
-REASONS = {429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
+REASONS = {
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Temporarily Unavailable",
+    504: "Gateway Time-out",
+}
 NOT_FOUND = "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again."
 NO_DATABASE = (
     "<!DOCTYPE html>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>No database is selected and the requested URL was not "
@@ -31,7 +37,9 @@ def html(status: int, text: str, headers: dict[str, str] | None = None) -> Respo
 
 
 def page(status: int, title: str, text: str, headers: dict[str, str] | None = None) -> Response:
-    shown = f"<!doctype html>\n<html lang=en>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n"
+    shown = (
+        f"<!doctype html>\n<html lang=en>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n"
+    )
     return html(status, shown, headers)
 
 
@@ -50,4 +58,6 @@ def unsupported(path: str, kind: str, accepted: str) -> Response:
 
 def gateway(status: int) -> Response:
     """A proxy's page."""
-    return Response(status, {"Content-Type": "text/html"}, GATEWAY.format(status, REASONS.get(status, "Error")).encode())
+    return Response(
+        status, {"Content-Type": "text/html"}, GATEWAY.format(status, REASONS.get(status, "Error")).encode()
+    )

@@ -114,7 +114,8 @@ class Reading:
             return lambda row: [
                 int(r.id)
                 for r in table.where(back.name, int(row.id))
-                if r.values.get("res_model", r.values.get("model")) == self._name and r.values.get("active", True)
+                if r.values.get("res_model", r.values.get("model")) == self._name
+                and r.values.get("active", True)
             ]
         hidden = "active" in target._fields
         return lambda row: [
@@ -154,7 +155,12 @@ class Reading:
                 wanted = value if isinstance(value, (list, tuple)) else [value]
                 return [table.rows[k] for k in dict.fromkeys(map(str, wanted)) if k in table.rows]
             field = self._fields.get(name)
-            plain = field is not None and field.store and not field.related and not hasattr(self, f"_compute_{name}")
+            plain = (
+                field is not None
+                and field.store
+                and not field.related
+                and not hasattr(self, f"_compute_{name}")
+            )
             kind = field is not None and (field.type, type(value)) in (("char", str), ("many2one", int))
             if plain and kind and operator == "=" and value and name not in ("create_uid", "write_uid"):
                 return table.where(name, value)
@@ -163,7 +169,11 @@ class Reading:
     def _search(self, domain: Any) -> list[Row]:
         test = Domains(self._env).predicate(self, domain)
         listed = nodes(domain)
-        hide = "active" in self._fields and self._env.context.get("active_test", True) and "active" not in names(listed)
+        hide = (
+            "active" in self._fields
+            and self._env.context.get("active_test", True)
+            and "active" not in names(listed)
+        )
         return [
             row for row in self._candidates(listed) if (not hide or row.values.get("active")) and test(row)
         ]
@@ -179,6 +189,8 @@ class Reading:
         for part in text.split(","):
             name, *direction = part.split()
             field = self._fields.get(name)
+            if field is None and not order:  # the model's own order, by a field that was not recorded
+                continue
             if field is None:
                 raise value_error(f"Invalid field {name!r} on model {self._name!r}")
             if not field.store and not hasattr(self, f"_compute_{name}"):
@@ -189,11 +201,18 @@ class Reading:
 
     def _terms(self, field: Field, down: bool) -> list[tuple[Getter, bool]]:
         get = self._getter(field.name)
-        if field.type != "many2one" or field.relation not in self._env.db.schema.models or field.relation == self._name:
+        if (
+            field.type != "many2one"
+            or field.relation not in self._env.db.schema.models
+            or field.relation == self._name
+        ):
             return [(get, down)]
         target, rows = self._env.sudo()[field.relation], self._env.rows(field.relation)
         return [
-            (lambda row, inner=inner: inner(rows[key]) if (key := str(get(row))) in rows else None, down != turned)
+            (
+                lambda row, inner=inner: inner(rows[key]) if (key := str(get(row))) in rows else None,
+                down != turned,
+            )
             for inner, turned in target._ordering(None)
         ]
 
@@ -201,7 +220,7 @@ class Reading:
         """As the database sorts: nothing comes after everything, or first when turned round."""
         found = list(rows)
         for get, down in reversed(self._ordering(order)):
-            found.sort(key=lambda r, get=get: _rank(get(r)), reverse=down)
+            found.sort(key=lambda r, get=get: rank(get(r)), reverse=down)
         return found
 
     def _cut(self, rows: list[Any], offset: Any, limit: Any) -> list[Any]:
@@ -217,7 +236,9 @@ class Reading:
         return self._cut(self._sorted(self._search(domain), order), offset, limit)
 
     @api_model
-    def search(self, domain: Any, offset: int = 0, limit: int | None = None, order: str | None = None) -> list[int]:
+    def search(
+        self, domain: Any, offset: int = 0, limit: int | None = None, order: str | None = None
+    ) -> list[int]:
         return [int(row.id) for row in self._select(domain, offset, limit, order)]
 
     @api_model
@@ -232,7 +253,11 @@ class Reading:
         **read_kwargs: Any,
     ) -> list[Values]:  # fmt: skip
         columns = self._columns(fields)
-        return self._read(self._select(domain or [], offset, limit, order), columns, read_kwargs.get("load", "_classic_read"))
+        return self._read(
+            self._select(domain or [], offset, limit, order),
+            columns,
+            read_kwargs.get("load", "_classic_read"),
+        )
 
     def _columns(self, fields: Any) -> list[Field]:
         for name in fields or ():
@@ -243,7 +268,10 @@ class Reading:
     def _read(self, rows: Iterable[Row], columns: list[Field], load: Any) -> list[Values]:
         steps = [(f, self._getter(f.name)) for f in columns if f.name != "id"]
         named = load == "_classic_read"
-        return [{"id": int(r.id), **{f.name: self._shown(f, get(r), named=named) for f, get in steps}} for r in rows]
+        return [
+            {"id": int(r.id), **{f.name: self._shown(f, get(r), named=named) for f, get in steps}}
+            for r in rows
+        ]
 
     def read(self, fields: Any = None, load: Any = "_classic_read") -> list[Values]:
         self._check("read")
@@ -260,7 +288,10 @@ class Reading:
         order: str | None = None, count_limit: int | None = None,
     ) -> Values:  # fmt: skip
         rows = self._select(domain, 0, None, order)
-        return {"length": min(len(rows), count_limit or len(rows)), "records": self._web(self._cut(rows, offset, limit), specification)}
+        return {
+            "length": min(len(rows), count_limit or len(rows)),
+            "records": self._web(self._cut(rows, offset, limit), specification),
+        }
 
     def _web(self, rows: list[Row], specification: Mapping[str, Any]) -> list[Values]:
         found = self._read(rows, self._columns(list(specification) or ["id"]), None)
@@ -289,17 +320,23 @@ class Reading:
         return [
             int(row.id)
             for row in self._rows().values()
-            if (not hide or row.values.get("active")) and any(match(str(v)) for get in getters if (v := get(row)))
+            if (not hide or row.values.get("active"))
+            and any(match(str(v)) for get in getters if (v := get(row)))
         ]
 
     @api_model
-    def name_search(self, name: str = "", domain: Any = None, operator: str = "ilike", limit: int = 100) -> list[Any]:
+    def name_search(
+        self, name: str = "", domain: Any = None, operator: str = "ilike", limit: int = 100
+    ) -> list[Any]:
         self._check("read")
         rows = self._search(domain or [])
         if name:
             found = set(self._named(name, operator))
             rows = [r for r in rows if int(r.id) in found]
-        return [[int(r.id), self._getter("display_name")(r)] for r in self._cut(self._sorted(rows, None), 0, limit)]
+        return [
+            [int(r.id), self._getter("display_name")(r)]
+            for r in self._cut(self._sorted(rows, None), 0, limit)
+        ]
 
     def _tree(self, start: set[int], *, down: bool) -> set[int]:
         """Rows and all below them, or above."""
@@ -331,7 +368,10 @@ class Reading:
 
     @api_model
     def default_get(self, fields: Any) -> Values:
-        found = {**self._defaults(), **{k[8:]: v for k, v in self._env.context.items() if k.startswith("default_")}}
+        found = {
+            **self._defaults(),
+            **{k[8:]: v for k, v in self._env.context.items() if k.startswith("default_")},
+        }
         return {
             k: [[6, 0, v]] if self._fields[k].type in X2MANY else v
             for k, v in found.items()
@@ -357,75 +397,7 @@ class Reading:
             found.append({**row, "xmlid": named[0] if named else False, "noupdate": False, "xmlids": xmlids})
         return found
 
-    # --- groups ---------------------------------------------------------------------------------------------
 
-    def _groups(self, rows: list[Row], by: list[str]) -> dict[tuple[Any, ...], list[Row]]:
-        getters = []
-        for each in by:
-            name, _, unit = each.partition(":")
-            if name not in self._fields:
-                raise value_error(f"Invalid field {name!r} on model {self._name!r}")
-            getters.append((self._getter(name), {"day": 10, "month": 7, "year": 4}.get(unit)))
-        found: dict[tuple[Any, ...], list[Row]] = {}
-        for row in rows:
-            values = (get(row) for get, _ in getters)
-            key = tuple((v[:cut] if cut and v else v) or False for v, (_, cut) in zip(values, getters, strict=True))
-            found.setdefault(key, []).append(row)
-        return dict(sorted(found.items(), key=lambda item: [_rank(v) for v in item[0]]))
-
-    def _aggregate(self, spec: str, rows: list[Row]) -> Any:
-        name, _, how = spec.partition(":")
-        if name == "__count":
-            return len(rows)
-        if name not in self._fields:
-            raise value_error(f"Invalid field {name!r} on model {self._name!r}")
-        values = [v for r in rows if (v := self._getter(name)(r)) is not None]
-        functions: dict[str, Callable[[list[Any]], Any]] = {
-            "sum": sum, "count": len, "count_distinct": lambda v: len(set(v)), "array_agg": list,
-            "min": lambda v: min(v, default=False), "max": lambda v: max(v, default=False),
-            "avg": lambda v: sum(v) / len(v) if v else False,
-        }  # fmt: skip
-        if how not in functions:
-            raise value_error(f"Invalid aggregate method {how!r} for {spec!r}.")
-        return functions[how](values)
-
-    @api_model
-    def formatted_read_group(
-        self, domain: Any, groupby: Any = (), aggregates: Any = (), having: Any = (), offset: int = 0,
-        limit: int | None = None, order: str | None = None,
-    ) -> list[Values]:  # fmt: skip
-        by = list(groupby)
-        groups = self._groups(self._select(domain), by) if by else {(): self._select(domain)}
-        found = []
-        for key, rows in groups.items():
-            shown = {n: self._shown(self._fields[n.partition(":")[0]], v or None, named=True) for n, v in zip(by, key, strict=True)}
-            where = [[n, "=", v] for n, v in zip(by, key, strict=True)] or [[1, "=", 1]]
-            found.append({**shown, "__extra_domain": where, **{a: self._aggregate(a, rows) for a in aggregates}})
-        return self._cut(found, offset, limit)
-
-    @api_model
-    def read_group(
-        self, domain: Any, fields: Any, groupby: Any, offset: int = 0, limit: int | None = None, orderby: Any = False,
-        lazy: bool = True,
-    ) -> list[Values]:  # fmt: skip
-        by = [groupby] if isinstance(groupby, str) else list(groupby)
-        by = by[:1] if lazy else by
-        found = []
-        for key, rows in self._groups(self._select(domain), by).items():
-            shown = {n: self._shown(self._fields[n.partition(":")[0]], v or None, named=True) for n, v in zip(by, key, strict=True)}
-            count = {f"{by[0]}_count" if lazy and by else "__count": len(rows)}
-            sums = {
-                name: self._aggregate(f"{name}:{how or 'sum'}", rows)
-                for name, _, how in (str(f).partition(":") for f in fields)
-                if name not in by and name in self._fields and (how or self._fields[name].type in ("integer", "float", "monetary"))
-            }
-            domain_of = [*domain, *([n, "=", v] for n, v in zip(by, key, strict=True))]
-            found.append({**shown, **count, **sums, "__domain": domain_of})
-        return self._cut(found, offset, limit)
-
-
-def _rank(value: Any) -> tuple[bool, Any]:
+def rank(value: Any) -> tuple[bool, Any]:
     nothing = value is None or value is False
     return nothing, 0 if nothing else _key(value)
-
-

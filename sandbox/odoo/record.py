@@ -56,8 +56,14 @@ LEFT_OUT = (
 SEEDS: dict[str, tuple[str, list[Any]]] = {
     "res.currency": ("name symbol rounding active", []),
     "res.country": ("name code phone_code", []),
-    "res.country.state": ("name code country_id", [["country_id.code", "in", "MX CO CL AR BR ES US DE FR".split()]]),
-    "res.lang": ("name code iso_code active direction", [["code", "in", ["en_US", "es_ES", "de_DE", "fr_FR"]]]),
+    "res.country.state": (
+        "name code country_id",
+        [["country_id.code", "in", ["MX", "CO", "CL", "AR", "BR", "ES", "US", "DE", "FR"]]],
+    ),
+    "res.lang": (
+        "name code iso_code active direction",
+        [["code", "in", ["en_US", "es_ES", "de_DE", "fr_FR"]]],
+    ),
     "res.groups": ("name full_name all_implied_ids", []),
     "crm.stage": ("name sequence is_won fold", []),
     "crm.team": ("name sequence company_id use_leads use_opportunities member_ids", []),
@@ -71,7 +77,10 @@ SEEDS: dict[str, tuple[str, list[Any]]] = {
     "res.partner": ("name is_company type company_id active email country_id user_id lang tz", []),
     "res.company": ("name partner_id currency_id country_id sequence active", []),
     "res.users": ("login partner_id company_id company_ids active share group_ids", []),
-    "ir.module.module": ("name shortdesc state latest_version application", ["|", ["state", "=", "installed"], ["application", "=", True]]),
+    "ir.module.module": (
+        "name shortdesc state latest_version application",
+        ["|", ["state", "=", "installed"], ["application", "=", True]],
+    ),
     "stock.location": ("name complete_name usage location_id active", []),
 }
 
@@ -106,7 +115,10 @@ def fields_of(model: str) -> dict[str, Any] | None:
         return None
     kept = set(f"{MODELS[model]} {ALWAYS}".split()) if MODELS[model] else told.keys()
     rules = call(
-        "ir.model.fields", "search_read", domain=[["model", "=", model]], fields=["name", "on_delete", "related"]
+        "ir.model.fields",
+        "search_read",
+        domain=[["model", "=", model]],
+        fields=["name", "on_delete", "related"],
     )
     rule = {r["name"]: r for r in rules}
     found = {}
@@ -124,7 +136,12 @@ def fields_of(model: str) -> dict[str, Any] | None:
 
 
 def model_facts(model: str) -> dict[str, Any]:
-    about = call("ir.model", "search_read", domain=[["model", "=", model]], fields=["name", "order", "transient", "modules"])[0]
+    about = call(
+        "ir.model",
+        "search_read",
+        domain=[["model", "=", model]],
+        fields=["name", "order", "transient", "modules"],
+    )[0]
     return {"string": about["name"], "order": about["order"], "id": about["id"], "modules": about["modules"]}
 
 
@@ -132,13 +149,25 @@ def seeds(model: str) -> list[Any]:
     """Rows as ``{"id":, "xmlid":, values}``, references as ids."""
     fields, domain = SEEDS[model]
     rows = call(
-        model, "search_read", domain=domain, fields=fields.split(), order="id", load=None, context={"active_test": False}
+        model,
+        "search_read",
+        domain=domain,
+        fields=fields.split(),
+        order="id",
+        load=None,
+        context={"active_test": False},
     )
     named = call(
-        "ir.model.data", "search_read", domain=[["model", "=", model]], fields=["complete_name", "res_id"], order="id desc"
+        "ir.model.data",
+        "search_read",
+        domain=[["model", "=", model]],
+        fields=["complete_name", "res_id"],
+        order="id desc",
     )
     xmlids = {n["res_id"]: n["complete_name"] for n in named}
-    return [{"xmlid": xmlids.get(row["id"]), **{k: v for k, v in row.items() if v is not False}} for row in rows]
+    return [
+        {"xmlid": xmlids.get(row["id"]), **{k: v for k, v in row.items() if v is not False}} for row in rows
+    ]
 
 
 def access(models: list[str]) -> dict[str, Any]:
@@ -146,7 +175,10 @@ def access(models: list[str]) -> dict[str, Any]:
         "ir.model.access", "search_read", domain=[["model_id.model", "in", models]], load=None, order="id",
         fields=["model_id", "group_id", "perm_read", "perm_write", "perm_create", "perm_unlink"],
     )  # fmt: skip
-    names = {m["id"]: m["model"] for m in call("ir.model", "search_read", domain=[["model", "in", models]], fields=["model"])}
+    names = {
+        m["id"]: m["model"]
+        for m in call("ir.model", "search_read", domain=[["model", "in", models]], fields=["model"])
+    }
     found: dict[str, Any] = {}
     for row in rows:
         rights = "".join(k[0] for k in ("read", "write", "create", "unlink") if row[f"perm_{k}"])

@@ -48,7 +48,11 @@ class Routes:
         if path == "/web/webclient/version_info":
             return self._json_rpc(request, path, lambda _params: self._services.version())
         if path.startswith("/json/"):
-            return self._json2(request, path) if self._db.version >= 19 and path.startswith("/json/2") else no_page()
+            return (
+                self._json2(request, path)
+                if self._db.version >= 19 and path.startswith("/json/2")
+                else no_page()
+            )
         if path.startswith("/doc-bearer/") and self._db.version >= 19:
             return self._documented(request, path)
         if path.startswith("/web/hook/"):
@@ -56,7 +60,9 @@ class Routes:
         if path.startswith(("/web/session/", "/web/dataset/")):
             return self._web(request, path)
         if path in ("/", "/web", "/web/login"):
-            return html(200, "<!DOCTYPE html>\n<html><head><title>Odoo</title></head><body>Log in</body></html>")
+            return html(
+                200, "<!DOCTYPE html>\n<html><head><title>Odoo</title></head><body>Log in</body></html>"
+            )
         return no_page()
 
     def _version(self) -> Response:
@@ -72,7 +78,9 @@ class Routes:
     # --- JSON-2 ---------------------------------------------------------------------------------------------
 
     def _other_database(self, request: Request) -> bool:
-        return request.headers.get("x-odoo-database", self._db.identity.database) != self._db.identity.database
+        return (
+            request.headers.get("x-odoo-database", self._db.identity.database) != self._db.identity.database
+        )
 
     def _caller(self, request: Request) -> int:
         """The user of the bearer key."""
@@ -107,7 +115,9 @@ class Routes:
         try:
             told = json.loads(request.body)
         except ValueError as error:
-            raise Refused("werkzeug.exceptions.BadRequest", f"could not parse the body as json: {error}") from None
+            raise Refused(
+                "werkzeug.exceptions.BadRequest", f"could not parse the body as json: {error}"
+            ) from None
         return told if isinstance(told, dict) else {}
 
     def _documented(self, request: Request, path: str) -> Response:
@@ -124,16 +134,24 @@ class Routes:
         except Refused as refused:
             return refusal(refused)
         methods = {
-            each: {"signature": "", "parameters": {}, "api": ["model"] if hasattr(getattr(type(model), each), "_api_model") else []}
+            each: {
+                "signature": "",
+                "parameters": {},
+                "api": ["model"] if hasattr(getattr(type(model), each), "_api_model") else [],
+            }
             for each in dir(type(model))
             if not private(each) and callable(getattr(type(model), each))
         }
         fields = {k: {**v, "module": None} for k, v in model.fields_get().items()}
-        answer = json_answer({"model": name, "name": model._model.string, "doc": None, "fields": fields, "methods": methods})
+        answer = json_answer(
+            {"model": name, "name": model._model.string, "doc": None, "fields": fields, "methods": methods}
+        )
         tag = hashlib.sha256(answer.body).hexdigest()
         if request.headers.get("if-none-match") == tag:
             return Response(304, {"ETag": tag})
-        return Response(200, {**answer.headers, "ETag": tag, "Cache-Control": "no-cache, private"}, answer.body)
+        return Response(
+            200, {**answer.headers, "ETag": tag, "Cache-Control": "no-cache, private"}, answer.body
+        )
 
     # --- webhooks and the web client's own calls ----------------------------------------------------------------
 
@@ -170,20 +188,30 @@ class Routes:
         if path == "/web/session/destroy":
             return self._json_rpc(request, path, lambda _params: None)
         if uid is None:
-            error = {"code": 100, "message": "Odoo Session Expired", "data": Refused("odoo.http.SessionExpiredException", "Session expired").data()}
+            error = {
+                "code": 100,
+                "message": "Odoo Session Expired",
+                "data": Refused("odoo.http.SessionExpiredException", "Session expired").data(),
+            }
             return json_answer({"jsonrpc": "2.0", "id": None, "error": error})
         if path == "/web/session/get_session_info":
             return self._json_rpc(request, path, lambda _params: self._about(uid))
         if path.startswith("/web/dataset/call_kw"):
             return self._json_rpc(
-                request, path, lambda p: execute(self._db, uid, p["model"], p["method"], p["args"], p.get("kwargs") or {})
+                request,
+                path,
+                lambda p: execute(self._db, uid, p["model"], p["method"], p["args"], p.get("kwargs") or {}),
             )
         return no_page()
 
     def _about(self, uid: int) -> dict[str, Any]:
         context = execute(self._db, uid, "res.users", "context_get", [], {})
         about = {"uid": uid, "db": self._db.identity.database, "user_context": context}
-        return {**about, "server_version": f"{self._db.version}.0", "server_version_info": [self._db.version, 0, 0, "final", 0, ""]}
+        return {
+            **about,
+            "server_version": f"{self._db.version}.0",
+            "server_version_info": [self._db.version, 0, 0, "final", 0, ""],
+        }
 
     def _authenticate(self, request: Request) -> Response:
         signed: list[str] = []
@@ -199,5 +227,3 @@ class Routes:
         answer = self._json_rpc(request, request.path, work)
         cookie = {"Set-Cookie": f"session_id={signed[0]}; HttpOnly; Path=/"} if signed else {}
         return Response(answer.status, {**answer.headers, **cookie}, answer.body)
-
-

@@ -22,7 +22,10 @@ FAULTS = {
     "odoo.exceptions.UserError": WARNING,
     "odoo.exceptions.ValidationError": WARNING,
 }
-ARGUMENTS = {"authenticate": ("db", "login", "password", "user_agent_env"), "login": ("db", "login", "password")}
+ARGUMENTS = {
+    "authenticate": ("db", "login", "password", "user_agent_env"),
+    "login": ("db", "login", "password"),
+}
 
 
 class Services:
@@ -34,7 +37,12 @@ class Services:
     def version(self) -> dict[str, Any]:
         serie = f"{self._db.version}.0"
         info = [self._db.version, 0, 0, "final", 0, ""]
-        return {"server_version": serie, "server_version_info": info, "server_serie": serie, "protocol_version": 1}
+        return {
+            "server_version": serie,
+            "server_version_info": info,
+            "server_serie": serie,
+            "protocol_version": 1,
+        }
 
     def call(self, service: str, method: str, args: list[Any]) -> Any:
         if service == "common":
@@ -54,9 +62,17 @@ class Services:
             raise Refused("builtins.Exception", f"Method not found: {method}")
         lacking = [f"'{name}'" for name in ARGUMENTS[method][len(args) :]]
         if lacking:
-            listed = lacking[0] if len(lacking) == 1 else f"{', '.join(lacking[:-1])}, and {lacking[-1]}" if len(lacking) > 2 else " and ".join(lacking)
+            listed = (
+                lacking[0]
+                if len(lacking) == 1
+                else f"{', '.join(lacking[:-1])}, and {lacking[-1]}"
+                if len(lacking) > 2
+                else " and ".join(lacking)
+            )
             plural = "s" if len(lacking) > 1 else ""
-            raise type_error(f"exp_{method}() missing {len(lacking)} required positional argument{plural}: {listed}")
+            raise type_error(
+                f"exp_{method}() missing {len(lacking)} required positional argument{plural}: {listed}"
+            )
         self._known(args[0])
         return self.sign_in(args[1], args[2]) or False
 
@@ -132,9 +148,15 @@ def json_rpc(db: Database, services: Services, request: Request) -> Response:
     lacking = [f"'{name}'" for name in ("service", "method", "args") if name not in params]
     try:
         if lacking:
-            listed = ", and ".join((", ".join(lacking[:-1]), lacking[-1])) if len(lacking) > 2 else " and ".join(lacking)
+            listed = (
+                ", and ".join((", ".join(lacking[:-1]), lacking[-1]))
+                if len(lacking) > 2
+                else " and ".join(lacking)
+            )
             plural = "s" if len(lacking) > 1 else ""
-            raise type_error(f"JSONRPC.jsonrpc() missing {len(lacking)} required positional argument{plural}: {listed}")
+            raise type_error(
+                f"JSONRPC.jsonrpc() missing {len(lacking)} required positional argument{plural}: {listed}"
+            )
         result = guarded(lambda: services.call(params["service"], params["method"], list(params["args"])))
     except Refused as refused:
         return json_rpc_error(db, number, refused)
@@ -155,7 +177,8 @@ def _stripped(value: Any) -> Any:
 
 def _xml(value: Any) -> Response:
     """A result or a fault. What has no XML form fails only here: the call has happened."""
-    body = xmlrpc.client.dumps(value if isinstance(value, xmlrpc.client.Fault) else (_stripped(value),))
+    marshaller = xmlrpc.client.Marshaller(allow_none=False)
+    body = marshaller.dumps(value if isinstance(value, xmlrpc.client.Fault) else (_stripped(value),))
     text = f'<?xml version="1.0"?>\n<methodResponse>\n{body}\n</methodResponse>\n'
     return Response(200, {"Content-Type": "text/xml; charset=utf-8"}, text.encode())
 
@@ -165,7 +188,7 @@ def _fault(refused: Refused, *, numbered: bool) -> Response:
     if numbered:
         return _xml(xmlrpc.client.Fault(code, refused.message if code != 1 else refused.traceback()))
     if code == WARNING:
-        return _xml(xmlrpc.client.Fault(f"warning -- {refused.kind}\n\n{refused.message}", ""))  # type: ignore[arg-type]
+        return _xml(xmlrpc.client.Fault(f"warning -- UserError\n\n{refused.message}", ""))  # type: ignore[arg-type]
     name = refused.kind if code in (DENIED, NO_ACCESS) else refused.message
     text = refused.message if code in (DENIED, NO_ACCESS) else refused.traceback()
     return _xml(xmlrpc.client.Fault(name, text))  # type: ignore[arg-type]

@@ -10,7 +10,20 @@ from sandbox.odoo.values import DAYS
 from sandbox.samples import companies, people
 from sandbox.store import Values
 
-GOODS = ("Chair", "Table", "Lamp", "Shelf", "Desk", "Cable", "Drill", "Pump", "Valve", "Filter", "Panel", "Sensor")
+GOODS = (
+    "Chair",
+    "Table",
+    "Lamp",
+    "Shelf",
+    "Desk",
+    "Cable",
+    "Drill",
+    "Pump",
+    "Valve",
+    "Filter",
+    "Panel",
+    "Sensor",
+)
 KINDS = ("Basic", "Pro", "Plus", "XL", "Mini", "Eco")
 COUNTRIES = {
     "México": "MX", "Colombia": "CO", "Chile": "CL", "Argentina": "AR", "Brasil": "BR", "España": "ES", "United States": "US",
@@ -78,7 +91,12 @@ def _orders(env: Env, count: int, seed: int) -> Iterator[Values]:
             for _ in range(rng.randint(1, 4))
         ]
         state = rng.choice(("draft", "sent", "sale", "sale", "cancel"))
-        yield {"partner_id": _some(env, "res.partner", rng), "client_order_ref": f"PO{seed}-{n + 1:05d}", "order_line": lines, "state": state}
+        yield {
+            "partner_id": _some(env, "res.partner", rng),
+            "client_order_ref": f"PO{seed}-{n + 1:05d}",
+            "order_line": lines,
+            "state": state,
+        }
 
 
 def _activities(env: Env, count: int, seed: int) -> Iterator[Values]:

@@ -37,6 +37,7 @@ class Field:
     size: int = 0
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
 
+    @property
     def keys(self) -> list[str]:
         return [key for key, _ in self.selection]
 
@@ -70,7 +71,9 @@ class Model:
 def make_field(name: str, facts: dict[str, Any]) -> Field:
     known = Field.__dataclass_fields__.keys() - {"name", "facts", "selection"}
     selection = tuple((str(k), str(v)) for k, v in facts.get("selection", ()))
-    return Field(name=name, selection=selection, facts=facts, **{k: v for k, v in facts.items() if k in known})
+    return Field(
+        name=name, selection=selection, facts=facts, **{k: v for k, v in facts.items() if k in known}
+    )
 
 
 @cache
@@ -112,7 +115,9 @@ def _as_of(version: int, model: str, fields: dict[str, Any]) -> None:
                 selection=[["consu", "Consumable"], ["service", "Service"], ["product", "Storable Product"]],
             )
     if version <= 16:
-        fields["__last_update"] = _plain("datetime", "Last Modified on", readonly=True, store=False, searchable=False)
+        fields["__last_update"] = _plain(
+            "datetime", "Last Modified on", readonly=True, store=False, searchable=False
+        )
 
 
 class Schema:
@@ -124,7 +129,9 @@ class Schema:
         self.models: dict[str, Model] = {}
         for folder in self.folders:
             for name, facts in _read(folder / "models.json").items():
-                self.models[name] = Model(name, facts["string"], facts["order"], facts["id"], facts["modules"], {})
+                self.models[name] = Model(
+                    name, facts["string"], facts["order"], facts["id"], facts["modules"], {}
+                )
         for name, model in self.models.items():
             fields: dict[str, Any] = {}
             for folder in self.folders:

@@ -40,7 +40,12 @@ class Odoo:
         clock = clock or Clock()
         self._start_options = {**OPTIONS, **(options or {})}
         self.frame = Frame(
-            clock, Store(clock), Faults(), Throttle(clock), RequestLog(clock), copy.deepcopy(self._start_options)
+            clock,
+            Store(clock),
+            Faults(),
+            Throttle(clock),
+            RequestLog(clock),
+            copy.deepcopy(self._start_options),
         )
         self.db = Database(self.frame, identity or Identity(), version, modules, seed)
         self.routes = Routes(self.db)

@@ -9,10 +9,18 @@ from sandbox.odoo.service import Odoo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--odoo-version", type=int, default=LATEST, choices=range(OLDEST, LATEST + 1), help="major version (default: %(default)s)"
+        "--odoo-version",
+        type=int,
+        default=LATEST,
+        choices=range(OLDEST, LATEST + 1),
+        help="major version (default: %(default)s)",
     )
     parser.add_argument(
-        "--module", action="append", default=[], choices=OPTIONAL, help="a module that is installed besides the usual ones"
+        "--module",
+        action="append",
+        default=[],
+        choices=OPTIONAL,
+        help="a module that is installed besides the usual ones",
     )
     parser.add_argument("--database", help="name of the database")
     parser.add_argument("--login", help="login of the administrator")

@@ -11,8 +11,44 @@ from sandbox.odoo.schema import NUMBERS, Field
 SECONDS = "%Y-%m-%d %H:%M:%S"
 DAYS = "%Y-%m-%d"
 ALLOWED_TAGS = (
-    *("p", "br", "b", "strong", "i", "em", "u", "s", "a", "ul", "ol", "li", "span", "div", "h1", "h2", "h3", "h4", "h5", "h6"),
-    *("table", "tbody", "thead", "tr", "td", "th", "blockquote", "pre", "code", "hr", "img", "font", "sub", "sup"),
+    *(
+        "p",
+        "br",
+        "b",
+        "strong",
+        "i",
+        "em",
+        "u",
+        "s",
+        "a",
+        "ul",
+        "ol",
+        "li",
+        "span",
+        "div",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+    ),
+    *(
+        "table",
+        "tbody",
+        "thead",
+        "tr",
+        "td",
+        "th",
+        "blockquote",
+        "pre",
+        "code",
+        "hr",
+        "img",
+        "font",
+        "sub",
+        "sup",
+    ),
 )
 DROPPED = re.compile(r"<(script|style|iframe|object|embed)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*)([^>]*)>")
@@ -32,7 +68,9 @@ def exact(at: datetime) -> str:
 def sanitized(text: str) -> str:
     """HTML without what could run: no scripts, no event handlers; bare text becomes a paragraph."""
     text = DROPPED.sub("", text)
-    text = TAG.sub(lambda m: f"<{m[1]}{m[2]}{ON_EVENT.sub('', m[3])}>" if m[2].lower() in ALLOWED_TAGS else "", text)
+    text = TAG.sub(
+        lambda m: f"<{m[1]}{m[2]}{ON_EVENT.sub('', m[3])}>" if m[2].lower() in ALLOWED_TAGS else "", text
+    )
     return text if TAG.search(text) or not text else f"<p>{html.escape(html.unescape(text), quote=False)}</p>"
 
 
@@ -108,7 +146,7 @@ def stored(model: str, field: Field, value: Any) -> Any:
         case "selection":
             if not value:
                 return None
-            if value not in field.keys() and len(field.selection) != 1:
+            if value not in field.keys and len(field.selection) != 1:
                 raise value_error(f"Wrong value for {model}.{field.name}: {value!r}")
             return value
         case _:

@@ -4,20 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandbox.odoo.errors import Refused, in_use, missing, not_null, type_error, value_error
-from sandbox.odoo.reading import Reading, api_model
+from sandbox.odoo.grouping import Grouping
+from sandbox.odoo.reading import api_model
 from sandbox.odoo.schema import NUMBERS, X2MANY, Field
 from sandbox.odoo.values import stored
 from sandbox.store import Row, Values
 
 # Written by the server alone; in what clients write they are passed over without a word.
-MAGIC = frozenset(("id", "create_date", "write_date", "create_uid", "write_uid", "__last_update", "display_name"))
+MAGIC = frozenset(
+    ("id", "create_date", "write_date", "create_uid", "write_uid", "__last_update", "display_name")
+)
 CREATE, UPDATE, DELETE, UNLINK, LINK, CLEAR, SET = range(7)
 
 
-class Writing(Reading):
+class Writing(Grouping):
     """What a model may say of its own: ``_prepare`` fills in a new row, ``_before_write`` and ``_before_unlink`` refuse,
     ``_after_create`` and ``_after_write`` carry a change further. ``_followed`` are references whose row is looked at while
-    writing, so that a missing one is told as missing."""
+    writing, so that a missing one is told as missing.
+    """
 
     _followed: tuple[str, ...] = ()
     _unfilled: tuple[str, ...] = ()  # required, but filled by what is not modelled here
@@ -40,7 +44,9 @@ class Writing(Reading):
             if name not in self._fields:
                 raise value_error(f"Invalid field {name!r} in {self._name!r}")
         context = {
-            k[8:]: v for k, v in self._env.context.items() if k.startswith("default_") and k[8:] in self._fields
+            k[8:]: v
+            for k, v in self._env.context.items()
+            if k.startswith("default_") and k[8:] in self._fields
         }
         vals = {**self._defaults(), **context, **{k: v for k, v in given.items() if k not in MAGIC}}
         self._prepare(vals)
@@ -89,7 +95,12 @@ class Writing(Reading):
         for name, value in own.items():
             field = self._fields[name]
             known = field.relation in self._env.db.schema.models
-            if field.type != "many2one" or not value or not known or str(value) in self._env.rows(field.relation):
+            if (
+                field.type != "many2one"
+                or not value
+                or not known
+                or str(value) in self._env.rows(field.relation)
+            ):
                 continue
             if name in self._followed:
                 raise missing(field.relation, value, self._env.uid)
@@ -157,7 +168,9 @@ class Writing(Reading):
         if all(isinstance(v, (list, tuple)) for v in value):
             return list(value)
         if any(isinstance(v, (list, dict)) for v in value):
-            raise type_error(f"unhashable type: {next(type(v).__name__ for v in value if isinstance(v, (list, dict)))!r}")
+            raise type_error(
+                f"unhashable type: {next(type(v).__name__ for v in value if isinstance(v, (list, dict)))!r}"
+            )
         return [[SET, 0, list(value)]]
 
     def _ids_after(self, field: Field, ids: list[int], value: Any) -> list[int]:

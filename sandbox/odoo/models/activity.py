@@ -15,7 +15,7 @@ class MailActivity(BaseModel):
         return {"active": True, "activity_type_id": 4, "user_id": None}
 
     def _prepare(self, vals: Values) -> None:
-        if "res_model_id" in vals and vals["res_model_id"]:
+        if vals.get("res_model_id"):
             model = self._env.row("ir.model", vals["res_model_id"])
             vals["res_model"] = model.values["model"] if model else None
         elif vals.get("res_model"):  # read of the reference: what is written here is lost
@@ -77,7 +77,15 @@ class MailActivity(BaseModel):
 
 class MailActivityType(BaseModel):
     def _defaults(self) -> Values:
-        return {**super()._defaults(), "category": "default", "delay_count": 0, "delay_unit": "days", "delay_from": "previous_activity", "decoration_type": None, "chaining_type": "suggest"}
+        return {
+            **super()._defaults(),
+            "category": "default",
+            "delay_count": 0,
+            "delay_unit": "days",
+            "delay_from": "previous_activity",
+            "decoration_type": None,
+            "chaining_type": "suggest",
+        }
 
 
 for _name in ("action_done", "action_feedback"):

@@ -41,7 +41,9 @@ class BaseAutomation(BaseModel):
             if about is None or about.values["model"] != model._name or not self._meant(told, event, vals):
                 continue
             kept = self._filtered(model, told.get("filter_domain"), ids)
-            for action in (self._env.row("ir.actions.server", k) for k in told.get("action_server_ids") or ()):
+            for action in (
+                self._env.row("ir.actions.server", k) for k in told.get("action_server_ids") or ()
+            ):
                 if action is not None and action.values.get("state") == "webhook":
                     for key in kept:
                         self._post(model, action, event, key)
@@ -74,7 +76,11 @@ class BaseAutomation(BaseModel):
 
         def body() -> Values | None:
             row = fresh._rows().get(str(key))
-            return None if row is None else {**head, **{n: posted(fresh, n, row) for n in names if n in fresh._fields}}
+            return (
+                None
+                if row is None
+                else {**head, **{n: posted(fresh, n, row) for n in names if n in fresh._fields}}
+            )
 
         if event == "unlink":  # the row can still be read now, but not when it is sent
             last = body()
@@ -98,7 +104,12 @@ class BaseAutomation(BaseModel):
 
 class IrActionsServer(BaseModel):
     def _defaults(self) -> Values:
-        return {"type": "ir.actions.server", "state": "object_write", "usage": "ir_actions_server", "sequence": 5}
+        return {
+            "type": "ir.actions.server",
+            "state": "object_write",
+            "usage": "ir_actions_server",
+            "sequence": 5,
+        }
 
 
 def posted(model: BaseModel, name: str, row: Row) -> Any:
@@ -108,4 +119,7 @@ def posted(model: BaseModel, name: str, row: Row) -> Any:
     return model._shown(model._fields[name], model._getter(name)(row), named=False)
 
 
-CLASSES: dict[str, type[BaseModel]] = {"base.automation": BaseAutomation, "ir.actions.server": IrActionsServer}
+CLASSES: dict[str, type[BaseModel]] = {
+    "base.automation": BaseAutomation,
+    "ir.actions.server": IrActionsServer,
+}

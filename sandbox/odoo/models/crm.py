@@ -47,7 +47,9 @@ class CrmLead(BaseModel):
         return int(self._env.rows("res.company")["1"].values["currency_id"])
 
     def _compute_prorated_revenue(self, row: Row) -> float:
-        return round((row.values.get("expected_revenue") or 0) * (row.values.get("probability") or 0) / 100, 2)
+        return round(
+            (row.values.get("expected_revenue") or 0) * (row.values.get("probability") or 0) / 100, 2
+        )
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -76,7 +78,11 @@ class CrmLead(BaseModel):
         if "stage_id" in vals:
             vals.setdefault("date_last_stage_update", now)
             if self._won_stage(vals["stage_id"]):
-                vals |= {"probability": 100.0, "automated_probability": 100.0, "active": vals.get("active", True)}
+                vals |= {
+                    "probability": 100.0,
+                    "automated_probability": 100.0,
+                    "active": vals.get("active", True),
+                }
                 vals.setdefault("date_closed", now)
             elif any(self._won_stage(r.values.get("stage_id")) for r in rows):
                 vals.setdefault("probability", 0.0)
@@ -115,7 +121,6 @@ class CrmLead(BaseModel):
             if row.values.get("lost_reason_id"):
                 self._touch(row.id, {"lost_reason_id": None})
 
-
     def convert_opportunity(self, partner: Any, user_ids: Any = False, team_id: Any = False) -> bool:
         for row in self._existing():
             if row.values.get("type") == "opportunity" or not row.values.get("active"):
@@ -134,6 +139,18 @@ class CrmTeam(BaseModel):
         return {**super()._defaults(), "sequence": 10, "use_opportunities": True, "use_leads": False}
 
 
+class UtmCampaign(BaseModel):
+    _unfilled = ("stage_id",)
+
+    def _defaults(self) -> Values:
+        return {**super()._defaults(), "user_id": self._env.uid}
+
+    def _prepare(self, vals: Values) -> None:
+        """The name is made of the title, or the other way round."""
+        vals.setdefault("title", vals.get("name"))
+        vals.setdefault("name", vals.get("title"))
+
+
 class CrmStage(BaseModel):
     def _defaults(self) -> Values:
         return {"sequence": 1, "is_won": False, "fold": False}
@@ -143,4 +160,9 @@ for _class in (CrmLead,):
     for _name, _function in vars(_class).items():
         if callable(_function) and not _name.startswith("_"):
             _function.__qualname__ = f"{_class.__name__}.{_name}"
-CLASSES: dict[str, type[BaseModel]] = {"crm.lead": CrmLead, "crm.team": CrmTeam, "crm.stage": CrmStage}
+CLASSES: dict[str, type[BaseModel]] = {
+    "crm.lead": CrmLead,
+    "crm.team": CrmTeam,
+    "crm.stage": CrmStage,
+    "utm.campaign": UtmCampaign,
+}

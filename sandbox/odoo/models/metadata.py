@@ -39,7 +39,9 @@ class IrModelFields(BaseModel):
         vals.setdefault("field_description", name)
 
     def _after_create(self, row: Row, vals: Values) -> None:
-        self._env.db.schema.add(row.values["model"], custom_field({**row.values, "selection_values": self._options(vals)}))
+        self._env.db.schema.add(
+            row.values["model"], custom_field({**row.values, "selection_values": self._options(vals)})
+        )
 
     def _options(self, vals: Values) -> list[list[str]]:
         """The values of a selection, given as text or as rows."""
@@ -51,7 +53,9 @@ class IrModelFields(BaseModel):
 
     def _parted(self, vals: Values) -> tuple[Values, Values, Values]:
         options = self._options(vals)
-        own, beyond, _ = super()._parted({k: v for k, v in vals.items() if k not in ("selection_ids", "selection")})
+        own, beyond, _ = super()._parted(
+            {k: v for k, v in vals.items() if k not in ("selection_ids", "selection")}
+        )
         if options:
             own["selection_values"] = options
         return own, beyond, {}
@@ -75,9 +79,7 @@ class IrModelData(BaseModel):
 
     def _prepare(self, vals: Values) -> None:
         if self._env.xmlid(f"{vals.get('module')}.{vals.get('name')}") is not None:
-            raise broken(
-                "You cannot have multiple records with the same external ID in the same module!"
-            )
+            raise broken("You cannot have multiple records with the same external ID in the same module!")
 
     def _compute_complete_name(self, row: Row) -> str:
         return ".".join(x for x in (row.values.get("module"), row.values.get("name")) if x)
@@ -88,7 +90,9 @@ class IrModelData(BaseModel):
     _compute_display_name = _compute_complete_name
 
     @api_model
-    def check_object_reference(self, module: str, xml_id: str, raise_on_access_error: bool = False) -> list[Any]:
+    def check_object_reference(
+        self, module: str, xml_id: str, raise_on_access_error: bool = False
+    ) -> list[Any]:
         found = self._env.xmlid(f"{module}.{xml_id}")
         if found is None:
             raise user_error(f"No such external ID: {module}.{xml_id}")
@@ -114,7 +118,11 @@ class IrModuleModule(BaseModel):
 
     def _compute_latest_version(self, row: Row) -> Any:
         kept = str(row.values.get("latest_version") or "19.0.1.0")
-        return f"{self._env.db.version}.{kept.partition('.')[2]}" if self._compute_state(row) == "installed" else None
+        return (
+            f"{self._env.db.version}.{kept.partition('.')[2]}"
+            if self._compute_state(row) == "installed"
+            else None
+        )
 
     def _compute_installed_version(self, row: Row) -> str:
         kept = str(row.values.get("latest_version") or f"{LATEST}.0.1.0")

@@ -25,7 +25,14 @@ class ResPartner(BaseModel):
     _followed = ("parent_id",)
 
     def _defaults(self) -> Values:
-        return {**super()._defaults(), "type": "contact", "is_company": False, "lang": "en_US", "autopost_bills": "ask", "trust": "normal"}
+        return {
+            **super()._defaults(),
+            "type": "contact",
+            "is_company": False,
+            "lang": "en_US",
+            "autopost_bills": "ask",
+            "trust": "normal",
+        }
 
     def _parent(self, row: Row) -> Row | None:
         return self._env.row(self._name, row.values.get("parent_id"))
@@ -70,11 +77,19 @@ class ResPartner(BaseModel):
 
     def _compute_contact_address(self, row: Row) -> str:
         v = row.values
-        country, state = self._env.row("res.country", v.get("country_id")), self._env.row("res.country.state", v.get("state_id"))
+        country, state = (
+            self._env.row("res.country", v.get("country_id")),
+            self._env.row("res.country.state", v.get("state_id")),
+        )
         town = " ".join(x for x in (v.get("zip") or "", v.get("city") or "") if x)
         if state is not None:
             town = f"{v.get('city') or ''} {state.values['code']} {v.get('zip') or ''}"
-        lines = [v.get("street") or "", v.get("street2") or "", town, country.values["name"] if country else ""]
+        lines = [
+            v.get("street") or "",
+            v.get("street2") or "",
+            town,
+            country.values["name"] if country else "",
+        ]
         above = self._compute_commercial_company_name(row)
         return "\n".join([*([above] if above else []), *lines])
 
@@ -95,7 +110,9 @@ class ResPartner(BaseModel):
         if parent is None:
             return
         own = row.values
-        taken = {f: parent.values.get(f) for f in COMMERCIAL if not own.get("is_company") and parent.values.get(f)}
+        taken = {
+            f: parent.values.get(f) for f in COMMERCIAL if not own.get("is_company") and parent.values.get(f)
+        }
         if own.get("type") == "contact":
             if any(parent.values.get(f) for f in ADDRESS):
                 taken |= {f: parent.values.get(f) for f in ADDRESS}
@@ -123,12 +140,18 @@ class ResPartner(BaseModel):
             if row.values.get("parent_id") != old.values.get("parent_id"):
                 if any(parent.values.get(f) for f in ADDRESS):
                     self._touch(row.id, {f: parent.values.get(f) for f in ADDRESS})
-            elif vals.keys() & set(ADDRESS) and any(row.values.get(f) != parent.values.get(f) for f in ADDRESS):
+            elif vals.keys() & set(ADDRESS) and any(
+                row.values.get(f) != parent.values.get(f) for f in ADDRESS
+            ):
                 self._browse([int(parent.id)]).write({f: row.values.get(f) or False for f in ADDRESS})
         self._down(self._rows()[row.id], vals)
 
     def _down(self, row: Row, vals: Values) -> None:
-        children = [r for r in self._env.db.store.table(self._name).where("parent_id", int(row.id)) if r.values.get("active")]
+        children = [
+            r
+            for r in self._env.db.store.table(self._name).where("parent_id", int(row.id))
+            if r.values.get("active")
+        ]
         if vals.keys() & set(ADDRESS):
             for child in children:
                 if child.values.get("type") == "contact" and any(
@@ -158,18 +181,28 @@ class ResCountry(BaseModel):
     _names = ("name", "code")
 
     @api_model
-    def name_search(self, name: str = "", domain: Any = None, operator: str = "ilike", limit: int = 100) -> list[Any]:
+    def name_search(
+        self, name: str = "", domain: Any = None, operator: str = "ilike", limit: int = 100
+    ) -> list[Any]:
         found: list[Any] = []
         if len(name) == 2:
-            found = [[int(r.id), r.values["name"]] for r in self._search(domain or []) if r.values.get("code") == name.upper()]
+            found = [
+                [int(r.id), r.values["name"]]
+                for r in self._search(domain or [])
+                if r.values.get("code") == name.upper()
+            ]
         more = super().name_search(name, domain, operator, limit)
-        return [*found, *(m for m in more if m not in found)][:limit or None]
+        return [*found, *(m for m in more if m not in found)][: limit or None]
 
 
 class ResCountryState(BaseModel):
     def _compute_display_name(self, row: Row) -> str:
         country = self._env.row("res.country", row.values.get("country_id"))
-        return f"{row.values.get('name')} ({country.values.get('code')})" if country else str(row.values.get("name"))
+        return (
+            f"{row.values.get('name')} ({country.values.get('code')})"
+            if country
+            else str(row.values.get("name"))
+        )
 
 
 class ResPartnerCategory(BaseModel):

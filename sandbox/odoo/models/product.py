@@ -125,7 +125,9 @@ class ProductProduct(BaseModel):
                 found.append(self._variant(given.pop("product_tmpl_id"), given))
                 continue
             self._known(given)
-            template = self._env["product.template"].create([{k: v for k, v in given.items() if not k.startswith("x_")}])[0]
+            template = self._env["product.template"].create(
+                [{k: v for k, v in given.items() if not k.startswith("x_")}]
+            )[0]
             variant = self._env.db.store.table(self._name).where("product_tmpl_id", template)[0]
             own = {k: v for k, v in given.items() if k.startswith("x_")}
             if own:
@@ -144,7 +146,9 @@ class ProductProduct(BaseModel):
         key = self._env.db.next_id(self._name)
         own, _, _ = self._parted(vals)
         who = {"create_uid": self._env.uid, "write_uid": self._env.uid, "active": True}
-        self._env.db.store.write(self._name, str(key), {**who, **own, "product_tmpl_id": template}, at=self._env.now)
+        self._env.db.store.write(
+            self._name, str(key), {**who, **own, "product_tmpl_id": template}, at=self._env.now
+        )
         self._notify("create", [key], vals)
         return key
 
@@ -160,7 +164,9 @@ class ProductProduct(BaseModel):
     def _unlink(self, row: Row, *, with_template: bool = True) -> None:
         super()._unlink(row)
         template = self._env.row("product.template", row.values["product_tmpl_id"])
-        last = not self._env.db.store.table(self._name).where("product_tmpl_id", row.values["product_tmpl_id"])
+        last = not self._env.db.store.table(self._name).where(
+            "product_tmpl_id", row.values["product_tmpl_id"]
+        )
         if with_template and last and template is not None:
             self._env.sudo()["product.template"]._unlink(template)
 

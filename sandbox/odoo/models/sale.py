@@ -21,7 +21,13 @@ class SaleOrder(BaseModel):
     _names = ("name",)
 
     def _defaults(self) -> Values:
-        return {"state": "draft", "locked": False, "date_order": stamp(self._env.now), "company_id": 1, "user_id": self._env.uid}
+        return {
+            "state": "draft",
+            "locked": False,
+            "date_order": stamp(self._env.now),
+            "company_id": 1,
+            "user_id": self._env.uid,
+        }
 
     def _prepare(self, vals: Values) -> None:
         for name in ("partner_invoice_id", "partner_shipping_id"):
@@ -120,9 +126,15 @@ class SaleOrderLine(BaseModel):
 
     def _compute_price_tax(self, row: Row) -> float:
         rates = self._env.rows("account.tax")
-        taxes = (rates[str(k)].values for k in row.values.get(self._renamed("tax_ids", "tax_id")) or () if str(k) in rates)
+        taxes = (
+            rates[str(k)].values
+            for k in row.values.get(self._renamed("tax_ids", "tax_id")) or ()
+            if str(k) in rates
+        )
         percent = sum(t.get("amount") or 0 for t in taxes if t.get("amount_type") == "percent")
-        return round(self._compute_price_subtotal(row) * percent / 100, 2)
+        tax = round(self._compute_price_subtotal(row) * percent / 100, 2)
+        # The server's own sum, with what floats leave of it.
+        return round(self._compute_price_subtotal(row) + tax, 2) - self._compute_price_subtotal(row)
 
     def _compute_price_total(self, row: Row) -> float:
         return round(self._compute_price_subtotal(row) + self._compute_price_tax(row), 2)
@@ -140,7 +152,11 @@ class SaleOrderLine(BaseModel):
     def _before_unlink(self, rows: list[Row]) -> None:
         for row in rows:
             order = self._env.row("sale.order", row.values.get("order_id"))
-            if order is not None and order.values.get("state") in CONFIRMED and not row.values.get("display_type"):
+            if (
+                order is not None
+                and order.values.get("state") in CONFIRMED
+                and not row.values.get("display_type")
+            ):
                 raise user_error(LINE_SOLD)
 
 

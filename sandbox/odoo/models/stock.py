@@ -28,7 +28,11 @@ class StockQuant(BaseModel):
         return float(row.values.get("inventory_quantity") or 0) - float(row.values.get("quantity") or 0)
 
     def _compute_inventory_quantity(self, row: Row) -> float:
-        return float(row.values.get("inventory_quantity") or 0) if row.values.get("inventory_quantity_set") else 0.0
+        return (
+            float(row.values.get("inventory_quantity") or 0)
+            if row.values.get("inventory_quantity_set")
+            else 0.0
+        )
 
     def _inverse_inventory_quantity(self) -> None: ...
 
@@ -43,7 +47,9 @@ class StockQuant(BaseModel):
         for row in self._existing():
             counted = self._compute_inventory_quantity(row)
             difference = counted - float(row.values.get("quantity") or 0)
-            self._touch(row.id, {"quantity": counted, "inventory_quantity": 0.0, "inventory_quantity_set": False})
+            self._touch(
+                row.id, {"quantity": counted, "inventory_quantity": 0.0, "inventory_quantity_set": False}
+            )
             self._book(row.values["product_id"], other, -difference)
 
     def _book(self, product: int, place: int, quantity: float) -> None:

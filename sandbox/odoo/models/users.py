@@ -82,7 +82,15 @@ class ResCurrency(BaseModel):
 
 class ResLang(BaseModel):
     def _defaults(self) -> Values:
-        return {**super()._defaults(), "direction": "ltr", "date_format": "%m/%d/%Y", "time_format": "%H:%M:%S", "week_start": "7", "grouping": "[3,0]", "decimal_point": "."}
+        return {
+            **super()._defaults(),
+            "direction": "ltr",
+            "date_format": "%m/%d/%Y",
+            "time_format": "%H:%M:%S",
+            "week_start": "7",
+            "grouping": "[3,0]",
+            "decimal_point": ".",
+        }
 
 
 class IrConfigParameter(BaseModel):
