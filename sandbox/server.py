@@ -84,6 +84,8 @@ async def _send(incoming: web.Request, response: Response) -> web.StreamResponse
     outgoing = web.Response(
         status=response.status, headers=dict(response.headers), body=response.body or None
     )
+    if response.headers.get("Connection") == "close":
+        outgoing.force_close()
     if response.cut is None:
         return outgoing
     stream = web.StreamResponse(

@@ -1,6 +1,7 @@
 """HTTP: which path is what."""
 
 import hashlib
+import inspect
 import json
 import re
 import secrets
@@ -134,11 +135,7 @@ class Routes:
         except Refused as refused:
             return refusal(refused)
         methods = {
-            each: {
-                "signature": "",
-                "parameters": {},
-                "api": ["model"] if hasattr(getattr(type(model), each), "_api_model") else [],
-            }
+            each: _described(getattr(type(model), each))
             for each in dir(type(model))
             if not private(each) and callable(getattr(type(model), each))
         }
@@ -227,3 +224,15 @@ class Routes:
         answer = self._json_rpc(request, request.path, work)
         cookie = {"Set-Cookie": f"session_id={signed[0]}; HttpOnly; Path=/"} if signed else {}
         return Response(answer.status, {**answer.headers, **cookie}, answer.body)
+
+
+def _described(function: Any) -> dict[str, Any]:
+    """A method as the documentation tells it: clients that call by position take the names from here."""
+    signature = inspect.signature(function)
+    parameters = {
+        name: {} if each.default is each.empty else {"default": each.default}
+        for name, each in signature.parameters.items()
+        if name != "self" and each.kind is not each.VAR_KEYWORD
+    }
+    of_model = hasattr(function, "_api_model")
+    return {"signature": f"({', '.join(parameters)})", "parameters": parameters, "api": ["model"] if of_model else []}

@@ -69,7 +69,8 @@ class Odoo:
         return None
 
     def handle(self, request: Request) -> Response:
-        return self.routes.handle(request)
+        answer = self.routes.handle(request)
+        return Response(answer.status, {**answer.headers, "Connection": "close"}, answer.body)
 
     def fault_response(self, fault: Fault, request: Request) -> Response:
         """With a ``code``, an exception of the server in the words of the protocol; else a page of what stands before it."""
