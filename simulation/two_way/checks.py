@@ -383,19 +383,17 @@ class Checks:
             uid for uid, each in self.world.stores.connections.items() if each.entities[thing.entity].pulls
         }
         deletes = [
-            (place, known)
-            for place, known in thing.deletes
-            if place == "hub" or (propagates and place in pulled)
+            each for each in thing.deletes if each.place == "hub" or (propagates and each.place in pulled)
         ]
         if not alive and not deletes:
             self._broken(f"{thing.tag} is dead, though nobody deleted it")
         every = set(thing.edits)
-        if alive and any(known >= every for _, known in deletes):
+        if alive and any(each.known >= every for each in deletes):
             self._broken(f"{thing.tag} lives, though whoever deleted it knew all of it")
         lost = [
             edit
             for edit in sorted(every, key=lambda each: each.number)
-            if all(edit not in known for _, known in thing.deletes)
+            if all(edit not in each.known | each.unsure for each in thing.deletes)
         ]
         if not alive and deletes and lost:
             self._broken(f"{thing.tag} is dead, though nobody who deleted it knew {lost}")

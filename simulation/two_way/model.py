@@ -19,17 +19,31 @@ class Edit:
         return f"#{self.number} {self.name}={self.value!r} at {self.place}"
 
 
+@dataclass(frozen=True)
+class Delete:
+    """A person's delete. `known`: the edits that it was made upon. `unsure`: those of which nobody can say whether it
+    was (`Thing.aside`).
+    """
+
+    place: str
+    known: frozenset[Edit]
+    unsure: frozenset[Edit] = frozenset()
+
+
 @dataclass(eq=False)
 class Thing:
     """Something that people keep at one or several places. `doubtful`: names of fields of which no more can be said
     than that all places agree; "*" for all of them. `maybe`: whether it lives can't be told. `twice`: a person may
-    have made a second row.
+    have made a second row. `aside`: edits that a write of the hub brought to a place, and a person there replaced while
+    that write was open: both count as made at the same time, since the hub can't tell that they were not; with the
+    number of the row's state in which the place showed them last.
     """
 
     tag: str
     entity: str
     edits: list[Edit] = field(default_factory=list)
-    deletes: list[tuple[str, frozenset[Edit]]] = field(default_factory=list)
+    deletes: list[Delete] = field(default_factory=list)
+    aside: dict[tuple[str, Edit], int] = field(default_factory=dict)
     doubtful: set[str] = field(default_factory=set)
     maybe: bool = False
     twice: bool = False
@@ -49,7 +63,7 @@ class Thing:
     def last(self, name: str) -> list[Edit]:
         """The edits that nothing is built upon."""
         edits = self.of(name)
-        away = {place for place, _ in self.deletes}
+        away = {each.place for each in self.deletes}
         # What was made at a place that then deleted the record may never have been read.
         built_upon = {each for edit in edits if edit.place not in away for each in edit.upon}
         if away and all(each.place in away for each in edits):

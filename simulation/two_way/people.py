@@ -12,9 +12,9 @@ from crm_core.sync import deletes
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import wake
 from crm_core.sync.saving import Origin, save, write_of
-from simulation.two_way.model import Edit, Thing
+from simulation.two_way.model import Delete, Edit, Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import BAD, KEPT, NAMES, REFERENCES, TAGS, ServerRow, stored
+from simulation.two_way.remotes import BAD, KEPT, NAMES, REFERENCES, TAGS, ServerRow, State, stored
 
 if TYPE_CHECKING:
     from simulation.two_way.world import World
@@ -161,7 +161,7 @@ class People:
             if name in REFERENCES:
                 thing.maybe = True  # no value that can be compared, but an edit that a delete may not know
                 continue
-            self._edited(thing, place, name, value, fields.get(name), link, same)
+            self._edited(thing, place, name, value, row.now, link, same)
         self._note(place, "edits {} ({}) {}", thing.tag, row.rid, told)
         if told:
             self.world.servers[place].update(entity, row.rid, told, place)
@@ -190,16 +190,24 @@ class People:
         place: str,
         name: str,
         value: Any,
-        old: Any,
+        before: State,
         link: Link | None,
         same: Callable[[Any], bool],
     ) -> None:
-        kept = place != "hub" and self.world.servers[place].kind.cut
-        upon: list[Edit] = []
-        if link is None or (link.state == "live" and name not in link.inflight):
-            shown = thing.shown(name, place, self._same(old, kept, name))
-            upon = [shown] if shown is not None else []
-        else:
+        """Made upon what the place showed; unless that was our own write, whose outcome is not known yet."""
+        kept = self.world.servers[place].kind.cut
+        assert before.fields is not None
+        shows = self._same(before.fields.get(name), kept, name)
+        shown = thing.shown(name, place, shows)
+        upon = [shown] if shown is not None else []
+        if (
+            shown is not None
+            and link is not None
+            and any(shows(each) for each in link.inflight.get(name, ()))
+        ):
+            upon = []
+            thing.aside[place, shown] = before.number
+        if link is not None and (link.state != "live" or name in link.inflight):
             known = [*link.inflight.get(name, ()), link.behind.get(name), link.echo.get(name)]
             record = self.world.record_of(thing)
             if record is not None:
@@ -223,21 +231,27 @@ class People:
         thing = self.thing_of(entity, fields)
         assert thing is not None
         known: set[Edit] = set()
+        unsure: set[Edit] = set()
         kept = self.world.servers[place].kind.cut
         for name in self._names(entity):
             shown = thing.shown(name, place, self._same(fields.get(name), kept, name))
             if shown is not None:
                 known |= {shown, *shown.upon}
+            known |= {each for each in thing.of(name) if each.place == place}
             # Whatever the row ever showed is known to whoever deletes it.
             for state in row.states:
                 equal = self._same((state.fields or {}).get(name), kept, name)
-                known |= {each for each in thing.of(name) if each.place == place or equal(each.value)}
+                for each in thing.of(name):
+                    if equal(each.value) and state.number > thing.aside.get((place, each), 0):
+                        known.add(each)
+                    elif equal(each.value):
+                        unsure |= {each, *each.upon}
         link = self.world.link(thing, place)
         written = self.world.stores.connections[place].entities[entity].pushes
         if link is None or link.attempt or link.deleting or link.state != "live" or not written:
             thing.maybe = True
         self._note(place, "deletes {} ({})", thing.tag, row.rid)
-        thing.deletes.append((place, frozenset(known)))
+        thing.deletes.append(Delete(place, frozenset(known), frozenset(unsure - known)))
         thing.places.discard(place)
         self.world.servers[place].delete(entity, row.rid, place)
 
@@ -363,7 +377,7 @@ class People:
         if saved.stale:
             return
         self._note("hub", "deletes {}", thing.tag)
-        thing.deletes.append(("hub", frozenset(known)))
+        thing.deletes.append(Delete("hub", frozenset(known)))
         wake(engine, TENANT, entity, saved.wakes)
 
     # --- what a person decides at rest ---------------------------------------------------------------------------
