@@ -1,201 +1,29 @@
-"""What must hold: at each write of the store or of a remote, and at rest."""
+"""What must hold at rest."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crm_core.model.fields import hub_time
-from crm_core.model.record import Record, open_items, same_value
-from crm_core.ports import Operation
+from crm_core.model.record import Record, open_items
 from crm_core.storage import layout
 from crm_core.storage.held import Held
-from crm_core.storage.records import HistoryEntry, Records
+from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
 from simulation.host import LANES, Instance
 from simulation.scheduler import SECOND, START, SimPool
 from simulation.two_way.model import Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import KEPT, REFERENCES, TAGS, ServerRow, stored
-from simulation.watch import Watch
+from simulation.two_way.remotes import KEPT, REFERENCES, TAGS, ServerRow, edited_names, stored
 
 if TYPE_CHECKING:
-    from simulation.two_way.world import World
-
-
-class Watching(Watch):
-    """Broken invariants are kept in `violations`; the first one ends the simulation. `writes`: of the hub at remotes."""
-
-    def __init__(self, world: "World") -> None:
-        super().__init__(world.scheduler, world.history, lambda _: "")
-        self.world = world
-        self.writes = 0
-        self._seen: dict[str, Record] = {}
-
-    # --- the store -----------------------------------------------------------------------------------------------
-
-    def wrote(self, table: str, operations: Sequence[Operation], etags: Sequence[str]) -> None:  # noqa: ARG002
-        if table != layout.RECORDS:
-            return
-        pk = operations[0].row.pk
-        entity = pk.split("~")[1]
-        if entity not in self.world.shape.entities:
-            return
-        records = Records(self.world.table, SimPool(self.scheduler))
-        ids = {each.row.rk.rsplit("~", 1)[-1] if each.row.rk[0] == "~" else each.row.rk
-               for each in operations if not each.row.rk.startswith("h~")}  # fmt: skip
-        rows = {
-            (kind, uid, record)
-            for kind, uid, record in records.open_items(TENANT, entity, pk.split("~")[2])
-            if record in ids
-        }
-        wanted: set[tuple[str, str, str]] = set()
-        for record_id in sorted(ids):
-            found = records.get(TENANT, entity, record_id)
-            if found is None or not isinstance(found.content, Record):
-                self.history.note(
-                    self.scheduler.current.name, "=> {}", found.content if found else f"{record_id} gone"
-                )
-                continue
-            wanted |= {(*item, record_id) for item in open_items(found.content)}
-            self._record(found.content, records)
-        if rows != wanted:
-            self.broken(f"open items are {sorted(rows)}, the records say {sorted(wanted)}")
-
-    def _record(self, record: Record, records: Records) -> None:
-        who = self.scheduler.current.name
-        self.history.note(
-            who,
-            "=> {} v{}{} {}",
-            record.id,
-            record.version,
-            " dead" if record.dead else "",
-            dict(record.fields),
-        )
-        for uid, link in record.links.items():
-            told = {name: value for name, value in link.to_json().items() if name != "seen"}
-            self.history.note(who, "     {} {}", uid, told)
-        self._invariants(record)
-        steps = list(records.history(TENANT, record.entity, record.id))
-        if [each.version for each in steps] != list(range(2, record.version + 1)):
-            self.broken(
-                f"record {record.id} has version {record.version} and the history {[each.version for each in steps]}"
-            )
-        before = self._seen.get(record.id)
-        self._seen[record.id] = record
-        if before is not None and before.version < record.version and steps:
-            self._step(before, record, steps[-1])
-
-    def _step(self, before: Record, record: Record, step: HistoryEntry) -> None:
-        thing = self.world.people.thing_of(record.entity, record.fields)
-        for name, old in step.old.items():
-            if old != before.fields.get(name):
-                self.broken(
-                    f"history of {record.id} says {name} was {old!r}, it was {before.fields.get(name)!r}"
-                )
-        if thing is None:
-            return
-        for name, loser in step.losers.items():
-            self.world.model.decided(thing, name, record.fields.get(name), loser)
-
-    def _invariants(self, record: Record) -> None:
-        for uid, link in record.links.items():
-            what = f"{uid} of record {record.id}"
-            if link.behind.keys() & link.echo.keys():
-                self.broken(f"1: behind and echo of {what}")
-            for name, held in link.behind.items():
-                if (
-                    same_value(record.entity, name, held, record.fields.get(name))
-                    and name not in link.inflight
-                ):
-                    self.broken(f"2: {name} of {what} is behind with ours")
-            if link.inflight and not link.attempt:
-                self.broken(f"3: {what} has something on its way and no attempt")
-            if wrong := link.conflict.keys() & set(KEPT):
-                self.broken(f"{what} asks about {wrong}, which nobody writes")
-            noted = link.conflict.keys() | link.waits.keys() | link.refused.keys()
-            if noted - link.behind.keys() - link.echo.keys():
-                self.broken(f"5: {what} notes {noted} of fields that are not behind")
-        places = [(uid, link.rid) for uid, link in record.links.items() if link.state == "live"]
-        for uid, rid in places:
-            for other in self._seen.values():
-                if other.id != record.id and other.entity == record.entity:
-                    theirs = other.links.get(uid)
-                    if theirs is not None and theirs.state == "live" and theirs.rid == rid:
-                        self.broken(f"{rid} is alive in {record.id} and in {other.id}")
-
-    # --- the remotes ---------------------------------------------------------------------------------------------
-
-    def about_to_write(self, uid: str, what: str) -> None:
-        self.writes += 1
-        if all(not each.pushes for each in self.world.stores.connections[uid].entities.values()):
-            self.broken(f"the hub writes to {uid}, which is only pulled: {what}")
-
-    def changed(
-        self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any] | None, by: str
-    ) -> None:
-        fields = row.now.fields
-        shown = fields if fields is not None else before or {}
-        thing = self.world.people.thing_of(entity, shown)
-        if by == "hub":
-            self.history.note(server, "** the hub: {} {}", row.rid, fields)
-            self.world.touched(server, row.rid)
-            if before is not None and thing is not None:
-                self._written_over(server, row, before, thing)
-        if fields is None or thing is None or thing.twice:
-            return
-        alive = [
-            each.rid
-            for each in self.world.servers[server].alive(entity)
-            if each.now.fields and each.now.fields.get(TAGS[entity]) == thing.tag
-        ]
-        if len(alive) > 1:
-            self.broken(f"{server} has {thing.tag} twice: {alive}")
-
-    def _written_over(self, server: str, row: ServerRow, before: Mapping[str, Any], thing: Thing) -> None:
-        """Without If-Match an edit between look and write is lost; that is a limit, and the model is told."""
-        guarded = self.world.servers[server].kind.if_match
-        after = row.now.fields
-        if after is None:
-            thing.maybe |= not guarded
-            return
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) == after.get(name):
-                continue
-            lost = [
-                each
-                for each in thing.of(name)
-                if each.place == server and self.is_same(name, each.value, before.get(name))
-            ]
-            held = self._held(thing, server, row.rid, name)
-            if lost and not any(self.is_same(name, each, before.get(name)) for each in held):
-                if guarded and held:
-                    self.broken(
-                        f"{name} of {thing.tag} at {server} is overwritten, which nobody had read: {lost}"
-                    )
-                self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
-                thing.doubtful.add(name)
-
-    def _held(self, thing: Thing, server: str, rid: str, name: str) -> list[Any]:
-        """What the hub knows that the row holds, or may hold."""
-        found: list[Any] = []
-        for record in self.world.records(thing.entity):
-            link = record.links.get(server)
-            if link is not None and link.rid == rid:
-                found += [link.held(name, record.fields.get(name)), *link.inflight.get(name, ())]
-        return found
-
-    def is_same(self, name: str, value: Any, other: Any) -> bool:
-        if value == other:
-            return True
-        return (
-            isinstance(value, str) and isinstance(other, str) and stored(name, value) == stored(name, other)
-        )
+    from simulation.two_way.setting import Setting
 
 
 class Checks:
     """At rest: faults have stopped, all work is done. Reads the store directly, so that looking changes nothing."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "Setting") -> None:
         self.world = world
         self.records = Records(world.table, SimPool(world.scheduler))
         self.states = StateStore(world.table)
@@ -360,7 +188,7 @@ class Checks:
                 self._broken(f"{thing.tag} ({record.id}) is not at {uid}: {link}")
 
     def _values(self, thing: Thing, record: Record) -> None:
-        for name in self.world.people._names(thing.entity):  # noqa: SLF001  # the edited ones
+        for name in edited_names(thing.entity):
             ours = record.fields.get(name)
             typed = self.world.model.typed(thing, name)
             if ours is not None and ours not in typed and not thing.twice:

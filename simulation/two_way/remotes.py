@@ -39,6 +39,11 @@ TAGS = {"contact": "department", "account": "industry"}
 """The field that says which thing a row is; nobody edits it."""
 
 
+def edited_names(entity: str) -> list[str]:
+    """The fields that people edit and the model knows the values of."""
+    return [name for name in NAMES[entity] if name not in (TAGS[entity], "email", *REFERENCES, *KEPT)]
+
+
 class SimMap(EntityMap):
     """The map of an entity; what the system makes of a value is declared here."""
 
