@@ -175,10 +175,16 @@ class Draft:
         link.mapping = side.mapping
 
     def _widen(self, link: LinkDraft, side: Side) -> None:
-        """What was only read until now is to be sent: the value held there is no mere form of ours any more."""
+        """What was only read until now is to be sent: the value held there is no mere form of ours any more. Of a field
+        that is never read nobody knows what is held there.
+        """
         for name in [each for each in link.echo if each in side.writes]:
             if not side.same(name, link.echo[name], side.canon(name, self.fields.get(name))):
                 link.behind[name] = link.echo.pop(name)
+        if link.state in ("live", "gone"):
+            for name in sorted(side.untold & self.fields.keys()):
+                if name not in link.behind and name not in link.echo:
+                    link.behind[name] = UNKNOWN
 
     def set_value(self, name: str, value: Any, origin: str, time: str) -> None:
         """Gives a field another value. Every other link that maps it keeps what its remote holds."""

@@ -33,7 +33,8 @@ class Side:
     `entity`: with the custom fields of its mapping. `reads`, `writes`: the fields that go either way. `passes`: its filter. `store`: the value that the remote holds,
     and gives back, once it has stored one. `mapping`: the version of its overrides; `since`: the one that last mapped a
     field otherwise, "*" for any. `etag_of`: what If-Match is usually given for a version. `needed`: the
-    fields without which nothing is made there.
+    fields without which nothing is made there. `untold`: the fields that it writes and no answer of this system tells,
+    whatever the direction.
     """
 
     uid: str
@@ -50,6 +51,7 @@ class Side:
     etag_of: Callable[[str], str] = str
     needed: frozenset[str] = frozenset()
     breaker: Breaker = Breaker()
+    untold: frozenset[str] = frozenset()
 
     @property
     def deletes(self) -> Deletes:
@@ -111,12 +113,13 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity, break
     if saved:
         with suppress(BadRequest):  # it fits no more: the connection itself says so; the others go on
             emap = effective(emap, saved["document"])
+    told, written = frozenset(emap.read_names) - INNER, frozenset(emap.written_names) - INNER
     passes = matcher(parse_filter(sync.filter), emap.entity) if sync.filter else None
     return Side(
         connection.uid,
         emap.entity,
-        frozenset(emap.read_names) - INNER if sync.pulls else frozenset(),
-        frozenset(emap.written_names) - INNER if sync.pushes else frozenset(),
+        told if sync.pulls else frozenset(),
+        written if sync.pushes else frozenset(),
         sync,
         kind.versions,
         kind.if_match,
@@ -127,4 +130,5 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity, break
         kind.etag_of,
         emap.required | {each.name for each in emap.entity.fields if each.required},
         breaker,
+        written - told if sync.pushes else frozenset(),
     )

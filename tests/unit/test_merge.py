@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crm_core.connector import Change
 from crm_core.model.connection import EntitySync
 from crm_core.model.entities import ACCOUNT
-from crm_core.model.record import Attempt, Link, Record, Stamp, is_sendable, open_items
+from crm_core.model.record import UNKNOWN, Attempt, Link, Record, Stamp, is_sendable, open_items
 from crm_core.sync import deletes, merge
 from crm_core.sync.draft import Draft
 from crm_core.sync.merge import Snapshot, Verdict, guard, settles
@@ -394,6 +394,20 @@ class TestFirstLink:
         after = Draft(record, TWO).finished()
         assert (after.links["c"].behind, after.links["c"].echo) == ({"phone": "1"}, {"name": "Alexan"})
         assert open_items(after) == {("push", "c")}
+
+    def test_what_no_answer_tells_is_sent_once_the_connection_writes(self):
+        """Nothing was kept of it while the connection only read, so nobody knows what the remote has."""
+        widened = replace(BOTH, reads=BOTH.reads - {"phone"}, untold=frozenset({"phone"}))
+        record = shared({"name": "a", "phone": "2"}, c={"wants": False})
+        sides = {"c": widened, "d": OTHER}
+        after = Draft(record, sides).finished()
+        assert after.links["c"].behind == {"phone": UNKNOWN}
+        assert open_items(after) == {("push", "c")}
+        settled = merged(after, {"name": "a"}, of=widened, sides=sides, sent={"phone": "2"})
+        assert settled.links["c"].behind == {}
+        assert Draft(settled, sides).finished() is settled
+        unmade = shared({"name": "a", "phone": "2"}, c={"wants": False, "state": "new", "rid": ""})
+        assert Draft(unmade, sides).finished().links["c"].behind == {}
 
     def test_a_field_that_is_mapped_otherwise_has_no_common_past_and_is_read_first(self):
         record = shared({"name": "a", "phone": "1"}, c={"echo": {"phone": "01"}})
