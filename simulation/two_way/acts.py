@@ -16,7 +16,7 @@ from crm_core.sync.engine import wake
 from crm_core.sync.saving import Origin, save, write_of
 from simulation.two_way.model import Delete, Edit, Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import REFERENCES, TAGS, ServerRow, State, edited_names, stored
+from simulation.two_way.servers import REFERENCES, TAGS, ServerRow, State, edited_names, stored
 
 if TYPE_CHECKING:
     from simulation.two_way.setting import Setting
@@ -171,9 +171,11 @@ class Acts:
                         known.add(each)
                     elif equal(each.value):
                         unsure |= {each, *each.upon}
+            if name not in self.world.writes(place, entity):  # nobody there was ever shown it
+                unsure |= set(thing.of(name))
         link = self.world.link(thing, place)
-        written = self.world.stores.connections[place].entities[entity].pushes
-        if link is None or link.attempt or link.deleting or link.state != "live" or not written:
+        pushed = self.world.stores.connections[place].entities[entity].pushes
+        if link is None or link.attempt or link.deleting or link.state != "live" or not pushed:
             thing.maybe = True
         self._note(place, "deletes {} ({})", thing.tag, row.rid)
         thing.deletes.append(Delete(place, frozenset(known), frozenset(unsure - known)))

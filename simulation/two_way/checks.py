@@ -14,7 +14,7 @@ from simulation.host import LANES, Instance
 from simulation.scheduler import SECOND, START, SimPool
 from simulation.two_way.model import Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import KEPT, REFERENCES, TAGS, ServerRow, edited_names, stored
+from simulation.two_way.servers import KEPT, REFERENCES, TAGS, ServerRow, edited_names, stored
 
 if TYPE_CHECKING:
     from simulation.two_way.setting import Setting
@@ -109,16 +109,15 @@ class Checks:
                 if record.dead and sync.pushes:
                     self._broken(f"row {row.rid} of {uid} lives, its record {record.id} is dead")
                 if not record.dead:
-                    self._same(uid, server, row, record, writes=sync.pushes, reads=sync.pulls)
+                    self._same(uid, server, row, record, reads=sync.pulls)
 
-    def _same(
-        self, uid: str, server: Any, row: ServerRow, record: Record, *, writes: bool, reads: bool
-    ) -> None:
+    def _same(self, uid: str, server: Any, row: ServerRow, record: Record, *, reads: bool) -> None:
         assert row.now.fields is not None
-        link = record.links[uid]
+        link, written = record.links[uid], self.world.writes(uid, record.entity)
         names = set(record.fields) | set(row.now.fields)
         for name in sorted(names - {"deleted_at", *KEPT}):
             ours, theirs = record.fields.get(name), row.now.fields.get(name)
+            writes = name in written
             if name in REFERENCES:
                 self._same_reference(uid, name, ours, theirs, record, row, writes=writes)
                 continue

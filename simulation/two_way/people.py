@@ -4,7 +4,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from simulation.two_way.model import Thing
-from simulation.two_way.remotes import BAD, NAMES, REFERENCES, TAGS, ServerRow, edited_names
+from simulation.two_way.servers import BAD, NAMES, REFERENCES, TAGS, ServerRow, edited_names
 
 if TYPE_CHECKING:
     from simulation.two_way.world import World
@@ -82,9 +82,9 @@ class People:
         bad = BAD if chance.random() < self.world.shape.bad else ""
         return f"{bad}{number:04d}{chance.choice(('', 'Long'))}{chance.choice(('', 'X'))}"
 
-    def _new_values(self, thing: Thing) -> dict[str, Any]:
+    def _new_values(self, place: str, thing: Thing) -> dict[str, Any]:
         found = {}
-        for name in edited_names(thing.entity):
+        for name in self.world.names(place, thing.entity):
             if name in ("last_name", "name") or self.chance.random() < 0.6:
                 found[name] = self.value(thing, name)
         return found
@@ -95,14 +95,15 @@ class People:
         ]
         again = bool(self.world.match(entity) and known) and self.chance.random() < 0.4
         thing = self.chance.choice(known) if again else self.acts.begun(entity)
-        self.acts.create(place, thing, self._new_values(thing), again=again)
+        self.acts.create(place, thing, self._new_values(place, thing), again=again)
 
     def edit(self, place: str, entity: str, row: ServerRow) -> None:
         assert row.now.fields is not None
         thing = self.acts.thing_of(entity, row.now.fields)
         assert thing is not None
         changes = {}
-        for name in self.chance.sample(edited_names(entity), self.chance.choice((1, 1, 1, 2))):
+        names = self.world.names(place, entity)
+        for name in self.chance.sample(names, min(len(names), self.chance.choice((1, 1, 1, 2)))):
             changes[name] = self.value(thing, name)
         if self.chance.random() < self.world.shape.references:
             changes |= self._reference(place, entity)
@@ -124,7 +125,7 @@ class People:
         shape = self.world.shape
         if kind < shape.creates:
             thing = self.acts.begun(entity)
-            self.acts.app_create(thing, self._new_values(thing))
+            self.acts.app_create(thing, self._new_values("hub", thing))
             return
         records = [each for each in self.world.records(entity) if not each.dead]
         if not records:

@@ -1,9 +1,11 @@
 """A process of the hub: the real engine, wired by hand over the in-memory ports; and the host that runs several."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crm_core.connector import Write
 from crm_core.errors import RateLimited, Unavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES
@@ -21,7 +23,8 @@ from simulation.history import History
 from simulation.host import Host, Instance
 from simulation.ports import Seam, SimBlob, SimQueue, SimTable
 from simulation.scheduler import Scheduler, SimClock, SimIds, SimPool
-from simulation.two_way.remotes import Server, SimConnector
+from simulation.two_way.remotes import SimConnector, Wire
+from simulation.two_way.servers import Server
 from simulation.watch import Watch
 
 CACHE_SECONDS = 60.0
@@ -47,11 +50,28 @@ class Stores:
     connections: dict[str, Connection] = field(default_factory=dict)
     kinds: dict[str, type[SimConnector]] = field(default_factory=dict)
     servers: dict[str, Server] = field(default_factory=dict)
-    checked: Callable[[str, str], None] = lambda *_: None
-    """(connection, what) before the hub writes at a remote."""
+    checked: Callable[[str, str, Write], None] = lambda *_: None
+    """(connection, what, the write) before the hub writes at a remote."""
+
+    begun: Callable[[str], None] = lambda *_: None
+    """A job of that kind, or the tick, begins."""
+    sent: Callable[[], None] = lambda: None
+    """Before the current work sends a message."""
 
     def __post_init__(self) -> None:
         self.queue = MemoryQueue(SimClock(self.scheduler))
+
+
+class CountedQueue(SimQueue):
+    """Tells who sends, once for each call."""
+
+    def __init__(self, seam: Seam, stores: Stores) -> None:
+        super().__init__(seam, stores.queue)
+        self._stores = stores
+
+    def send(self, queue: str, body: str, delay: float = 0.0) -> None:
+        self._stores.sent()
+        super().send(queue, body, delay)
 
 
 class Process:
@@ -68,7 +88,7 @@ class Process:
         self._known: tuple[Mapping[str, Connection], float] = ({}, -CACHE_SECONDS)
         self.engine = Engine(
             Records(table, pool), Keys(table), Held(table), StateStore(table), RunStore(table),
-            DeadLetters(table, self.clock, ids), SimQueue(seam, stores.queue), SimBlob(seam, stores.blob),
+            DeadLetters(table, self.clock, ids), CountedQueue(seam, stores), SimBlob(seam, stores.blob),
             self.clock, ids, pool, self._open, self._sides, stores.tuning,
         )  # fmt: skip
 
@@ -96,20 +116,20 @@ class Process:
         server = self.stores.servers[uid]
         return Opened(connection, self.stores.kinds[uid].opened(server, self._wire(uid)))
 
-    def _wire(self, uid: str) -> Callable[[str, Callable[[], Any], bool], Any]:
+    def _wire(self, uid: str) -> Wire:
         return lambda what, call, writes: self._carried_out(uid, what, call, writes)
 
-    def _carried_out(self, uid: str, what: str, call: Callable[[], Any], writes: bool) -> Any:
+    def _carried_out(self, uid: str, what: str, call: Callable[[], Any], writes: Write | None) -> Any:
         """A call at a remote, with a switch before and after it, and what befalls it."""
         stores, faults, task = self.stores, self.stores.faults, self.stores.scheduler.current
         stores.scheduler.live()
-        if writes:
-            stores.checked(uid, what)
-        if stores.history.verbose or writes:
+        if writes is not None:
+            stores.checked(uid, what, writes)
+        if stores.history.verbose or writes is not None:
             stores.history.note(task.name, "   {}", what)
         # What is to be written is not held up for longer than its attempt allows.
-        faults.pause(REMOTE_SECONDS / 2, brief=writes)
-        fate = faults.fate(task, what, REMOTE_WRITE if writes else REMOTE_READ)
+        faults.pause(REMOTE_SECONDS / 2, brief=writes is not None)
+        fate = faults.fate(task, what, REMOTE_WRITE if writes is not None else REMOTE_READ)
         self._before(fate, what, call)
         try:
             answer = call()
@@ -152,16 +172,27 @@ class Process:
 
 
 class EngineHost(Host):
-    """The host of processes that have an engine and no functions."""
+    """The host of processes that have an engine and no functions. `begun`: told what kind of work begins."""
+
+    def __init__(
+        self, stores: Stores, make: Callable[[Instance], Any], *, instances: int, invisible: float
+    ) -> None:
+        super().__init__(
+            stores.scheduler, stores.history, stores.faults, stores.queue, make,
+            instances=instances, invisible=invisible,
+        )  # fmt: skip
+        self._stores = stores
 
     def work(self, instance: Instance, lane: str, message: Message) -> None:
         engine = instance.hub.engine  # type: ignore[attr-defined]
         if lane.endswith("-poison"):
             jobs.poisoned(engine, lane.removesuffix("-poison"), message.body)
         else:
+            self._stores.begun(str(json.loads(message.body)["job"]))
             jobs.handle(engine, lane, message.body, message.dequeue_count)
 
     def minute(self, instance: Instance) -> None:
+        self._stores.begun("tick")
         schedule.tick(instance.hub.engine)  # type: ignore[attr-defined]
 
 

@@ -26,7 +26,8 @@ from simulation.two_way.acts import Acts
 from simulation.two_way.checks import Checks
 from simulation.two_way.model import Model, Thing
 from simulation.two_way.process import TENANT, EngineHost, Process, Stores
-from simulation.two_way.remotes import KINDS, TAGS, Server, connector_class
+from simulation.two_way.remotes import connector_class
+from simulation.two_way.servers import KINDS, ONE_WAY, TAGS, Server, edited_names
 from simulation.two_way.shape import Shape
 from simulation.two_way.watching import Watching
 
@@ -61,14 +62,14 @@ class Setting:
         self.watch = Watching(self)
         self.stores = Stores(scheduler, self.history, self.faults, self.watch, shape.tuning)
         self.stores.checked = self.watch.about_to_write
+        self.stores.begun, self.stores.sent = self.watch.begun, self.watch.sent
         self.table: MemoryTable = self.stores.table
         self.servers: dict[str, Server] = {}
         self._begin_connections()
         self._machines = scheduler.chance("machines")
         self.host = EngineHost(
-            scheduler, self.history, self.faults, self.stores.queue, self._process,
-            instances=shape.instances, invisible=shape.invisible,
-        )  # fmt: skip
+            self.stores, self._process, instances=shape.instances, invisible=shape.invisible
+        )
         self.outside = Process(self.stores, "outside")
         self.acts = Acts(self)
         self.checks = Checks(self)
@@ -99,11 +100,16 @@ class Setting:
         for number, (letter, direction) in enumerate(zip(shape.kinds, shape.directions, strict=True)):
             uid = f"r{number + 1}"
             self.servers[uid] = Server(
-                uid, KINDS[letter], self.scheduler, shape.skews[number], rejects=shape.bad > 0
+                uid,
+                KINDS[letter],
+                self.scheduler,
+                shape.skews[number],
+                rejects=shape.bad > 0,
+                late=shape.late_commits,
             )
             self.servers[uid].changed = self.watch.changed
             self.stores.servers[uid] = self.servers[uid]
-            self.stores.kinds[uid] = connector_class(letter)
+            self.stores.kinds[uid] = connector_class(letter, shape.ways[number])
             self.stores.connections[uid] = self._connection(uid, direction)
             now = hub_time(self.scheduler.time)
             later = hub_time(self.scheduler.time + timedelta(seconds=120))
@@ -126,6 +132,19 @@ class Setting:
             for entity in shape.entities
         }
         return Connection(TENANT, uid, uid, "sim", {}, sync, Schedule(minutes=1), "", "")
+
+    def names(self, place: str, entity: str) -> list[str]:
+        """The fields that people edit at a place; what a system never tells nobody types there."""
+        told = edited_names(entity)
+        if place != "hub" and self.stores.kinds[place].hidden in told:
+            told.remove(ONE_WAY)
+        return told
+
+    def writes(self, uid: str, entity: str) -> frozenset[str]:
+        """The fields that the hub may write there."""
+        if not self.stores.connections[uid].entities[entity].pushes:
+            return frozenset()
+        return frozenset(self.stores.kinds[uid].entities[entity].written_names)
 
     def match(self, entity: str) -> str:
         return "email" if self.shape.match and entity == "contact" else ""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from crm_core.sync.engine import Tuning
 from simulation.faults import Rates
 from simulation.scheduler import Scheduler
+from simulation.two_way.remotes import Way
 
+WAYS: tuple[Way, ...] = ("both", "both", "both", "in", "out")
 DIRECTIONS = ("both", "both", "both", "pull", "push")
 
 
@@ -35,6 +37,8 @@ class Shape:
     widens: bool
     meddling: float
     hurry: tuple[float, ...]
+    late_commits: float
+    ways: tuple[Way, ...]
 
     @classmethod
     def drawn(cls, scheduler: Scheduler) -> "Shape":
@@ -51,6 +55,7 @@ class Shape:
         # Without a marker only a match rule tells what a create whose answer was lost has made.
         match = "d" in kinds or chance.random() < 0.5
         late = chance.choice((0.0, 0.02, 0.1))
+        lateness, ways = scheduler.chance("late commits"), scheduler.chance("ways")
         return cls(
             kinds=kinds,
             directions=directions,
@@ -87,4 +92,6 @@ class Shape:
             widens=widens,
             meddling=chance.choice((0.0, 0.1, 0.3)),
             hurry=chance.choice(((0.05, 1.0, 10.0, 60.0), (0.05, 0.2, 1.0), (1.0, 10.0, 60.0))),
+            late_commits=lateness.choice((0.0, 0.0, 0.2)),
+            ways=tuple(ways.choice(WAYS) for _ in range(count)),
         )

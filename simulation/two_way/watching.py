@@ -1,20 +1,31 @@
 """What must hold at each write of the store or of a remote."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crm_core.connector import Write
 from crm_core.model.record import Record, open_items, same_value
 from crm_core.ports import Operation
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, Records
-from simulation.scheduler import SimPool
+from simulation.scheduler import SimPool, Work
 from simulation.two_way.model import Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.remotes import KEPT, TAGS, ServerRow, stored
+from simulation.two_way.servers import KEPT, ONE_WAY, TAGS, ServerRow, stored
 from simulation.watch import Watch
 
 if TYPE_CHECKING:
     from simulation.two_way.setting import Setting
+
+
+@dataclass
+class Sent:
+    """What a job has done so far. `transactions`: of records."""
+
+    kind: str
+    messages: int = 0
+    transactions: int = 0
 
 
 class Watching(Watch):
@@ -25,12 +36,15 @@ class Watching(Watch):
         self.world = world
         self.writes = 0
         self._seen: dict[str, Record] = {}
+        self._jobs: dict[Work, Sent] = {}
 
     # --- the store -----------------------------------------------------------------------------------------------
 
     def wrote(self, table: str, operations: Sequence[Operation], etags: Sequence[str]) -> None:  # noqa: ARG002
         if table != layout.RECORDS:
             return
+        if job := self._jobs.get(self.scheduler.current.work):
+            job.transactions += 1
         pk = operations[0].row.pk
         entity = pk.split("~")[1]
         if entity not in self.world.shape.entities:
@@ -118,12 +132,39 @@ class Watching(Watch):
                     if theirs is not None and theirs.state == "live" and theirs.rid == rid:
                         self.broken(f"{rid} is alive in {record.id} and in {other.id}")
 
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def begun(self, kind: str) -> None:
+        self._jobs[self.scheduler.current.work] = Sent(kind)
+
+    def sent(self) -> None:
+        """What a job sends is bounded: one message to come back, one for each connection after each transaction."""
+        job = self._jobs.get(self.scheduler.current.work)
+        if job is None:
+            return  # an app
+        job.messages += 1
+        systems, entities = len(self.world.servers), len(self.world.shape.entities)
+        most = {
+            "push": systems + 2,
+            "held": systems * (1 + job.transactions),
+            "tick": systems * entities * 5,
+        }.get(job.kind, 3 + systems * (1 + job.transactions))
+        if job.messages > most:
+            self.broken(
+                f"a job ({job.kind}) sends {job.messages} messages, after {job.transactions} transactions"
+            )
+
     # --- the remotes ---------------------------------------------------------------------------------------------
 
-    def about_to_write(self, uid: str, what: str) -> None:
+    def about_to_write(self, uid: str, what: str, write: Write) -> None:
         self.writes += 1
         if all(not each.pushes for each in self.world.stores.connections[uid].entities.values()):
             self.broken(f"the hub writes to {uid}, which is only pulled: {what}")
+        if (
+            ONE_WAY in write.fields
+            and ONE_WAY not in self.world.stores.kinds[uid].entities["contact"].written_names
+        ):
+            self.broken(f"the hub writes {ONE_WAY} to {uid}, where it is only read: {what}")
 
     def changed(
         self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any] | None, by: str
