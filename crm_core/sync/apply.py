@@ -38,10 +38,14 @@ class Applier(Placing):
         """Every snapshot is merged, skipped, held back, or kept as a dead letter; afterwards nothing of the batch is
         open. Whoever is to learn of it is woken.
         """
+        wake(self.engine, self.tenant, self.entity.name, self.applied(snapshots))
+
+    def applied(self, snapshots: Iterable[Snapshot]) -> set[tuple[str, str]]:
+        """As `apply`, but gives whom to wake."""
         self._configure()
         self._apply(snapshots)
-        wake(self.engine, self.tenant, self.entity.name, self.wakes)
-        self.wakes = set()
+        wakes, self.wakes = self.wakes, set()
+        return wakes
 
     def _apply(self, snapshots: Iterable[Snapshot]) -> None:
         if not self.careful:

@@ -1,7 +1,7 @@
 """Push: from the open items of a connection to the remote system, bucket by bucket. The steps are in `pushing/`.
 
 A push has no lease and no place to keep: the open items say what is left, so a message that comes twice, or never,
-costs calls or time and nothing else. A job sends at most one message to come back itself, at most one for each other
+costs calls or time and nothing else. A job sends at most one message to come back itself, at most one for each
 connection that has something to learn, and at most two for what waited for a create.
 """
 

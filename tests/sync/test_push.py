@@ -1,5 +1,6 @@
 """Two Dynamics tenants linked through the hub: what a person does on one side arrives on the other, once."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,12 @@ from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
 from crm_core.sync import conflicts
-from tests.sync.pairs import only
+from tests.sync.pairs import SOON, only
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    monkeypatch.setitem(SOON, "PUSH_RECORDS", "1")
 
 
 def test_a_row_made_on_one_side_is_made_on_the_other_and_edits_go_both_ways(pair):
@@ -132,6 +138,23 @@ class TestMatching:
         pair.remotes["a"].create("Contoso", values={"websiteurl": "contoso.example"})
         pair.settle()
         assert only(pair.rows("b").values())["name"] == "Contoso"
+
+    @pytest.mark.usefixtures("one_at_a_time")
+    def test_however_many_are_found_the_push_wakes_another_connection_once(self, pair):
+        how = {"account": {"direction": "both", "match": "website"}}
+        made = {name: pair.connect(name, how) for name in "ab"}
+        pair.settle()
+        for number in range(5):
+            values = {"websiteurl": f"row{number}.example"}
+            pair.remotes["a"].create(f"Row {number}", values=values)
+            pair.remotes["b"].create(f"Row {number}", values={**values, "description": "from b"})
+        pair.start("a")
+        pair.work_one("pull")
+        pair.work_one("push")
+        lane = pair.queue.receive("fresh", limit=100)
+        woken = [job["connection"] for each in lane if (job := json.loads(each.body))["job"] == "push"]
+        assert woken.count(made["a"].uid) == 1
+        assert len(pair.items("push")) == 5
 
     def test_two_rows_of_one_key_in_one_system_are_kept_apart_and_nothing_is_made_of_the_second(self, pair):
         for _ in range(2):

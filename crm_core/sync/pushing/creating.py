@@ -117,7 +117,7 @@ class Creating(Looking):
             now = self._now()
             hints = [Snapshot(Change(hit.rid, None), now, now, hint=True) for hit in hits]
             applier = Applier(self.engine, self.tenant, self.entity, self.opened, "")
-            applier.apply(hints)
+            self.wakes |= applier.applied(hints)
         again.extend(met)
         return [task for task in tasks if task.id not in met]
 
