@@ -16,7 +16,7 @@ from crm_core.sync.engine import wake
 from crm_core.sync.saving import Origin, save, write_of
 from simulation.two_way.model import Delete, Edit, Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.servers import REFERENCES, TAGS, ServerRow, State, edited_names, stored
+from simulation.two_way.servers import REFERENCES, TAGS, ServerRow, edited_names, stored
 
 if TYPE_CHECKING:
     from simulation.two_way.setting import Setting
@@ -93,7 +93,7 @@ class Acts:
             if name in REFERENCES:
                 thing.maybe = True  # no value that can be compared, but an edit that a delete may not know
                 continue
-            self._edited(thing, place, name, value, row.now, link, same)
+            self._edited(thing, place, name, value, row, link, same)
         self._note(place, "edits {} ({}) {}", thing.tag, row.rid, told)
         if told:
             self.world.servers[place].update(entity, row.rid, told, place)
@@ -122,15 +122,15 @@ class Acts:
         place: str,
         name: str,
         value: Any,
-        before: State,
+        row: ServerRow,
         link: Link | None,
         same: Callable[[Any], bool],
     ) -> None:
         """Made upon what the place showed; unless that was our own write, whose outcome is not known yet."""
         kept = self.world.servers[place].kind.cut
-        assert before.fields is not None
-        shows = self._same(before.fields.get(name), kept, name)
-        shown = thing.shown(name, place, shows)
+        assert row.now.fields is not None
+        shows = self._same(row.now.fields.get(name), kept, name)
+        shown = thing.shown(name, place, shows) if row.says(name, row.now) else None
         upon = [shown] if shown is not None else []
         if (
             shown is not None
@@ -138,7 +138,7 @@ class Acts:
             and any(shows(each) for each in link.inflight.get(name, ()))
         ):
             upon = []
-            thing.aside[place, shown] = before.number
+            thing.aside[place, shown] = row.now.number
         if link is not None and (link.state != "live" or name in link.inflight):
             known = [*link.inflight.get(name, ()), link.behind.get(name), link.echo.get(name)]
             record = self.world.record_of(thing)
@@ -160,25 +160,23 @@ class Acts:
         kept = self.world.servers[place].kind.cut
         for name in edited_names(entity):
             shown = thing.shown(name, place, self._same(fields.get(name), kept, name))
-            if shown is not None:
+            if shown is not None and row.says(name, row.now):
                 known |= {shown, *shown.upon}
             known |= {each for each in thing.of(name) if each.place == place}
             # Whatever the row ever showed is known to whoever deletes it.
-            for state in row.states:
+            for state in (each for each in row.states if row.says(name, each)):
                 equal = self._same((state.fields or {}).get(name), kept, name)
                 for each in thing.of(name):
                     if equal(each.value) and state.number > thing.aside.get((place, each), 0):
                         known.add(each)
                     elif equal(each.value):
                         unsure |= {each, *each.upon}
-            if name not in self.world.writes(place, entity):  # nobody there was ever shown it
-                unsure |= set(thing.of(name))
+        blind = frozenset(edited_names(entity)) - self.world.writes(place, entity)
         link = self.world.link(thing, place)
-        pushed = self.world.stores.connections[place].entities[entity].pushes
-        if link is None or link.attempt or link.deleting or link.state != "live" or not pushed:
+        if link is None or link.attempt or link.deleting or link.state != "live":
             thing.maybe = True
         self._note(place, "deletes {} ({})", thing.tag, row.rid)
-        thing.deletes.append(Delete(place, frozenset(known), frozenset(unsure - known)))
+        thing.deletes.append(Delete(place, frozenset(known), frozenset(unsure - known), blind))
         thing.places.discard(place)
         self.world.servers[place].delete(entity, row.rid, place)
 

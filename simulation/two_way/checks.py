@@ -220,7 +220,7 @@ class Checks:
         lost = [
             edit
             for edit in sorted(every, key=lambda each: each.number)
-            if all(edit not in each.known | each.unsure for each in thing.deletes)
+            if not any(each.may_know(edit) for each in thing.deletes)
         ]
         if not alive and deletes and lost:
             self._broken(f"{thing.tag} is dead, though nobody who deleted it knew {lost}")

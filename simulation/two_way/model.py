@@ -22,12 +22,16 @@ class Edit:
 @dataclass(frozen=True)
 class Delete:
     """A person's delete. `known`: the edits that it was made upon. `unsure`: those of which nobody can say whether it
-    was (`Thing.aside`).
+    was (`Thing.aside`). `blind`: the fields of which that place is never shown what others typed.
     """
 
     place: str
     known: frozenset[Edit]
     unsure: frozenset[Edit] = frozenset()
+    blind: frozenset[str] = frozenset()
+
+    def may_know(self, edit: Edit) -> bool:
+        return edit in self.known or edit in self.unsure or edit.name in self.blind
 
 
 @dataclass(eq=False)

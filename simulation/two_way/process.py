@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crm_core.connector import Write
 from crm_core.errors import RateLimited, Unavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES
@@ -23,7 +22,7 @@ from simulation.history import History
 from simulation.host import Host, Instance
 from simulation.ports import Seam, SimBlob, SimQueue, SimTable
 from simulation.scheduler import Scheduler, SimClock, SimIds, SimPool
-from simulation.two_way.remotes import SimConnector, Wire
+from simulation.two_way.remotes import Going, SimConnector, Wire
 from simulation.two_way.servers import Server
 from simulation.watch import Watch
 
@@ -50,7 +49,7 @@ class Stores:
     connections: dict[str, Connection] = field(default_factory=dict)
     kinds: dict[str, type[SimConnector]] = field(default_factory=dict)
     servers: dict[str, Server] = field(default_factory=dict)
-    checked: Callable[[str, str, Write], None] = lambda *_: None
+    checked: Callable[[str, str, Going], None] = lambda *_: None
     """(connection, what, the write) before the hub writes at a remote."""
 
     begun: Callable[[str], None] = lambda *_: None
@@ -119,7 +118,7 @@ class Process:
     def _wire(self, uid: str) -> Wire:
         return lambda what, call, writes: self._carried_out(uid, what, call, writes)
 
-    def _carried_out(self, uid: str, what: str, call: Callable[[], Any], writes: Write | None) -> Any:
+    def _carried_out(self, uid: str, what: str, call: Callable[[], Any], writes: Going | None) -> Any:
         """A call at a remote, with a switch before and after it, and what befalls it."""
         stores, faults, task = self.stores, self.stores.faults, self.stores.scheduler.current
         stores.scheduler.live()

@@ -1,7 +1,7 @@
 """The connector that the hub speaks through to a server in memory, and the maps of its entities."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from crm_core.connector import Account, Change, Connector, Cursor, Page, Query, QueryPage, Tools, Write
@@ -27,7 +27,16 @@ class CutMap(SimMap):
     cut = True
 
 
-Wire = Callable[[str, Callable[[], Any], Write | None], Any]
+@dataclass(frozen=True)
+class Going:
+    """A write on its way. `where`: the remote id; of a create the id or the marker that it bears."""
+
+    entity: str
+    where: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Wire = Callable[[str, Callable[[], Any], Going | None], Any]
 """Carries out a call at a remote, with what may befall it: (what it is, the call, what it writes)."""
 Way = Literal["both", "in", "out"]
 """How a connection maps a field: also inwards or outwards only."""
@@ -88,7 +97,7 @@ class SimConnector(Connector):
         made.server, made.wire = server, wire
         return made
 
-    def _call(self, what: str, call: Callable[[], Any], writes: Write | None = None) -> Any:
+    def _call(self, what: str, call: Callable[[], Any], writes: Going | None = None) -> Any:
         return self.wire(f"{self.server.name} {what}", call, writes)
 
     def _told(self, row: ServerRow) -> Change:
@@ -149,7 +158,11 @@ class SimConnector(Connector):
             row = self.server.create(entity, write.fields, "hub", key=write.key, marker=write.marker)
             return self._told(row)
 
-        made: Change = self._call(f"create {entity} {write.fields} {write.key or write.marker}", call, write)
+        made: Change = self._call(
+            f"create {entity} {write.fields} {write.key or write.marker}",
+            call,
+            Going(entity, write.key or write.marker, write.fields),
+        )
         return made
 
     def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:
@@ -157,14 +170,16 @@ class SimConnector(Connector):
             row = self.server.update(entity, rid, write.fields, "hub", if_match)
             return self._told(row)
 
-        made: Change = self._call(f"update {entity} {rid} {write.fields} if {if_match}", call, write)
+        made: Change = self._call(
+            f"update {entity} {rid} {write.fields} if {if_match}", call, Going(entity, rid, write.fields)
+        )
         return made
 
     def delete(self, entity: str, rid: str, if_match: str = "") -> None:
         self._call(
             f"delete {entity} {rid} if {if_match}",
             lambda: self.server.delete(entity, rid, "hub", if_match),
-            Write(),
+            Going(entity, rid),
         )
 
     def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:

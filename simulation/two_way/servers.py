@@ -33,7 +33,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 REFERENCES = {"account_id": "account", "primary_contact_id": "contact"}
 ONE_WAY = "phone"
 """The field that some connections map inwards or outwards only."""
-LATE_SECONDS = 3.0
+LATE_SECONDS = 20.0
 """A change may be committed so long after it got its number and its time."""
 GAP = 16
 """Numbers that are left free for those that are committed late."""
@@ -98,6 +98,14 @@ class ServerRow:
     @property
     def now(self) -> State:
         return self.states[-1]
+
+    def says(self, name: str, state: State) -> bool:
+        """Whether a field tells of an edit in a state of the row: that it is empty does so only if it was not before."""
+        return any(
+            each.fields is not None and each.fields.get(name) is not None
+            for each in self.states
+            if each.at <= state.at
+        )
 
     def at(self, moment: int) -> State | None:
         """The row as it was then."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crm_core.connector import Write
 from crm_core.model.record import Record, open_items, same_value
 from crm_core.ports import Operation
 from crm_core.storage import layout
@@ -12,7 +11,8 @@ from crm_core.storage.records import HistoryEntry, Records
 from simulation.scheduler import SimPool, Work
 from simulation.two_way.model import Thing
 from simulation.two_way.process import TENANT
-from simulation.two_way.servers import KEPT, ONE_WAY, TAGS, ServerRow, stored
+from simulation.two_way.remotes import Going
+from simulation.two_way.servers import KEPT, TAGS, ServerRow, stored
 from simulation.watch import Watch
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Watching(Watch):
             )
         before = self._seen.get(record.id)
         self._seen[record.id] = record
+        self._asked(before, record)
         if before is not None and before.version < record.version and steps:
             self._step(before, record, steps[-1])
 
@@ -104,7 +105,39 @@ class Watching(Watch):
         if thing is None:
             return
         for name, loser in step.losers.items():
+            if told := self._knew(thing, name, record.fields.get(name), loser):
+                self.broken(f"a conflict about {name} of {thing.tag} is decided: {told}")
             self.world.model.decided(thing, name, record.fields.get(name), loser)
+
+    def _asked(self, before: Record | None, record: Record) -> None:
+        """A person is asked about edits that were made without knowing of each other, and about nothing else; by the
+        policy `skip` also about what else came with one of those, until it is decided.
+        """
+        thing = self.world.acts.thing_of(record.entity, record.fields)
+        if thing is None:
+            return
+        for uid, link in record.links.items():
+            old = before.links[uid].conflict if before is not None and uid in before.links else {}
+            known = {
+                name: self._knew(thing, name, record.fields.get(name), asked["theirs"])
+                for name, asked in link.conflict.items()
+            }
+            new = {name for name, asked in link.conflict.items() if old.get(name) != asked}
+            if self.world.shape.policy == "skip":
+                new = new - old.keys() if all(known.values()) else set()
+            for name in sorted(new):
+                if known[name]:
+                    self.broken(f"a person is asked about {name} of {thing.tag}: {known[name]}")
+
+    def _knew(self, thing: Thing, name: str, one: Any, other: Any) -> str:
+        """Whether one of two values was typed in knowledge of the other, and how; "" where that can't be told."""
+        if {name, "*"} & thing.doubtful or thing.twice:
+            return ""
+        left = [each for each in thing.of(name) if self.is_same(name, each.value, one)]
+        right = [each for each in thing.of(name) if self.is_same(name, each.value, other)]
+        if len(left) == len(right) == 1 and (left[0] in right[0].upon or right[0] in left[0].upon):
+            return f"of {left[0]} and {right[0]} one was made upon the other"
+        return ""
 
     def _invariants(self, record: Record) -> None:
         for uid, link in record.links.items():
@@ -145,7 +178,7 @@ class Watching(Watch):
         job.messages += 1
         systems, entities = len(self.world.servers), len(self.world.shape.entities)
         most = {
-            "push": systems + 2,
+            "push": systems + 3,
             "held": systems * (1 + job.transactions),
             "tick": systems * entities * 5,
         }.get(job.kind, 3 + systems * (1 + job.transactions))
@@ -156,15 +189,22 @@ class Watching(Watch):
 
     # --- the remotes ---------------------------------------------------------------------------------------------
 
-    def about_to_write(self, uid: str, what: str, write: Write) -> None:
+    def about_to_write(self, uid: str, what: str, going: Going) -> None:
+        """Nothing is written to what is only read, nor by a parked link, nor what was refused."""
         self.writes += 1
-        if all(not each.pushes for each in self.world.stores.connections[uid].entities.values()):
+        if not self.world.stores.connections[uid].entities[going.entity].pushes:
             self.broken(f"the hub writes to {uid}, which is only pulled: {what}")
-        if (
-            ONE_WAY in write.fields
-            and ONE_WAY not in self.world.stores.kinds[uid].entities["contact"].written_names
-        ):
-            self.broken(f"the hub writes {ONE_WAY} to {uid}, where it is only read: {what}")
+        if more := going.fields.keys() - self.world.writes(uid, going.entity):
+            self.broken(f"the hub writes {sorted(more)} to {uid}, where they are only read: {what}")
+        for record in self.world.records(going.entity):
+            link = record.links.get(uid)
+            if link is None or going.where not in (link.rid, f"{record.id}.{link.gen}"):
+                continue
+            if link.parked:
+                self.broken(f"{what}, though {record.id} is parked there: {link.parked}")
+            again = [name for name, value in going.fields.items() if link.refused.get(name, going) == value]
+            if again:
+                self.broken(f"{what}, though {again} of {record.id} were refused")
 
     def changed(
         self, server: str, entity: str, row: ServerRow, before: Mapping[str, Any] | None, by: str

@@ -19,5 +19,14 @@ SHAPES = {
     "update_without_if_match": {**_BOTH, "kinds": ("a", "c"), "deletes": 0.0},
     "tie_skipped": {**_BOTH, "kinds": ("b", "b"), "match": False, "deletes": 0.0},
     "opaque_version_trusted": {**_BOTH, "kinds": ("c", "c"), "match": False, "deletes": 0.0},
+    "inward_field_written": {**_BOTH, "kinds": ("a", "b"), "ways": ("in", "both")},
+    "widened_without_what_is_never_told": {
+        **_BOTH,
+        "kinds": ("a", "b"),
+        "directions": ("pull", "both"),
+        "widens": True,
+        "ways": ("out", "both"),
+    },
+    "feed_without_an_overlap": {**_BOTH, "kinds": ("a", "b"), "late_commits": 0.5, "hurry": (1.0, 10.0, 60.0)},
 }
 """Where a fault shows in few of the worlds that a seed draws: what the others have to be like."""

@@ -16,6 +16,8 @@ from crm_core.sync.draft import Draft
 from crm_core.sync.pushing import Pusher
 from crm_core.sync.references import References
 from crm_core.sync.saving import write_of
+from simulation.two_way import process
+from simulation.two_way.servers import Server
 
 # --- references and reads --------------------------------------------------------------------------------------------
 
@@ -372,3 +374,41 @@ def item_not_deleted_with_the_work(patch):
         "_operations",
         lambda pk, write: [each for each in operations(pk, write) if each.kind != "delete"],
     )
+
+
+# --- feeds, one-way fields, messages -----------------------------------------------------------------------------------
+
+
+def feed_without_an_overlap(patch):
+    place = Server._place
+
+    def planted(self, cursor):
+        since, _ = place(self, cursor and {**cursor, "low": cursor.get("since")})
+        return since, since
+
+    patch.setattr(Server, "_place", planted)
+
+
+def inward_field_written(patch):
+    made = process.side_of
+
+    def planted(*about):
+        side = made(*about)
+        return replace(side, writes=side.writes | (side.reads & {"phone"})) if side.writes else side
+
+    patch.setattr(process, "side_of", planted)
+
+
+def widened_without_what_is_never_told(patch):
+    made = process.side_of
+    patch.setattr(process, "side_of", lambda *about: replace(made(*about), untold=frozenset()))
+
+
+def a_message_for_each_bucket(patch):
+    wake = push.wake
+
+    def planted(engine, tenant, entity, places, kind="push"):
+        for place in [*places] * 4:
+            wake(engine, tenant, entity, [place], kind)
+
+    patch.setattr(push, "wake", planted)
