@@ -72,17 +72,19 @@ class Faults:
 
     def fate(self, task: Task, what: str, kinds: tuple[str, ...]) -> str:
         """What befalls a call, "" for nothing. Notes it with the work that it strikes."""
-        if not self.on or task.work.spared:
-            return ""
+        fate = self._fate(kinds) if self.on and not task.work.spared else ""
+        if fate:
+            self.struck[fate] = self.struck.get(fate, 0) + 1
+            task.work.faults.append(f"{fate} {what}")
+            self._history.note(task.name, "!! {} of {}", fate, what)
+        return fate
+
+    def _fate(self, kinds: tuple[str, ...]) -> str:
         drawn = self.chance.random()
         for kind in kinds:
             drawn -= getattr(self.rates, kind)
             if drawn < 0:
-                fate = self.chance.choice(("crash before", "crash after")) if kind == "crash" else kind
-                self.struck[fate] = self.struck.get(fate, 0) + 1
-                task.work.faults.append(f"{fate} {what}")
-                self._history.note(task.name, "!! {} of {}", fate, what)
-                return fate
+                return self.chance.choice(("crash before", "crash after")) if kind == "crash" else kind
         return ""
 
     def strikes(self) -> int:
@@ -101,14 +103,20 @@ class Faults:
         `brief`: it does not outlast the lease. Between the last look at the lease and the write of a record that is
         first seen nothing protects: no row is there whose ETag could have moved.
         """
-        task, pace = self._scheduler.current, self._pace
-        seconds = usual * pace.random() * 2
-        likely = self.rates.hand if hand else self.rates.stall
-        if self.on and pace.random() < likely and not task.work.spared:
-            within = pace.random() < (0.9 if hand else 0.4) or brief
-            longest = self.rates.lease / 3 if within else self.rates.lease + 150
-            seconds = longest * (0.5 + 0.5 * pace.random() if hand else pace.random())
+        task = self._scheduler.current
+        seconds = usual * self._pace.random() * 2
+        if self.on and (stalled := self._stalled(hand=hand, brief=brief, spared=task.work.spared)):
+            seconds = stalled
             self.struck["stall"] = self.struck.get("stall", 0) + 1
             self._history.note(task.name, ".. paused for {} s", f"{seconds:.1f}")
             self.meanwhile(task.work, seconds)
         self._scheduler.switch(seconds)
+
+    def _stalled(self, *, hand: bool, brief: bool, spared: bool) -> float:
+        """How many seconds this call pauses, 0 for no longer than usual."""
+        pace = self._pace
+        if pace.random() >= (self.rates.hand if hand else self.rates.stall) or spared:
+            return 0.0
+        within = pace.random() < (0.9 if hand else 0.4) or brief
+        longest = self.rates.lease / 3 if within else self.rates.lease + 150
+        return longest * (0.5 + 0.5 * pace.random() if hand else pace.random())

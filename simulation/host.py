@@ -148,7 +148,7 @@ class Host:
         for lane in sizes:
             visible = self.queue.next_visible(lane)
             while visible is not None and visible <= self.scheduler.time and (free := self._free(lane)):
-                self._deliver(lane, self._chance.choice(free))
+                self.deliver(lane, self._chance.choice(free))
                 visible = self.queue.next_visible(lane)
             if visible is not None:
                 times.append(max(self._micros(visible), self.scheduler.now + SECOND // 10))
@@ -157,7 +157,8 @@ class Host:
     def _micros(self, moment: Any) -> int:
         return round((moment - START).total_seconds() * SECOND)
 
-    def _deliver(self, lane: str, instance: Instance) -> None:
+    def deliver(self, lane: str, instance: Instance) -> None:
+        """Hands the first visible message to an instance."""
         (message,) = self.queue.receive(lane, invisible=FOR_EVER)
         self._struck.setdefault((lane, message.id), [])
         if message.dequeue_count > MAX_DELIVERIES:
@@ -230,9 +231,12 @@ class Host:
         self.scheduler.at(self.scheduler.now // MINUTE * MINUTE + MINUTE, self.tick)
         alive = [each for each in self.instances if not each.dead]
         if alive:
-            instance = self._chance.choice(alive)
-            work = Work(f"{instance.name} tick")
-            self.scheduler.spawn(work.name, instance, lambda: self._tick(work, instance), work)
+            self.sweep(self._chance.choice(alive))
+
+    def sweep(self, instance: Instance) -> None:
+        """The timer function, once."""
+        work = Work(f"{instance.name} tick")
+        self.scheduler.spawn(work.name, instance, lambda: self._tick(work, instance), work)
 
     def work(self, instance: Instance, lane: str, message: Message) -> None:  # noqa: ARG002  # for subclasses
         """What a process does with a message."""

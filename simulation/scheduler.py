@@ -90,6 +90,10 @@ class Scheduler:
         """A stream of random numbers of its own, so that one more draw elsewhere does not move it."""
         return random.Random(f"{self.seed} {name}")  # noqa: S311  # reproducible on purpose
 
+    def reseed(self, name: str) -> None:
+        """From here on another order of turns."""
+        self._choice = self.chance(name)
+
     @property
     def time(self) -> datetime:
         return START + timedelta(microseconds=self.now)
