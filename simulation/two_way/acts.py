@@ -131,13 +131,14 @@ class Acts:
         assert row.now.fields is not None
         shows = self._same(row.now.fields.get(name), kept, name)
         shown = thing.shown(name, place, shows) if row.says(name, row.now) else None
-        upon = [shown] if shown is not None else []
+        upon = thing.seen(name, place, shows) if shown is not None else frozenset()
+        beside: frozenset[Edit] = frozenset()
         if (
             shown is not None
             and link is not None
             and any(shows(each) for each in link.inflight.get(name, ()))
         ):
-            upon = []
+            upon, beside = frozenset(), upon
             thing.aside[place, shown] = row.now.number
         if link is not None and (link.state != "live" or name in link.inflight):
             known = [*link.inflight.get(name, ()), link.behind.get(name), link.echo.get(name)]
@@ -148,7 +149,7 @@ class Acts:
                 thing.doubtful.add(name)  # setting the held value or ours back while the outcome is unknown
         if any(same(each.value) for each in thing.of(name)):
             thing.maybe = True  # there and back again is no edit that a delete has to know
-        self.model.edited(thing, name, self._shown(place, name, value), place, upon)
+        self.model.edited(thing, name, self._shown(place, name, value), place, upon, beside)
 
     def delete(self, place: str, entity: str, row: ServerRow) -> None:
         fields = row.now.fields
@@ -159,9 +160,8 @@ class Acts:
         unsure: set[Edit] = set()
         kept = self.world.servers[place].kind.cut
         for name in edited_names(entity):
-            shown = thing.shown(name, place, self._same(fields.get(name), kept, name))
-            if shown is not None and row.says(name, row.now):
-                known |= {shown, *shown.upon}
+            if row.says(name, row.now):
+                known |= thing.seen(name, place, self._same(fields.get(name), kept, name))
             known |= {each for each in thing.of(name) if each.place == place}
             # Whatever the row ever showed is known to whoever deletes it.
             for state in (each for each in row.states if row.says(name, each)):
@@ -173,6 +173,8 @@ class Acts:
                         unsure |= {each, *each.upon}
         blind = frozenset(edited_names(entity)) - self.world.writes(place, entity)
         link = self.world.link(thing, place)
+        if link is not None and not link.wants:  # it became a place that is written just now
+            blind = frozenset(edited_names(entity))
         if link is None or link.attempt or link.deleting or link.state != "live":
             thing.maybe = True
         self._note(place, "deletes {} ({})", thing.tag, row.rid)
@@ -220,14 +222,14 @@ class Acts:
         if saved.stale:
             return
         self._note("hub", "edits {} {}={!r}", thing.tag, name, value)
-        shown = thing.shown(name, "hub", self._same(record.fields.get(name), False, name))
+        seen = thing.seen(name, "hub", self._same(record.fields.get(name), False, name))
         if any(each.value == value for each in thing.of(name)):
             thing.maybe = True
         for link in record.links.values():
             held = [*link.inflight.get(name, ()), link.behind.get(name), link.echo.get(name)]
             if link.attempt and (value is None or any(value == each for each in held if each is not None)):
                 thing.doubtful.add(name)
-        self.model.edited(thing, name, value, "hub", [shown] if shown is not None else [])
+        self.model.edited(thing, name, value, "hub", seen)
         wake(engine, TENANT, entity, saved.wakes)
 
     def app_create(self, thing: Thing, values: Mapping[str, Any]) -> None:
@@ -263,16 +265,13 @@ class Acts:
             return
         known: set[Edit] = set()
         for name in edited_names(entity):
-            shown = thing.shown(name, "hub", self._same(record.fields.get(name), False, name))
-            if shown is not None:
-                known |= {shown, *shown.upon}
+            known |= thing.seen(name, "hub", self._same(record.fields.get(name), False, name))
             known |= {each for each in thing.of(name) if each.value == record.fields.get(name)}
-            known |= {
-                each
-                for each in thing.of(name)
-                for link in record.links.values()
-                if name in link.conflict and self._same(link.conflict[name]["theirs"], True, name)(each.value)
-            }
+            # An open conflict counts as seen, and as decided for ours if the record comes to life again.
+            for asked in (each.conflict[name] for each in record.links.values() if name in each.conflict):
+                thing.doubtful.add(name)
+                same = self._same(asked["theirs"], True, name)
+                known |= {one for each in thing.of(name) if same(each.value) for one in (each, *each.upon)}
         now = hub_time(engine.clock.now())
         after = deletes.deleted_by_app(record, self._config(entity))
         saved = save(engine, TENANT, entity, [write_of(stored_row, after, Origin(now, HUB))])

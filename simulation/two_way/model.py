@@ -7,13 +7,16 @@ from typing import Any
 
 @dataclass(eq=False)
 class Edit:
-    """A person's edit of one field. `upon`: the edits that it replaced knowingly, and what those had replaced."""
+    """A person's edit of one field. `upon`: the edits that it replaced knowingly, and what those had replaced. `beside`:
+    those that it may have replaced knowingly, and the hub can't tell (`Thing.aside`).
+    """
 
     number: int
     name: str
     value: Any
     place: str
     upon: frozenset["Edit"] = frozenset()
+    beside: frozenset["Edit"] = frozenset()
 
     def __repr__(self) -> str:
         return f"#{self.number} {self.name}={self.value!r} at {self.place}"
@@ -31,7 +34,9 @@ class Delete:
     blind: frozenset[str] = frozenset()
 
     def may_know(self, edit: Edit) -> bool:
-        return edit in self.known or edit in self.unsure or edit.name in self.blind
+        """Also what lost a conflict that was decided after the delete, against what the deleter knew."""
+        known = edit in self.known or any(edit in each.upon | each.beside for each in self.known)
+        return known or edit in self.unsure or edit.name in self.blind
 
 
 @dataclass(eq=False)
@@ -64,6 +69,15 @@ class Thing:
             return mine[-1]
         return fitting[0] if fitting else None
 
+    def seen(self, name: str, place: str, same: Any) -> frozenset[Edit]:
+        """What whoever sees a value at a place knows of. Where several people typed it, nobody can say whose it is: then
+        it is what all of them knew.
+        """
+        mine = [each for each in self.of(name) if same(each.value) and each.place == place][-1:]
+        fitting = mine or [each for each in self.of(name) if same(each.value)]
+        known = [each.upon | {each} for each in fitting]
+        return frozenset.intersection(*known) if known else frozenset()
+
     def last(self, name: str) -> list[Edit]:
         """The edits that nothing is built upon."""
         edits = self.of(name)
@@ -82,11 +96,19 @@ class Model:
     things: dict[str, Thing] = field(default_factory=dict)
     numbers: int = 0
 
-    def edited(self, thing: Thing, name: str, value: Any, place: str, upon: Iterable[Edit]) -> Edit:
+    def edited(
+        self,
+        thing: Thing,
+        name: str,
+        value: Any,
+        place: str,
+        upon: Iterable[Edit],
+        beside: Iterable[Edit] = (),
+    ) -> Edit:
         self.numbers += 1
         known = frozenset(upon)
         closure = known.union(*(each.upon for each in known))
-        edit = Edit(self.numbers, name, value, place, closure)
+        edit = Edit(self.numbers, name, value, place, closure, frozenset(beside) - closure)
         thing.edits.append(edit)
         return edit
 

@@ -198,7 +198,7 @@ class Watching(Watch):
             self.broken(f"the hub writes {sorted(more)} to {uid}, where they are only read: {what}")
         for record in self.world.records(going.entity):
             link = record.links.get(uid)
-            if link is None or going.where not in (link.rid, f"{record.id}.{link.gen}"):
+            if link is None or not going.where or going.where not in (link.rid, f"{record.id}.{link.gen}"):
                 continue
             if link.parked:
                 self.broken(f"{what}, though {record.id} is parked there: {link.parked}")
