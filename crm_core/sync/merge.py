@@ -166,7 +166,8 @@ def linked(draft: Draft, side: Side, rid: str) -> LinkDraft:
         draft.empty_base(link, side)
         return link
     link = draft.link(side.uid)
-    if link.state == "new" or (link.rid and link.rid != rid):
+    unmade = link.state == "new" or (link.state == "gone" and not link.rid)
+    if unmade or (link.rid and link.rid != rid):
         if link.rid and link.rid != rid:
             link.former = (*link.former, link.rid)
         link.former = tuple(each for each in link.former if each != rid)

@@ -382,6 +382,12 @@ class TestFirstLink:
         assert after.links["c"].behind == {"city": None}
         assert open_items(after) == {("push", "c"), ("push", "d")}
 
+    def test_a_row_that_is_found_for_a_deleted_record_which_was_never_made_there_has_no_past(self):
+        record = shared({"name": "a", "phone": "1"}, c={"state": "gone", "rid": "", "ver": ""})
+        after = merged(replace(record, dead=True), {"name": "a"}, 1, of=BOTH, sides=TWO)
+        assert (after.dead, after.fields) == (False, {"name": "a", "phone": "1"})
+        assert (after.links["c"].state, after.links["c"].behind) == ("live", {"phone": None})
+
     def test_a_row_that_nobody_knows_is_wanted_by_whoever_writes(self):
         record = first({"name": "a"}, BOTH, TWO)
         assert record.links["d"] == Link("new", wants=True)
