@@ -2,7 +2,8 @@
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports, infra/
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told)
-# make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1)
+# make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1);
+#             then sync in both directions by many seeds and many examples (SEEDS=1-5000 EXAMPLES=5000)
 # make demo-crash   kills the hub in front of you while it links two systems, and prints what came of each contact
 # make docs   docs/support-matrix.md from what the connectors declare
 # make bench  what a first load costs, against a store that answers at once and against Azurite (ARGS="--records 10000")
@@ -13,6 +14,8 @@ WORKERS ?= 2
 SEED ?= 1
 RECORDS ?= 20000
 KILLS ?= 10
+SEEDS ?= 1-5000
+EXAMPLES ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 # Each written only when its install is complete; npm writes the second one itself.
@@ -48,7 +51,9 @@ simulate-two-way: install
 	@exec $(BIN)/python -m simulation.two_way --seed $(SEED) $(ARGS)
 
 soak: install
-	@exec $(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
+	@$(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
+	@$(BIN)/python -m simulation.two_way --seeds $(SEEDS) --processes $(WORKERS)
+	@exec $(BIN)/python -m simulation.two_way.machine --examples $(EXAMPLES)
 
 demo-crash: install
 	@exec $(BIN)/python -m soak.crash --seed $(SEED) $(ARGS)

@@ -3,8 +3,8 @@
 import argparse
 import logging
 import sys
-import traceback
 
+from simulation.two_way.many import many
 from simulation.two_way.world import STEPS, World
 
 
@@ -13,11 +13,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="which interleaving and which faults")
     parser.add_argument("--seeds", default="", help="a range such as 1-500; only what is wrong is told")
     parser.add_argument("--steps", type=int, default=STEPS, help="how many things people do")
+    parser.add_argument("--processes", type=int, default=1, help="how many work on a range of seeds")
     parser.add_argument("--verbose", action="store_true", help="show every call of a port")
     given = parser.parse_args(arguments)
     logging.disable()  # what the hub logs has real times in it
     if given.seeds:
-        return _many(*map(int, given.seeds.split("-")), given.steps)
+        first, last = map(int, given.seeds.split("-"))
+        return many(range(first, last + 1), given.steps, given.processes)
     world = World(given.seed, verbose=given.verbose, sink=lambda line: sys.stdout.write(line.rstrip() + "\n"))
     verdict = world.run(given.steps)
     struck = ", ".join(f"{count} {kind}" for kind, count in verdict.struck.items()) or "none"
@@ -28,21 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"VIOLATED: {violation}\n")
     sys.stdout.write("good\n" if verdict.good else "NOT good\n")
     return 0 if verdict.good else 1
-
-
-def _many(first: int, last: int, steps: int) -> int:
-    bad = 0
-    for seed in range(first, last + 1):
-        try:
-            violations = World(seed).run(steps).violations
-        except Exception:  # noqa: BLE001  # told like any other end
-            violations = [traceback.format_exc().strip().splitlines()[-1]]
-        if violations:
-            bad += 1
-            sys.stdout.write(f"seed {seed}: {violations[0][:300]}\n")
-            sys.stdout.flush()
-    sys.stdout.write(f"{last - first + 1} seeds, {bad} not good\n")
-    return 1 if bad else 0
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@ to rest. Whoever drives it says what happens and when (`world.py`, and the state
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from crm_core.errors import Conflict
 from crm_core.model.connection import Connection, EntitySync, Schedule
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Link, Record
@@ -237,9 +239,10 @@ class Setting:
                 opened = engine.open(TENANT, uid)
                 assert opened is not None
                 if wanted:
-                    starting.start(
-                        engine, replace(opened, connection=connection), wanted, "full", "key:person"
-                    )
+                    with suppress(Conflict):  # the one whose message was lost comes by this
+                        starting.start(
+                            engine, replace(opened, connection=connection), wanted, "full", "key:person"
+                        )
 
         self.scheduler.call("full", start)
 
