@@ -131,24 +131,6 @@ def free_pair() -> int:
 
 
 ORACLE_SECRET = "oracle-secret"
-NO_SUCH_MACHINE = 75
-"""How the program ends that starts the real Odoo, where the machine can't have it."""
-
-
-@pytest.fixture(scope="session")
-def real_odoo(worker_id: str) -> Iterator[dict[str, str]]:
-    """A real Odoo 19 on loopback, one for each test worker: ODOO_URL, ODOO_DB, ODOO_USER, ODOO_PASSWORD, ODOO_API_KEY."""
-    program = os.environ.get("CRMHUB_REAL_ODOO", "")
-    if not program:
-        pytest.skip("CRMHUB_REAL_ODOO does not name the real Odoo")
-    place = ["--dir", f"/var/tmp/crm-hub-odoo-{worker_id}", "--port", str(free_ports(1)[0])]
-    started = subprocess.run([program, "start", *place], capture_output=True, text=True, check=False)
-    if started.returncode == NO_SUCH_MACHINE:
-        pytest.skip(f"CRMHUB_REAL_ODOO: {started.stderr.strip().splitlines()[-1]}")
-    assert started.returncode == 0, started.stderr
-    subprocess.run([program, "reset", *place], check=True, capture_output=True)
-    yield dict(line.split("=", 1) for line in started.stdout.splitlines())
-    subprocess.run([program, "stop", *place], check=True, capture_output=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

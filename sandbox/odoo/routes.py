@@ -235,4 +235,8 @@ def _described(function: Any) -> dict[str, Any]:
         if name != "self" and each.kind is not each.VAR_KEYWORD
     }
     of_model = hasattr(function, "_api_model")
-    return {"signature": f"({', '.join(parameters)})", "parameters": parameters, "api": ["model"] if of_model else []}
+    return {
+        "signature": f"({', '.join(parameters)})",
+        "parameters": parameters,
+        "api": ["model"] if of_model else [],
+    }

@@ -27,6 +27,11 @@ SHAPES = {
         "widens": True,
         "ways": ("out", "both"),
     },
-    "feed_without_an_overlap": {**_BOTH, "kinds": ("a", "b"), "late_commits": 0.5, "hurry": (1.0, 10.0, 60.0)},
+    "feed_without_an_overlap": {
+        **_BOTH,
+        "kinds": ("a", "b"),
+        "late_commits": 0.5,
+        "hurry": (1.0, 10.0, 60.0),
+    },
 }
 """Where a fault shows in few of the worlds that a seed draws: what the others have to be like."""
