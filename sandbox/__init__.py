@@ -19,6 +19,7 @@ Layout:
     state.py       the file that keeps rows between runs
     testing.py     a sandbox in a thread and a raw HTTP client, for tests
     dynamics365/   the rules of Microsoft Dataverse
+    odoo/          the rules of an Odoo server
 
 A system is a package with a class that has the members of ``app.System``. Because its rules are synchronous
 functions over ``frame.Request`` and ``frame.Response``, a simulation can call them in process, without sockets.

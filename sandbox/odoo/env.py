@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ADMIN = 2
 READER = 5
+STOCK_USER, STOCK_MANAGER = 43, 44
 INACTIVE = {"active": False}
 
 # What can be switched by ``POST /_sandbox/options`` or on the command line.
@@ -103,6 +104,8 @@ class Database:
             for row in rows:
                 values = {k: v for k, v in row.items() if k not in ("id", "xmlid")}
                 self.put(model, row["id"], values, row["xmlid"])
+        if "stock" in self.modules:
+            self._let_into_stock()
         reader = {"login": "reader", "share": False, "company_id": 1, "company_ids": [1], "group_ids": [1]}
         self.put("res.partner", 6, {"name": "Reader", "type": "contact", "active": True}, None)
         self.put("res.users", READER, {**reader, "active": True, "partner_id": 6}, None)
@@ -117,6 +120,13 @@ class Database:
             {who.api_key: ADMIN, who.reader_key: READER},
         )
         self.secrets.update({who.api_key, who.reader_key})
+
+    def _let_into_stock(self) -> None:
+        """The module's groups, and the administrator in them."""
+        for key, name in ((STOCK_USER, "User"), (STOCK_MANAGER, "Administrator")):
+            self.put("res.groups", key, {"name": name, "full_name": f"Inventory / {name}"}, None)
+        own = self.store.table("res.users").rows[str(ADMIN)].values["group_ids"]
+        self.store.write("res.users", str(ADMIN), {"group_ids": [*own, STOCK_USER, STOCK_MANAGER]})
 
     def put(self, model: str, key: int, values: Values, xmlid: str | None) -> None:
         """A row as it is, without any rule."""

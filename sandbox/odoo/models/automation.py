@@ -42,7 +42,7 @@ class BaseAutomation(BaseModel):
                 continue
             kept = self._filtered(model, told.get("filter_domain"), ids)
             for action in (
-                self._env.row("ir.actions.server", k) for k in told.get("action_server_ids") or ()
+                self._env.row("ir.actions.server", k) for k in self._getter("action_server_ids")(rule)
             ):
                 if action is not None and action.values.get("state") == "webhook":
                     for key in kept:

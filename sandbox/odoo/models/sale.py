@@ -21,13 +21,9 @@ class SaleOrder(BaseModel):
     _names = ("name",)
 
     def _defaults(self) -> Values:
-        return {
-            "state": "draft",
-            "locked": False,
-            "date_order": stamp(self._env.now),
-            "company_id": 1,
-            "user_id": self._env.uid,
-        }
+        kept = {"state": "draft", "locked": False, "date_order": stamp(self._env.now), "company_id": 1}
+        stock = {"picking_policy": "direct"} if "picking_policy" in self._fields else {}
+        return {**kept, **stock, "user_id": self._env.uid}
 
     def _prepare(self, vals: Values) -> None:
         for name in ("partner_invoice_id", "partner_shipping_id"):
