@@ -215,7 +215,8 @@ class World:
 
     def _sides(self, _: Any, entity: str) -> Config:
         sides = {
-            uid: side_of(each, self._kinds[uid], ENTITIES[entity]) for uid, each in self._connections.items()
+            uid: side_of(each, self._kinds[uid], ENTITIES[entity], self.engine.tuning.breaker)
+            for uid, each in self._connections.items()
         }
         return Config(sides, self.clock.monotonic())
 
