@@ -4,11 +4,9 @@ A connector knows nothing of storage or sync. It speaks through a `Transport`, g
 `TokenStore`, and its ways (paging, changes, deletes) are declared facts.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal, Protocol
 
 from crm_core.errors import (
@@ -25,6 +23,7 @@ from crm_core.model import filters
 from crm_core.model.entities import ENTITIES
 from crm_core.model.expand import Expansion, refuse
 from crm_core.model.filters import Node
+from crm_core.model.json_text import parse_json
 from crm_core.model.mapping import EntityMap, NativeField, Navigation
 from crm_core.model.options import Order
 from crm_core.model.overrides import effective
@@ -106,7 +105,7 @@ class Answer:
         The message shows what came but none of it: a broken answer may hold a token or a record.
         """
         try:
-            return json.loads(self.body, parse_float=Decimal)
+            return parse_json(self.body)
         except (ValueError, RecursionError, ArithmeticError):
             kind = self.headers.get("content-type", "no content type")[:80]
             raise BadAnswer(

@@ -11,15 +11,11 @@ from operator import attrgetter
 from typing import Any, Final, Literal
 
 from crm_core.model.entities import ENTITIES
+from crm_core.model.json_text import ordered_json
 
 SCHEMA_VERSION = 1
 HUB = "hub"
 """The origin of what an app wrote; every other origin is a connection's uid."""
-
-_encode = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True
-).encode
-"""Made once: json.dumps makes an encoder for every call that is not by its defaults."""
 
 
 class _Nothing(dict[str, Any]):
@@ -188,7 +184,7 @@ class Record:
             data["reviews"] = self.reviews
         if self.flips:
             data["flips"] = self.flips
-        return _encode(data)
+        return ordered_json(data)
 
     @classmethod
     def from_json(cls, record_id: str, entity: str, text: str | bytes) -> "Record":
@@ -212,7 +208,7 @@ class Record:
 
 def digest(value: Any) -> str:
     """What tells two values of a field apart, in a few characters."""
-    return hashlib.sha256(_encode(value).encode()).hexdigest()[:16]
+    return hashlib.sha256(ordered_json(value).encode()).hexdigest()[:16]
 
 
 def same_value(entity: str, name: str, left: Any, right: Any) -> bool:
