@@ -284,17 +284,22 @@ def check_row(row: Row) -> int:
     if len(row.values) > MAX_PROPERTIES:
         raise RowTooLarge(f"a row with {len(row.values)} properties is over {MAX_PROPERTIES}")
     size = 4 + 2 * (len(row.pk) + len(row.rk))
-    largest, largest_size = "", 0
     for name, value in row.values.items():
-        value_size = wire_size(value)
+        size += 8 + 2 * len(name) + wire_size(value)
+    if size > MAX_PROPERTY_BYTES:  # else no part of it can be too large either
+        _check_sizes(row, size)
+    return size
+
+
+def _check_sizes(row: Row, size: int) -> None:
+    """Raises RowTooLarge naming the property, or the largest of a row of this size."""
+    sizes = {name: wire_size(value) for name, value in row.values.items()}
+    for name, value_size in sizes.items():
         if value_size > MAX_PROPERTY_BYTES:
             raise RowTooLarge(f"property {name} has {value_size} bytes, over {MAX_PROPERTY_BYTES}", name)
-        if value_size > largest_size:
-            largest, largest_size = name, value_size
-        size += 8 + 2 * len(name) + value_size
     if size > MAX_ROW_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name], default="")
         raise RowTooLarge(f"a row of {size} bytes is over {MAX_ROW_BYTES}", largest)
-    return size
 
 
 def check_transaction(operations: Sequence[Operation]) -> None:

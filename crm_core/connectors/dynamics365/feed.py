@@ -118,12 +118,13 @@ class Feed:
         return Page(changes, {"since": "", "seen": {}}, more=True)
 
     def _entries(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Change]:
-        deleted = [
-            Change(str(row["id"]).lower(), None)
-            for row in rows
-            if str(row.get("@odata.context", "")).endswith("/$deletedEntity")
-        ]
-        alive = [row for row in rows if not str(row.get("@odata.context", "")).endswith("/$deletedEntity")]
+        deleted: list[Change] = []
+        alive: list[Mapping[str, Any]] = []
+        for row in rows:
+            if "@odata.context" in row and str(row["@odata.context"]).endswith("/$deletedEntity"):
+                deleted.append(Change(str(row["id"]).lower(), None))
+            else:
+                alive.append(row)
         # Deletes come after all that is alive, as the vendor sends them.
         return [*self._reader.changes(table, alive, raw=False), *deleted]
 
