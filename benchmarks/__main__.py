@@ -7,28 +7,35 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import counts, imports, latency
 from benchmarks.parts import Bench
-from benchmarks.worker import Cost, Result
+from benchmarks.worker import RAW, READ, Cost, Result
 from demo.parts import Parts
 from demo.trouble import Stopped, Trouble
 
 SIZES = (10_000, 100_000)
 PAGES = (5_000, 100)
+AIM_READ, AIM_WRITTEN = 0.6, 1.6
+"""CPU seconds for 100,000 accounts on the machine for which the aims were set (docs/benchmarks.md): downloaded and
+parsed, and written raw as well.
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `floor`: CPU seconds of the bare loop over the same pages and bytes, where it was run."""
+    """One line of the table. `floor`: CPU seconds of the bare loop over the same pages and bytes, where it was run, and
+    `scale` what it says of the machine.
+    """
 
     store: str
     records: int
     page: int
     result: Result
     floor: float | None = None
+    scale: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -90,7 +97,7 @@ def rows(bench: Bench, given: argparse.Namespace) -> Iterator[Row]:
             bench.empty_sink()
             result = bench.run("pull", bench.sink["connection_string"], page)
             bench.empty_sink()
-            yield Row("sink", records, page, result, floor.load.cpu)
+            yield Row("sink", records, page, result, floor.load.cpu, floor.scale)
     for records in () if given.no_azurite else given.records:
         bench.fill(records)
         page = max(given.pages)
@@ -119,6 +126,20 @@ def table(found: Sequence[Row]) -> str:
         "  ".join(cell.rjust(width) if number else cell.ljust(width) for number, (cell, width) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     )  # fmt: skip
+
+
+def scale_line(found: Sequence[Row]) -> str:
+    """How fast this machine is beside the one of the aims, by the largest load; "" without one that was compared."""
+    compared = [row for row in found if row.scale]
+    if not compared:
+        return ""
+    row = max(compared, key=lambda row: (row.records, row.page))
+    read, written = row.scale[READ], row.scale[READ] + row.scale[RAW]
+    aimed = [seconds * row.records / 100_000 for seconds in (AIM_READ, AIM_WRITTEN)]
+    return (
+        f"scale, {row.name}: downloaded and parsed in {read:.2f} CPU s, {read / aimed[0]:.1f} times those of the aims' "
+        f"machine; with raw table writes {written:.2f}, {written / aimed[1]:.1f} times"
+    )
 
 
 def differences(found: Sequence[Row], pushed: Mapping[int, tuple[Cost, Cost]]) -> list[str]:
@@ -183,6 +204,7 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
     else:
         print(table(found))
         print("nothing new: remote + storage calls of a pull for which nothing had changed")
+        print(scale_line(found))
         print("\n".join([*push_lines(pushed), *latency.lines(waited)]))
         print(_import_line(imported))
         print("\n".join(wrong) or "Calls are those of benchmarks/counts.json.")

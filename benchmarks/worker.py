@@ -30,6 +30,8 @@ from crm_core.system import SystemClock, search_garbage_seldom, share_one_heap
 
 ENTITY = "account"
 DELIVERIES = 5
+READ, RAW = "read", "raw"
+"""Of `Result.scale`: downloading and parsing the pages, and writing the same bytes without signature or SDK."""
 _KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -63,12 +65,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Result:
-    """`nothing`: the cost of the run after the first load, for which nothing had changed. `peak_kib`: of the process."""
+    """`nothing`: the cost of the run after the first load, for which nothing had changed. `peak_kib`: of the process.
+    `scale`: of the bare loop, the CPU seconds by which this machine is compared with another one.
+    """
 
     load: Cost
     nothing: Cost | None = None
     peak_kib: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Clock(SystemClock):
@@ -266,9 +271,8 @@ def main() -> int:
 
 def result_of(data: Mapping[str, Any]) -> Result:
     nothing = data["nothing"]
-    return Result(
-        Cost(**data["load"]), Cost(**nothing) if nothing else None, data["peak_kib"], data["counts"]
-    )
+    costs = {"load": Cost(**data["load"]), "nothing": Cost(**nothing) if nothing else None}
+    return Result(**{**data, **costs})
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 POOL_THREADS = 32
-GARBAGE_AFTER = 10_000
-"""New objects between two searches for cycles (Python's own number is 700)."""
+GARBAGE_AFTER = 50_000
+"""New objects between two searches for cycles (Python's own number is 700): about those of a page."""
 _ARENA_MAX = -8
 """M_ARENA_MAX of glibc's malloc.h."""
 
