@@ -70,6 +70,8 @@ _ANSWER_LINE = re.compile(r"\n(?:HTTP/1\.\d (\d{3})|ETag: *([^\r\n]+))")
 _INDEX = re.compile(r"(\d+):")
 
 _LINE_SEPARATOR, _PARAGRAPH_SEPARATOR = "\u2028".encode(), "\u2029".encode()
+_SEPARATORS_BEGIN = _LINE_SEPARATOR[:1]
+"""A single byte is found ten times as fast as several."""
 _decoder = json.JSONDecoder()
 
 
@@ -151,8 +153,10 @@ def encode_row(row: Row) -> bytes:
         else:
             raise TypeError(f"property {name} can't be a {type(value).__name__}")
     text = short_json(entity)
-    # Azurite finds the body by a pattern that ends at a Unicode line separator; escaped it is the same JSON.
-    return text.replace(_LINE_SEPARATOR, b"\\u2028").replace(_PARAGRAPH_SEPARATOR, b"\\u2029")
+    if _SEPARATORS_BEGIN in text:
+        # Azurite finds the body by a pattern that ends at a Unicode line separator; escaped it is the same JSON.
+        text = text.replace(_LINE_SEPARATOR, b"\\u2028").replace(_PARAGRAPH_SEPARATOR, b"\\u2029")
+    return text
 
 
 def _odd_number(value: float) -> str:
