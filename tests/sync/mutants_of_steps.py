@@ -209,10 +209,10 @@ def merged_into_the_record_at_its_own_id(patch):
 def former_id_ignored_for_ever(patch):
     double = Applier._double
 
-    def planted(self, entry, decided):
+    def planted(self, entry, beside, decided):
         stored = self.engine.records.get(self.tenant, self.entity.name, entry.beside)
         if entry.rid not in stored.content.links[self.uid].former:
-            double(self, entry, decided)
+            double(self, entry, beside, decided)
 
     patch.setattr(Applier, "_double", planted)
 

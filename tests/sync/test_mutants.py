@@ -32,7 +32,7 @@ FOUND = {
     "no_full_pull_first": 2,
     "item_not_in_the_records_transaction": 1,
     "item_not_deleted_with_the_work": 1,
-    "feed_without_an_overlap": 6,
+    "feed_without_an_overlap": 118,
     "inward_field_written": 1,
     "widened_without_what_is_never_told": 2,
     "a_message_for_each_bucket": 4,
