@@ -132,7 +132,8 @@ class Acts:
         shows = self._same(row.now.fields.get(name), kept, name)
         shown = thing.shown(name, place, shows) if row.says(name, row.now) else None
         upon = thing.seen(name, place, shows) if shown is not None else frozenset()
-        beside: frozenset[Edit] = frozenset()
+        # What is empty there may never have been anything else, or somebody emptied it.
+        beside = frozenset() if row.says(name, row.now) else thing.seen(name, place, shows)
         if (
             shown is not None
             and link is not None
@@ -164,10 +165,11 @@ class Acts:
                 known |= thing.seen(name, place, self._same(fields.get(name), kept, name))
             known |= {each for each in thing.of(name) if each.place == place}
             # Whatever the row ever showed is known to whoever deletes it.
-            for state in (each for each in row.states if row.says(name, each)):
+            for state in row.states:
                 equal = self._same((state.fields or {}).get(name), kept, name)
                 for each in thing.of(name):
-                    if equal(each.value) and state.number > thing.aside.get((place, each), 0):
+                    told = row.says(name, state) and state.number > thing.aside.get((place, each), 0)
+                    if equal(each.value) and told:
                         known.add(each)
                     elif equal(each.value):
                         unsure |= {each, *each.upon}
