@@ -36,6 +36,7 @@ class Loading(Writing):
             if name not in ("id", ".id") and name.partition("/")[0] not in self._fields:
                 raise value_error(f"Invalid field name {name.partition('/')[0]!r}")
         db, messages, done = self._env.db, [], []
+        made: list[int] = []
         if "id" in names and self._conflict([str(row[names.index("id")]) for row in data]):
             return self._failed([_told(0, {"message": CONFLICT})])
         rows = [dict(zip(names, row, strict=False)) for row in data]
@@ -44,7 +45,7 @@ class Loading(Writing):
                 for number, row in enumerate(rows):
                     values, wrong = self._cells(row)
                     try:
-                        key = self._put(row, values)
+                        key = self._put(row, values, made)
                         done.append(key)
                     except Bad as bad:
                         wrong.append(bad)
@@ -52,6 +53,7 @@ class Loading(Writing):
                         wrong.append(Bad(refused.message.removeprefix("The operation cannot be completed: ")))
                     messages += [_told(number, bad.facts) for bad in wrong]
                 _refuse_if(messages)
+                self._after_load(made)
         except _Refuse:
             db.outbox.drop()
             return self._failed(messages)
@@ -152,8 +154,15 @@ class Loading(Writing):
 
     # --- rows -----------------------------------------------------------------------------------------------
 
-    def _put(self, row: Values, values: Values) -> int:
-        """Create or change the row that the external or the database id names."""
+    def _load_create(self, values: Values) -> int:
+        """A new row of an import."""
+        return int(self._browse([]).create([values])[0])
+
+    def _after_load(self, keys: list[int]) -> None:
+        """What a model does with the new rows of an import, when all of them are there."""
+
+    def _put(self, row: Values, values: Values, made: list[int]) -> int:
+        """Create or change the row that the external or the database id names; `made` takes what is new."""
         if row.get(".id"):
             key = str(row[".id"])
             if key not in self._rows():
@@ -162,7 +171,8 @@ class Loading(Writing):
             return int(key)
         external = str(row.get("id") or "")
         if not external:
-            return self._browse([]).create([values])[0]
+            made.append(self._load_create(values))
+            return made[-1]
         module, dot, name = external.partition(".")
         module, name = (module, name) if dot else ("__import__", external)
         found = self._env.xmlid(f"{module}.{name}")
@@ -174,7 +184,8 @@ class Loading(Writing):
                 )
             self._browse([found[1]]).write(values)
             return found[1]
-        key = self._browse([]).create([values])[0]
+        key = self._load_create(values)
+        made.append(key)
         data = {"module": module, "name": name, "model": self._name, "res_id": key, "noupdate": False}
         self._env.sudo()["ir.model.data"].create([data])
         return key

@@ -193,7 +193,7 @@ class Reading:
                 continue
             if field is None:
                 raise value_error(f"Invalid field {name!r} on model {self._name!r}")
-            if not field.store and not hasattr(self, f"_compute_{name}"):
+            if not field.store and not field.sortable and not hasattr(self, f"_compute_{name}"):
                 raise value_error(f"Cannot convert {self._name}.{name} to SQL because it is not stored")
             down = bool(direction) and direction[0].lower() == "desc"
             found += self._terms(field, down)
@@ -388,6 +388,11 @@ class Reading:
 
     def has_access(self, operation: str) -> bool:
         return self._env.db.access.allowed(self._env, self._name, operation)
+
+    def get_external_id(self) -> dict[str, str]:
+        """By id, the external id; empty for rows without one."""
+        named = self._env.sudo()["ir.model.data"]
+        return {str(key): next(iter(named._of(self._name, int(key))), "") for key in self._ids}
 
     def get_metadata(self) -> list[Values]:
         found = []

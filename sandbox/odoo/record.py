@@ -13,12 +13,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from sandbox.odoo.schema import usually_sortable
+
 HERE = Path(__file__).parent / "data"
 # Model -> the fields to keep; empty: all of them.
 MODELS: dict[str, str] = {
     **dict.fromkeys(
         (
-            "res.partner", "res.partner.category", "res.country", "res.country.state", "res.currency", "res.lang",
+            "res.partner", "res.partner.category", "res.partner.industry", "res.country", "res.country.state", "res.currency", "res.lang",
             "crm.lead", "crm.stage", "crm.tag", "crm.lost.reason", "product.product", "product.template", "uom.uom",
             "sale.order", "sale.order.line", "mail.activity", "mail.activity.type", "utm.campaign", "utm.source",
             "utm.medium", "ir.model.data", "ir.model.access", "ir.config_parameter", "stock.quant", "stock.location",
@@ -49,7 +51,7 @@ COMMON = {
     "store": True, "translate": False, "trim": True,
 }  # fmt: skip
 LEFT_OUT = (
-    *("name", "help", "depends", "context", "domain", "groupable", "sortable", "exportable", "aggregator"),
+    *("name", "help", "depends", "context", "domain", "groupable", "exportable", "aggregator"),
     *("allow_hierachy_operators", "default_export_compatible", "groups", "change_default"),
 )
 # The first rows: model -> (fields, domain).
@@ -60,6 +62,7 @@ SEEDS: dict[str, tuple[str, list[Any]]] = {
         "name code country_id",
         [["country_id.code", "in", ["MX", "CO", "CL", "AR", "BR", "ES", "US", "DE", "FR"]]],
     ),
+    "res.partner.industry": ("name full_name active", []),
     "res.lang": (
         "name code iso_code active direction",
         [["code", "in", ["en_US", "es_ES", "de_DE", "fr_FR"]]],
@@ -125,6 +128,8 @@ def fields_of(model: str) -> dict[str, Any] | None:
     for name in sorted(kept & told.keys()):
         facts = {k: v for k, v in told[name].items() if k not in LEFT_OUT}
         facts = {k: v for k, v in facts.items() if k not in COMMON or v != COMMON[k]}
+        if facts["sortable"] == usually_sortable(facts["type"], store=facts.get("store", True)):
+            del facts["sortable"]
         if facts["type"] == "many2one" and rule.get(name, {}).get("on_delete"):
             facts["ondelete"] = rule[name]["on_delete"]
         if rule.get(name, {}).get("related"):

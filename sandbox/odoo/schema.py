@@ -17,6 +17,11 @@ X2MANY = ("one2many", "many2many")
 TEXTS = ("char", "text", "html", "selection", "reference")
 
 
+def usually_sortable(kind: str, *, store: bool) -> bool:
+    """Whether rows can be ordered by a field, where the server says nothing else of it."""
+    return store and kind not in X2MANY
+
+
 @dataclass(frozen=True)
 class Field:
     """What the server knows of a field."""
@@ -38,6 +43,11 @@ class Field:
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
+    def sortable(self) -> bool:
+        """Of fields that are not kept, those that come from the row's own parent are, and some others."""
+        return bool(self.facts.get("sortable", usually_sortable(self.type, store=self.store)))
+
+    @property
     def keys(self) -> list[str]:
         return [key for key, _ in self.selection]
 
@@ -46,7 +56,7 @@ class Field:
         facts = {
             "change_default": False, "company_dependent": False, "default_export_compatible": False, "depends": [],
             "exportable": True, "groupable": self.store and self.type not in X2MANY, "manual": self.manual, "name": self.name,
-            "readonly": False, "required": False, "searchable": True, "sortable": self.store and self.type not in X2MANY,
+            "readonly": False, "required": False, "searchable": True, "sortable": self.sortable,
             "store": True, **{k: v for k, v in self.facts.items() if k not in ("ondelete", "related")},
         }  # fmt: skip
         if self.type == "char":

@@ -3,6 +3,7 @@
 import html
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from sandbox.odoo.errors import Refused, type_error, value_error
@@ -106,6 +107,11 @@ def _number(value: Any, kind: type) -> Any:
         raise value_error(str(error)) from None
     except TypeError as error:
         raise type_error(str(error)) from None
+
+
+def rounded(amount: float) -> float:
+    """An amount of money with the digits of its currency. A new row keeps what it was given."""
+    return float(Decimal(repr(amount)).quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
 def to_text(field: Field, value: Any) -> str | None:

@@ -7,7 +7,7 @@ from sandbox.odoo.errors import Refused, in_use, missing, not_null, type_error, 
 from sandbox.odoo.grouping import Grouping
 from sandbox.odoo.reading import api_model
 from sandbox.odoo.schema import NUMBERS, X2MANY, Field
-from sandbox.odoo.values import stored
+from sandbox.odoo.values import rounded, stored
 from sandbox.store import Row, Values
 
 # Written by the server alone; in what clients write they are passed over without a word.
@@ -141,6 +141,9 @@ class Writing(Grouping):
     def _write(self, old: Row, vals: Values) -> None:
         scalar = {k: v for k, v in vals.items() if self._fields[k].type not in X2MANY}
         own, beyond, _ = self._parted(scalar)
+        for name, value in own.items():
+            if self._fields[name].type == "monetary" and value != old.values.get(name):
+                own[name] = rounded(value)
         self._links(own)
         self._required(own, own)
         for name in vals.keys() - scalar.keys():

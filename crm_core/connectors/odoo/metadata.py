@@ -49,6 +49,7 @@ class Metadata:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._models: dict[str, Mapping[str, Facts]] = {}
+        self._before: dict[str, dict[str, str]] = {}
 
     def facts(self, model: Model) -> Mapping[str, Facts]:
         """By the name that is declared here. Raises NotSupported, naming the app, for a model that is not there."""
@@ -63,11 +64,19 @@ class Metadata:
             if not isinstance(told, dict):
                 raise BadAnswer("The answer to fields_get names no fields.", system=SYSTEM)
             found = {name: _facts(name, each) for name, each in told.items() if isinstance(each, dict)}
-            for now, before in RENAMED.get(model.remote, {}).items():
-                if now not in found and before in found:
-                    found[now] = found[before]
-            self._models[model.remote] = found
+            older = {
+                now: before
+                for now, before in RENAMED.get(model.remote, {}).items()
+                if now not in found and before in found
+            }
+            self._before[model.remote] = older
+            self._models[model.remote] = found | {now: found[before] for now, before in older.items()}
         return self._models[model.remote]
+
+    def called(self, model: Model, name: str) -> str:
+        """What this server calls the field that is declared by that name."""
+        self.facts(model)
+        return self._before[model.remote].get(name, name)
 
     def types(self, model: Model) -> Mapping[str, str]:
         return {name: each.type for name, each in self.facts(model).items()}

@@ -138,10 +138,16 @@ class Reader:
         more: dict[str, Any] = {"limit": limit} if limit else {}
         if offset:
             more["offset"] = offset
+        called = {name: self.metadata.called(model, name) for name in fields}
         told = self.client.call(
-            model.remote, "search_read", domain=domain, fields=list(fields), order=order, **more
+            model.remote, "search_read", domain=domain, fields=list(called.values()), order=order, **more
         )
-        return rows_of(told)
+        rows = rows_of(told)
+        for name, there in called.items():
+            if name != there:
+                for row in rows:
+                    row[name] = row.pop(there)
+        return rows
 
     def select_of(self, model: Model) -> list[str]:
         """The fields to read of a model, of those that this server has."""

@@ -84,7 +84,9 @@ class Writer:
 
     def sent(self, model: Model, native: Mapping[str, Any]) -> dict[str, Any]:
         types = self._metadata.types(model)
-        return {name: sent(types[name], value) for name, value in native.items()}
+        return {
+            self._metadata.called(model, name): sent(types[name], value) for name, value in native.items()
+        }
 
     def state_of(self, model: Model, write: Write) -> str | None:
         """The native state that a write asks for, where methods lead to it."""

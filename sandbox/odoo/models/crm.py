@@ -3,7 +3,7 @@
 from typing import Any
 
 from sandbox.odoo.errors import validation
-from sandbox.odoo.models.partner import normalized
+from sandbox.odoo.models.partner import cleaned, normalized
 from sandbox.odoo.orm import BaseModel
 from sandbox.odoo.values import stamp
 from sandbox.store import Row, Values
@@ -54,6 +54,7 @@ class CrmLead(BaseModel):
     # --- writing --------------------------------------------------------------------------------------------
 
     def _prepare(self, vals: Values) -> None:
+        cleaned(vals)
         partner = self._env.row("res.partner", vals.get("partner_id"))
         if partner is not None:
             for own, theirs in TAKEN.items():
@@ -75,6 +76,7 @@ class CrmLead(BaseModel):
 
     def _before_write(self, rows: list[Row], vals: Values) -> None:
         now = stamp(self._env.now)
+        cleaned(vals)
         if "stage_id" in vals:
             vals.setdefault("date_last_stage_update", now)
             if self._won_stage(vals["stage_id"]):

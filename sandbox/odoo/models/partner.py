@@ -10,8 +10,19 @@ from sandbox.odoo.reading import api_model
 from sandbox.store import Row, Values
 
 ADDRESS = ("street", "street2", "zip", "city", "state_id", "country_id")
+LOADING = "_partners_skip_fields_sync"  # as the server's own context has it
 COMMERCIAL = ("vat", "company_registry", "industry_id")
 EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+\.[^@\s<>,;]+")
+
+
+SCHEME = re.compile(r"[A-Za-z0-9+-.]+:(?![0-9]+$)")
+
+
+def cleaned(vals: Values) -> None:
+    """An address of the web has a scheme."""
+    text = vals.get("website")
+    if isinstance(text, str) and text and not SCHEME.match(text):
+        vals["website"] = f"http:{text}" if text.startswith("//") else f"http://{text}"
 
 
 def normalized(email: Any) -> str | None:
@@ -102,12 +113,13 @@ class ResPartner(BaseModel):
 
     def _prepare(self, vals: Values) -> None:
         self._named_kind(vals)
+        cleaned(vals)
         if not vals.get("name") and vals.get("type") == "contact":
             raise broken("Contacts require a name")
 
     def _after_create(self, row: Row, vals: Values) -> None:
         parent = self._parent(row)
-        if parent is None:
+        if parent is None or self._env.context.get(LOADING):
             return
         own = row.values
         taken = {
@@ -121,8 +133,33 @@ class ResPartner(BaseModel):
         if taken:
             self._touch(row.id, taken)
 
+    def _load_create(self, values: Values) -> int:
+        quiet = self._env.with_context({**self._env.context, LOADING: True})
+        return int(quiet[self._name].create([values])[0])
+
+    def _after_load(self, keys: list[int]) -> None:
+        """What new rows of an import have of their parents; a parent without an address has that of its only contact."""
+        for row in (self._rows()[str(key)] for key in keys):
+            parent = self._parent(row)
+            if parent is None:
+                continue
+            taken = {} if row.values.get("is_company") else {f: parent.values.get(f) for f in COMMERCIAL}
+            if row.values.get("type") == "contact":
+                taken |= {f: parent.values[f] for f in ADDRESS if parent.values.get(f)}
+            if taken:
+                self._browse([int(row.id)]).write({f: v or False for f, v in taken.items()})
+            self._first_contact(parent, self._rows()[row.id])
+
+    def _first_contact(self, parent: Row, row: Row) -> None:
+        mine = self._env.db.store.table(self._name).where("parent_id", int(parent.id))
+        top = parent.values.get("is_company") or not parent.values.get("parent_id")
+        alone = sum(1 for each in mine if each.values.get("active")) == 1
+        if top and alone and not any(parent.values.get(f) for f in ADDRESS):
+            self._touch(parent.id, {f: row.values.get(f) for f in ADDRESS})
+
     def _before_write(self, rows: list[Row], vals: Values) -> None:
         self._named_kind(vals)
+        cleaned(vals)
         for row in rows:
             kind = vals.get("type", row.values.get("type"))
             if kind == "contact" and not vals.get("name", row.values.get("name")):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -19,6 +18,7 @@ from sandbox.dynamics365 import Dataverse
 from sandbox.testing import Client, running
 from tests.conftest import free_ports, wait_for_port
 from tests.contract.connectors.remote import Access, Remote, Variant
+from tests.contract.connectors.steered import Steered
 
 API = "/api/data/v9.2"
 ORACLE = os.environ.get("CRMHUB_DATAVERSE_ORACLE", "")
@@ -45,8 +45,9 @@ class Dynamics(Remote):
         return variant.map
 
 
-class Sandbox(Dynamics):
+class Sandbox(Steered, Dynamics):
     name = "sandbox"
+    privilege = "prvReadAccount"
     texts: ClassVar = {"currency": "USD", "unit": "Primary Unit", "owner_email": "person@sandbox.example"}
     tracking: ClassVar[bool] = True
 
@@ -60,7 +61,7 @@ class Sandbox(Dynamics):
         facts = sandbox.describe()
         self.tenant, self.client_id = str(facts["tenant"]), str(facts["client_id"])
         self.secret = str(facts["client_secret"])
-        self._client = stack.enter_context(Client(sandbox.url))
+        self.steer(sandbox, stack)
         self._control("POST", "options", {"limits": {"requests": 10**6, "seconds": 10**6}})
         if not self.tracking:
             tables = self._control("GET", "options")["tracking"]
@@ -70,18 +71,11 @@ class Sandbox(Dynamics):
         self._names.add(base)
         self._system.origins(self._names)
 
-    def _control(self, method: str, path: str, body: Any = None) -> Any:
-        answer = self._client.call(method, f"/_sandbox/{path}", body)
-        assert answer.status < 300, answer.body
-        return answer.json() if answer.body else None
-
     def person_creates(
         self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
     ) -> str:
         values = {**self.natives(variant, fields), **self.table(variant).defaults}
-        at = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
-        row = {"values": values, "lag": lag, "at": at}
-        made = self._control("POST", f"rows/{self.table(variant).logical}", row)
+        made = self._row(self.table(variant).logical, values, lag, ago)
         return str(made["id"] if "id" in made else made[self.table(variant).key])
 
     def person_updates(self, variant: Variant, rid: str, fields: Mapping[str, Any]) -> None:
@@ -93,19 +87,6 @@ class Sandbox(Dynamics):
 
     def revoke(self) -> None:
         self._control("POST", "tokens/revoke")
-
-    def forbid(self) -> None:
-        self._control("POST", "faults", {"kind": "privilege", "code": "prvReadAccount"})
-
-    def throttle(self, seconds: int) -> None:
-        self._control("POST", "faults", {"kind": "throttle", "retry_after": seconds})
-
-    def calm(self) -> None:
-        self._control("DELETE", "faults")
-        self._control("POST", "clock", {"real": True})
-
-    def advance(self, seconds: float) -> None:
-        self._control("POST", "clock", {"advance": seconds})
 
 
 class Untracked(Sandbox):

@@ -1,4 +1,4 @@
-"""Odoo: the real server by JSON-2, and by JSON-RPC. What a person does there, the administrator does by his password."""
+"""Odoo: our sandbox and the real server, by JSON-2 and by JSON-RPC. What a person does there, the administrator does by his password."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 from crm_core.connectors.odoo.client import READS
 from crm_core.connectors.odoo.models.common import LOOKUPS, Model
 from crm_core.connectors.odoo.wire import sent
-from sandbox.testing import Client
+from sandbox.odoo import Odoo as Server
+from sandbox.testing import Client, running
 from tests.contract.connectors.relay import Seen
 from tests.contract.connectors.remote import Access, Remote, Variant
+from tests.contract.connectors.steered import Steered
 
 
 class Odoo(Remote):
@@ -43,8 +45,12 @@ class Odoo(Remote):
         self._client = stack.enter_context(Client(self.origin))
         self._uid = self._rpc("common", "authenticate", self.database, self.user, self.password, {})
         self._do("res.users", "write", [self._uid], {"email": self.texts["owner_email"]})
-        # Another remote may be the same server, and a barcode belongs to one product alone.
-        self._do("product.product", "write", self._do("product.product", "search", []), {"barcode": False})
+
+    def shared(self, entity: str, rid: str) -> None:
+        """A company takes the address of its only contact, and gives it to the later ones."""
+        if entity == "account":
+            kids = [{"name": f"Contact {each}", "parent_id": int(rid)} for each in (1, 2)]
+            self._do("res.partner", "create", kids)
 
     def access(self, base: str) -> Access:
         settings = {
@@ -93,14 +99,18 @@ class Odoo(Remote):
             found[name] = sent(kind, value)
         return found
 
+    def row(self, variant: Variant, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A new record with what makes it one of its entity."""
+        emap = variant.map
+        assert isinstance(emap, Model)
+        return {**emap.constant, **self.natives(variant, fields)}
+
     def person_creates(
         self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
     ) -> str:
         assert not lag
         assert not ago
-        emap = variant.map
-        assert isinstance(emap, Model)
-        return str(self._do(emap.remote, "create", {**emap.constant, **self.natives(variant, fields)}))
+        return str(self._do(variant.map.remote, "create", self.row(variant, fields)))
 
     def person_updates(self, variant: Variant, rid: str, fields: Mapping[str, Any]) -> None:
         self._do(variant.map.remote, "write", [int(rid)], self.natives(variant, fields))
@@ -115,6 +125,34 @@ class Odoo(Remote):
 
     def calm(self) -> None:
         """No fault is planted there."""
+
+
+class Sandbox(Steered, Odoo):
+    name = "sandbox"
+    privilege = "odoo.exceptions.AccessError"
+    version: ClassVar[int] = 19
+
+    def start(self, folder: Path, stack: ExitStack) -> None:  # as the base has it
+        sandbox = stack.enter_context(running(Server(version=self.version)))
+        facts = sandbox.describe()
+        self.origin, self.database = sandbox.url, str(facts["database"])
+        self.user, self.password = str(facts["login"]), str(facts["password"])
+        self.api_key = str(facts["api_key"])
+        self.steer(sandbox, stack)
+        self.begin(stack)
+
+    def person_creates(
+        self, variant: Variant, fields: Mapping[str, Any], *, lag: float = 0.0, ago: float = 0.0
+    ) -> str:
+        return str(self._row(variant.map.remote, self.row(variant, fields), lag, ago)["id"])
+
+
+class SandboxRpc(Sandbox):
+    """A server that has the older protocol alone, and the fields of its time."""
+
+    name = "sandbox by JSON-RPC"
+    protocol = "jsonrpc"
+    version = 17
 
 
 class Real(Odoo):
@@ -144,4 +182,4 @@ class RealRpc(Real):
     protocol = "jsonrpc"
 
 
-REMOTES = (Real, RealRpc)
+REMOTES = (Sandbox, SandboxRpc, Real, RealRpc)

@@ -116,6 +116,9 @@ class Remote(ABC):
     @abstractmethod
     def person_deletes(self, variant: Variant, rid: str) -> None: ...
 
+    def shared(self, entity: str, rid: str) -> None:  # noqa: B027 - most servers need nothing
+        """A record that many will refer to was made: what keeps it from changing by that, and them by it."""
+
     @abstractmethod
     def revoke(self) -> None:
         """Every token is void."""

@@ -118,7 +118,9 @@ class World:
         """The id of a record to refer to, which no test changes."""
         if entity not in self._shared:
             variant = self.variant(entity)
-            self._shared[entity] = self.connector.create(entity, Write(self.least(variant))).rid
+            rid = self.connector.create(entity, Write(self.least(variant))).rid
+            self.remote.shared(entity, rid)
+            self._shared[entity] = rid
         return self._shared[entity]
 
     def variant(self, entity: str) -> Variant:
