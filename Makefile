@@ -1,4 +1,5 @@
 # make run    the whole system on this machine, until Ctrl-C (make run ARGS=--once ends after the summary)
+# make run ODOO=real   the same with a real Odoo, started by the program that CRMHUB_REAL_ODOO names
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports, infra/
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
 # make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told)
@@ -16,6 +17,7 @@ RECORDS ?= 20000
 KILLS ?= 10
 SEEDS ?= 1-5000
 EXAMPLES ?= 5000
+ODOO ?= sandbox
 VENV := .venv
 BIN := $(VENV)/bin
 # Each written only when its install is complete; npm writes the second one itself.
@@ -28,7 +30,7 @@ AZURITE := node_modules/.package-lock.json
 
 # exec: a signal to make's child is a signal to the program.
 run: install
-	@exec $(BIN)/python -m demo $(ARGS)
+	@exec $(BIN)/python -m demo --odoo $(ODOO) $(ARGS)
 
 test: install
 	@exec $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

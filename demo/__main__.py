@@ -1,4 +1,4 @@
-"""The command: `python -m demo [--once] [--port 7071] [--records 5000] [--data .data] [--seed 1]`."""
+"""The command: `python -m demo [--once] [--odoo real] [--port 7071] [--records 5000] [--data .data] [--seed 1]`."""
 
 import argparse
 import contextlib
@@ -8,19 +8,20 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from demo import drive, start, summary
+from demo import drive, link, start, summary
 from demo.fill import fill
 from demo.folder import Folder
 from demo.http import Client
+from demo.odoo import Odoo, Person, Real, sandbox_ready
 from demo.parts import Parts
 from demo.ports import OPTIONS, Ports, free_ports
-from demo.trouble import Stopped, Trouble
+from demo.trouble import Missing, Stopped, Trouble
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Shows the hub at work, on this machine alone, with a made-up CRM system.",
+        description="Shows the hub at work, on this machine alone, with a made-up CRM system and an Odoo.",
     )
     parser.add_argument("--once", action="store_true", help="end after the summary instead of serving")
     parser.add_argument(
@@ -29,6 +30,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the sample data (default: %(default)s)")
     parser.add_argument(
         "--data", type=Path, default=Path(".data"), help="the folder that keeps it all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--odoo",
+        choices=("sandbox", "real"),
+        default="sandbox",
+        help="the Odoo: of the sandbox, or a real one that the program in CRMHUB_REAL_ODOO starts (default: %(default)s)",
     )
     for each in fields(Ports):
         option, what = OPTIONS[each.name]
@@ -68,40 +75,62 @@ def _demo(given: argparse.Namespace, parts: Parts, stack: contextlib.ExitStack) 
     )
     folder = Folder(given.data.resolve())
     stack.callback(folder.close)
+    real = Real(parts, folder) if given.odoo == "real" else None
     ports.check()
     stack.callback(_stop, parts)
-    print("Starting Azurite, the sandbox and the hub ...")
+    print("Starting Azurite, the sandboxes and the hub ...")
     azurite = start.start_azurite(parts, folder, ports, node)
     part, ca = start.start_sandbox(parts, folder, ports, seed=given.seed)
+    odoo = _odoo(parts, folder, ports, given.seed, real, stack)
     start.azurite_ready(parts, azurite, ports)
     sandbox = start.sandbox_ready(parts, part)
     _, url = start.start_hub(parts, folder, ports, ca)
     hub = Client(parts, "The hub", url, folder.log("hub"), {"X-API-KEY": folder.api_key})
     control = Client(parts, "The sandbox", sandbox["control"], folder.log("sandbox"))
-    stack.callback(control.close)
-    stack.callback(hub.close)
+    person = Person(parts, folder, odoo)
+    for each in (control, hub, person):
+        stack.callback(each.close)
     hub.call("GET", "/health")
     print(f"All parts run after {time.monotonic() - began:.1f} s.")
 
     total = fill(control, given.records, given.seed)
-    drive.connect(hub, sandbox)
+    person.fill(given.seed)
+    drive.connect(hub, sandbox, what=link.DYNAMICS)
+    link.connect(hub, odoo)
     run = drive.sync(hub, parts, total)
     noticed = drive.notice(hub, control, parts)
-    drive.schedule(hub)
+    loads = link.first_load(hub, parts)
+    passed = link.to_odoo(hub, control, person, parts), link.to_dynamics(hub, control, person, parts)
+    for slug in loads:
+        drive.schedule(hub, slug)
 
     print(f"\nThe sandbox has {total:,} accounts; the run {run['id']}:\n{summary.figures(run)}")
     if noticed is not None:
         print("\n" + summary.seen(noticed, *drive.look(hub, noticed.rid)))
-    print(f"\nAddresses, of this machine alone:\n{summary.addresses(url, sandbox, folder.path)}")
+    print("\n" + summary.linked(odoo, loads, *passed))
+    print(f"\nAddresses, of this machine alone:\n{summary.addresses(url, sandbox, odoo, folder.path)}")
     print(
         f"\nAPI key for local use (header X-API-KEY; kept in {folder.path / 'api-key'}):\n  {folder.api_key}"
     )
-    print(f"\nTo try:\n{summary.calls(url, folder.api_key, noticed.record_id if noticed else None)}\n")
+    print(f"\nTo try:\n{summary.calls(url, folder.api_key, noticed.record_id if noticed else None)}")
+    print(f"{summary.calls_of_link(url, folder.api_key, odoo, passed[0])}\n")
     if given.once:
         return
     print("The hub now pulls each minute. Ctrl-C stops everything and keeps the data.")
     while True:
         parts.pause(60)
+
+
+def _odoo(
+    parts: Parts, folder: Folder, ports: Ports, seed: int, real: Real | None, stack: contextlib.ExitStack
+) -> Odoo:
+    """The Odoo, once it answers."""
+    if real is None:
+        return sandbox_ready(parts, start.start_odoo(parts, folder, ports, seed=seed))
+    print("Starting the real Odoo, which the first time takes a minute or more ...")
+    odoo = real.start()
+    stack.callback(real.stop)
+    return odoo
 
 
 def _stop(parts: Parts) -> None:
@@ -123,7 +152,7 @@ def main() -> int:
         return 0
     except Trouble as trouble:
         print(f"make run: {trouble}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(trouble, Missing) else 1
     return 0
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from demo.fill import TABLE
 from demo.http import Client
 from demo.parts import Parts
-from demo.show import progress
+from demo.show import Advance, progress
 from demo.trouble import Trouble
 
 CONNECTION = "demo"
+ACCOUNTS: Mapping[str, Any] = {"entities": {TABLE: "pull"}}
 _SCHEDULE = {"minutes": 1}
 _FOUND_WITHIN = 120.0
 
@@ -29,59 +30,80 @@ class Noticed:
     seconds: float
 
 
-def connect(hub: Client, sandbox: Mapping[str, Any], slug: str = CONNECTION) -> None:
-    """The connection to the sandbox, made or brought up to date, e.g. if the sandbox's port is another one now."""
-    path = f"/api/integrations/{slug}"
+def connect(
+    hub: Client, sandbox: Mapping[str, Any], slug: str = CONNECTION, what: Mapping[str, Any] = ACCOUNTS
+) -> None:
+    """The connection to the sandbox of Dynamics 365. `what`: its entities, and the mappings of these."""
     settings = {
         "base_url": sandbox["url"],
         "authority": sandbox["url"],
         "tenant_id": sandbox["tenant"],
         "client_id": sandbox["client_id"],
     }
-    secrets = {"client_secret": sandbox["client_secret"]}
+    keep(hub, slug, "dynamics365", settings, {"client_secret": sandbox["client_secret"]}, what)
+
+
+def keep(
+    hub: Client,
+    slug: str,
+    connector: str,
+    settings: Mapping[str, str],
+    secrets: Mapping[str, str],
+    what: Mapping[str, Any],
+) -> None:
+    """A connection, made or brought up to date, e.g. if the sandbox's port is another one now."""
+    path = f"/api/integrations/{slug}"
     status, found = hub.call("GET", path, also=(404,))
     if status == 404:
         # Without a schedule as yet: the first run is the one that is shown, not one that a timer began.
-        body = {"slug": slug, "connector": "dynamics365", "entities": {TABLE: "pull"}, "schedule": {}}
+        body = {"slug": slug, "connector": connector, "schedule": {}, **what}
         hub.call("POST", "/api/integrations", {**body, "settings": settings, "secrets": secrets})
         return
     if {name: found["settings"].get(name) for name in settings} != settings:
         hub.call("PATCH", path, {"settings": settings, "secrets": secrets})
+    if not what["entities"].keys() <= found["entities"].keys():  # of a demo that had less
+        hub.call("PATCH", path, what)
     if found["state"] == "paused":
         hub.call("POST", f"{path}/resume")
     hub.call("POST", f"{path}/test")
 
 
-def schedule(hub: Client) -> None:
+def schedule(hub: Client, slug: str = CONNECTION) -> None:
     """From here on the hub pulls by itself, each minute."""
-    path = f"/api/integrations/{CONNECTION}"
+    path = f"/api/integrations/{slug}"
     _, found = hub.call("GET", path)
     if found["schedule"] != _SCHEDULE:
         hub.call("PATCH", path, {"schedule": _SCHEDULE})
 
 
-def start_run(hub: Client, slug: str = CONNECTION) -> str:
-    """The id of a new run, or of the one that is at work already."""
-    status, body = hub.call("POST", "/api/runs", {"connection": slug}, also=(409,))
+def start_run(hub: Client, slug: str = CONNECTION, entity: str = "", mode: str = "incremental") -> str:
+    """The id of a new run, or of the one that is at work already. `entity`: "" for a connection that has one."""
+    body = {"connection": slug, "mode": mode, "entities": [entity] if entity else []}
+    status, answer = hub.call("POST", "/api/runs", body, also=(409,))
     if status != 409:
-        return str(body["id"])
+        return str(answer["id"])
     _, found = hub.call("GET", f"/api/integrations/{slug}")
-    running = found["sync"][0]["running"]
+    running = next(each["running"] for each in found["sync"] if entity in ("", each["entity"]))
     if running is None:  # it has just ended
-        return start_run(hub, slug)
+        return start_run(hub, slug, entity, mode)
     return str(running)
 
 
 def sync(hub: Client, parts: Parts, total: int) -> Mapping[str, Any]:
-    """A run from start to end, as GET /api/runs/{id} tells it."""
-    run_id = start_run(hub)
+    """The run that pulls the accounts, from start to end, as GET /api/runs/{id} tells it."""
+    run_id = start_run(hub, CONNECTION, TABLE)
     with progress("Pulling accounts into the hub", total) as advance:
-        while True:
-            _, run = hub.call("GET", f"/api/runs/{run_id}")
-            advance(run["read"])
-            if run["ended_at"] is not None:
-                break
-            parts.pause(0.2)
+        return ended(hub, parts, run_id, advance)
+
+
+def ended(hub: Client, parts: Parts, run_id: str, advance: Advance = lambda _done: None) -> Mapping[str, Any]:
+    """A run, once it has ended. Raises Trouble if it did not succeed."""
+    while True:
+        _, run = hub.call("GET", f"/api/runs/{run_id}")
+        advance(run["read"])
+        if run["ended_at"] is not None:
+            break
+        parts.pause(0.1)
     if run["status"] != "succeeded":
         problem = run["problem"] or {}
         raise Trouble(f"The run {run_id} {run['status']}: {problem.get('message', 'it gives no reason')}")
@@ -104,7 +126,7 @@ def notice(hub: Client, sandbox: Client, parts: Parts) -> Noticed | None:
     sandbox.call("PATCH", f"/rows/{TABLE}/{link['id']}", {"values": {"telephone1": phone}})
     sandbox.call("POST", "/save")
     begin = time.monotonic()
-    start_run(hub)
+    start_run(hub, CONNECTION, TABLE)
     while time.monotonic() - begin < _FOUND_WITHIN:
         _, now = hub.call("GET", f"/api/records/accounts/{record['id']}")
         if now.get("phone") == phone:

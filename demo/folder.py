@@ -47,6 +47,7 @@ class Folder:
         self.api_key = self._kept("api-key", lambda: secrets.token_urlsafe(32))
         self.encryption_key = self._kept("encryption-key", lambda: secrets.token_hex(32))
         self.client_secret = self._kept("client-secret", lambda: secrets.token_urlsafe(32))
+        self.odoo_key = self._kept("odoo-key", lambda: secrets.token_hex(20))
 
     def _hold(self) -> IO[str]:
         lock = (self.path / "lock").open("w")

@@ -14,6 +14,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "hub": ("--port", "the hub"),
     "sandbox": ("--sandbox-port", "the sandbox"),
     "sandbox_tls": ("--sandbox-tls-port", "the sandbox's https"),
+    "odoo": ("--odoo-port", "the Odoo sandbox"),
     "blob": ("--blob-port", "Azurite's blobs"),
     "queue": ("--queue-port", "Azurite's queues"),
     "table": ("--table-port", "Azurite's tables"),
@@ -26,6 +27,7 @@ class Ports:
     hub: int = 7071
     sandbox: int = 8950
     sandbox_tls: int = 8951
+    odoo: int = 8952
     blob: int = 10000
     queue: int = 10001
     table: int = 10002
@@ -47,7 +49,7 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Six ports that are free now."""
+    """As many as there are parts to give them to, free now."""
     names = [each.name for each in fields(Ports)]
     found: list[int] = []
     for port in random.SystemRandom().sample(_CANDIDATES, 200):

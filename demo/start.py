@@ -1,4 +1,4 @@
-"""The parts by name and command: Azurite, the sandbox, then the hub that needs both."""
+"""The parts by name and command: Azurite, the sandboxes, then the hub that needs all of them."""
 
 import json
 import shutil
@@ -64,6 +64,22 @@ def start_sandbox(
         grace=20,
     )
     return part, ca
+
+
+def start_odoo(parts: Parts, folder: Folder, ports: Ports, *, seed: int) -> Part:
+    """A fake Odoo. By http alone, as the hub may reach loopback."""
+    command = [
+        sys.executable, "-m", "sandbox", "odoo", "--port", ports.odoo, "--data", folder.path / "sandbox-odoo.json",
+        "--seed", seed, "--api-key", folder.odoo_key,
+    ]  # fmt: skip
+    return parts.start(
+        "The Odoo sandbox",
+        [str(each) for each in command],
+        folder.log("odoo"),
+        environment(),
+        cwd=ROOT,
+        grace=20,
+    )
 
 
 def start_hub(

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from demo import link
 from demo.drive import CONNECTION, Noticed
+from demo.odoo import Odoo
 
 _COUNTS = ("created", "updated", "unchanged", "deleted", "failed")
 
@@ -35,12 +37,23 @@ def seen(noticed: Noticed, live: Mapping[str, Any], live_seconds: float) -> str:
     )
 
 
-def addresses(url: str, sandbox: Mapping[str, Any], data: Path) -> str:
+def linked(odoo: Odoo, loads: Mapping[str, Mapping[str, Any]], there: link.Passed, back: link.Passed) -> str:
+    read = " and ".join(f"{run['read']:,} of '{slug}'" for slug, run in loads.items())
+    kind = {"sandbox": "an Odoo of the sandbox", "real": "a real Odoo"}[odoo.kind]
+    return (
+        f"Contacts are linked with {kind}, both ways, by e-mail; the runs read {read}. A person gave a phone to\n"
+        f"  '{there.name}' in Dynamics: {there.phone} in Odoo {there.seconds:.1f} s after POST /api/runs\n"
+        f"  '{back.name}' in Odoo: {back.phone} in Dynamics {back.seconds:.1f} s after POST /api/runs"
+    )
+
+
+def addresses(url: str, sandbox: Mapping[str, Any], odoo: Odoo, data: Path) -> str:
     return (
         f"  hub       {url}\n"
         f"  OpenAPI   {url}/api/openapi.json (needs the key)\n"
         f"  sandbox   {sandbox['api']}\n"
         f"  control   {sandbox['control']} (change data, clock and faults)\n"
+        f"  Odoo      {odoo.url} ({odoo.kind}; user {odoo.login}, database {odoo.database})\n"
         f"  logs      {data / 'logs'}"
     )
 
@@ -55,4 +68,17 @@ def calls(url: str, key: str, record_id: str | None) -> str:
         "--data-urlencode top=3\n"
         f'  curl -s {header} -X POST {url}/api/runs -d \'{{"connection": "{CONNECTION}"}}\'\n'
         f"  curl -s {header} '{url}/api/records/accounts{third}'"
+    )
+
+
+def calls_of_link(url: str, key: str, odoo: Odoo, there: link.Passed) -> str:
+    """Change a contact of Dynamics at Odoo, ask for a run, look at Dynamics: they work as they are, one after the other."""
+    header = f"-H 'X-API-KEY: {key}'"
+    signed_in = f"-H 'Authorization: bearer {odoo.key}' -H 'X-Odoo-Database: {odoo.database}'"
+    body = f'{{"ids": [{there.id}], "vals": {{"function": "Asesora"}}}}'
+    return (
+        f"  curl -s {signed_in} -H 'Content-Type: application/json' {odoo.url}/json/2/res.partner/write -d '{body}'\n"
+        f'  curl -s {header} -X POST {url}/api/runs -d \'{{"connection": "{link.CONNECTION}"}}\'\n'
+        f"  curl -sG {header} '{url}/api/crm/contacts?connection={CONNECTION}' "
+        f"--data-urlencode \"filter=email eq '{there.email}'\" --data-urlencode 'select=last_name,job_title'"
     )
