@@ -6,6 +6,7 @@
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1);
 #             then sync in both directions by many seeds and many examples (SEEDS=1-5000 EXAMPLES=5000)
 # make demo-crash   kills the hub in front of you while it links two systems, and prints what came of each contact
+# make new-connector NAME=x   the skeleton of a connector, and contract tests that are red (docs/adding-a-connector.md)
 # make docs   docs/support-matrix.md from what the connectors declare
 # make bench  what a first load costs, against a store that answers at once and against Azurite (ARGS="--records 10000")
 # make install, make sandbox (a Dataverse server alone), make clean (what was installed; .data stays)
@@ -24,7 +25,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.installed
 AZURITE := node_modules/.package-lock.json
 
-.PHONY: run test lint docs simulate simulate-two-way soak demo-crash bench install sandbox clean
+.PHONY: run test lint docs new-connector simulate simulate-two-way soak demo-crash bench install sandbox clean
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 
@@ -44,6 +45,10 @@ lint: install
 
 docs: install
 	@$(BIN)/python .ci/support_matrix.py
+
+# Needs nothing installed, and overwrites nothing.
+new-connector:
+	@"$(PYTHON)" .ci/new_connector.py "$(NAME)"
 
 # What it prints depends on the seed alone.
 simulate: install
