@@ -3,9 +3,11 @@
 import itertools
 import json
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from crm_core.connection_admin import Wanted
@@ -13,11 +15,13 @@ from crm_core.errors import Conflict
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule
 from crm_core.model.record import Record, open_items
+from crm_core.settings import load
 from crm_core.storage import layout
-from crm_core.storage.memory import MemoryQueue
+from crm_core.storage.azure import AzureTable, StorageAccount
+from crm_core.storage.memory import MemoryBlob, MemoryQueue
 from crm_core.system import SystemClock
 from sandbox.testing import Running
-from tests.sync.conftest import SECRET, Remote
+from tests.sync.conftest import SECRET, Prefixed, Remote, environment
 
 SOON = {"PUSH_DELAY_SECONDS": "0.001", "SWEEP_BUCKETS": "16", "ATTEMPT_SECONDS": "1"}
 NEWS = ("created", "updated", "deleted", "failed")
@@ -67,18 +71,26 @@ class Pair:
 
     def connect(self, name: str, entities: Any = None, **wanted: Any) -> Connection:
         settings = settings_of(self.remotes[name].sandbox)
-        return self.add(name, settings, SECRET, entities or {self.entity: {"direction": "both"}}, **wanted)
+        secrets = {"client_secret": SECRET}
+        return self.add(name, settings, secrets, entities or {self.entity: {"direction": "both"}}, **wanted)
 
     def add(
-        self, name: str, settings: dict[str, str], secret: str, entities: Any, **wanted: Any
+        self,
+        name: str,
+        settings: dict[str, str],
+        secrets: dict[str, str],
+        entities: Any,
+        *,
+        connector: str = "dynamics365",
+        **wanted: Any,
     ) -> Connection:
         made = self.hub.admin.create(
             DEFAULT_TENANT,
             name,
-            "dynamics365",
+            connector,
             Wanted(
                 settings,
-                {"client_secret": secret},
+                secrets,
                 {each: EntitySync.from_json(how) for each, how in entities.items()},
                 Schedule(),
                 **wanted,
@@ -240,3 +252,34 @@ class Pair:
 
     def values(self, name: str, column: str = "name") -> list[Any]:
         return sorted(str(values.get(column)) for values in self.rows(name).values())
+
+
+@contextmanager
+def paired(
+    azurite: str,
+    remote: Remote,
+    sides: dict[str, Any],
+    other_ca: bytes,
+    folder: Path,
+    *,
+    entity: str = "contact",
+    creates: int = 1000,
+) -> Iterator[Pair]:
+    """Two instances of the hub between two sides, over Azurite. `remote`: the sandbox of one of them. `creates`: how
+    many rows a run may make before the brake stops it.
+    """
+    bundle = folder / "ca.pem"
+    assert remote.sandbox.ca is not None
+    bundle.write_bytes(remote.sandbox.ca.read_bytes() + other_ca)
+    remote.table = "contact"
+    remote.options(limits={"requests": 10**9, "seconds": 10**9})
+    clock = AheadClock()
+    queue = MemoryQueue(clock)
+    more = {"CA_BUNDLE": str(bundle), "BRAKE_CREATES": str(creates), **SOON}
+    settings = load({**environment(azurite, remote), **more})
+    table, blob = Prefixed(AzureTable(StorageAccount(azurite))), MemoryBlob()
+    with ExitStack() as stack:
+        hubs = [Hub(settings, clock=clock, table=table, queue=queue, blob=blob) for _ in range(2)]
+        for each in hubs:
+            stack.enter_context(closing(each))
+        yield Pair(hubs, queue, clock, sides, entity)

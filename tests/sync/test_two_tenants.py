@@ -5,21 +5,16 @@ Two instances of the hub work at once. CRMHUB_TWO_TENANTS_CONTACTS says how many
 
 import os
 import random
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from urllib.parse import urlencode
 
 import pytest
 import trustme
 
-from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
-from crm_core.settings import load
-from crm_core.storage.azure import AzureTable, StorageAccount
-from crm_core.storage.memory import MemoryBlob, MemoryQueue
 from sandbox.testing import Client
 from tests.conftest import ORACLE_SECRET, running_oracle
-from tests.sync.conftest import Prefixed, environment
-from tests.sync.pairs import SOON, AheadClock, Pair
+from tests.sync.pairs import paired
 
 CONTACTS = int(os.environ.get("CRMHUB_TWO_TENANTS_CONTACTS", "200"))
 FEW = 16
@@ -36,37 +31,13 @@ WRITES = "*$batch*"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-@contextmanager
-def paired(azurite, remote, other, other_ca, folder):
-    """Two instances of the hub between two sides."""
-    bundle = folder / "ca.pem"
-    bundle.write_bytes(remote.sandbox.ca.read_bytes() + other_ca)
-    remote.table = "contact"
-    remote.options(limits={"requests": 10**9, "seconds": 10**9})
-    clock = AheadClock()
-    queue = MemoryQueue(clock)
-    settings = load(
-        {
-            **environment(azurite, remote),
-            "CA_BUNDLE": str(bundle),
-            "BRAKE_CREATES": str(10 * CONTACTS),
-            **SOON,
-        }
-    )
-    table, blob = Prefixed(AzureTable(StorageAccount(azurite))), MemoryBlob()
-    with ExitStack() as stack:
-        hubs = [Hub(settings, clock=clock, table=table, queue=queue, blob=blob) for _ in range(2)]
-        for each in hubs:
-            stack.enter_context(closing(each))
-        yield Pair(hubs, queue, clock, {"a": remote, "b": other}, "contact")
-
-
 @pytest.fixture
 def pair(azurite, remote, second_remote, tmp_path):
     second_remote.table = "contact"
     second_remote.options(limits={"requests": 10**9, "seconds": 10**9})
     ca = second_remote.sandbox.ca.read_bytes()
-    with paired(azurite, remote, second_remote, ca, tmp_path) as pair:
+    sides = {"a": remote, "b": second_remote}
+    with paired(azurite, remote, sides, ca, tmp_path, creates=10 * CONTACTS) as pair:
         yield pair
 
 
@@ -113,7 +84,10 @@ def oracle_pair(azurite, remote, tmp_path):
     with ExitStack() as stack:
         settings = stack.enter_context(running_oracle(leaf, leaf, records=0))
         client = stack.enter_context(Client(settings["base_url"], ca=tmp_path / "oracle-ca.pem"))
-        pair = stack.enter_context(paired(azurite, remote, OracleSide(client), ca.cert_pem.bytes(), tmp_path))
+        sides = {"a": remote, "b": OracleSide(client)}
+        pair = stack.enter_context(
+            paired(azurite, remote, sides, ca.cert_pem.bytes(), tmp_path, creates=10 * CONTACTS)
+        )
         yield pair, settings
 
 
@@ -411,7 +385,7 @@ def test_the_sandbox_and_a_dataverse_server_of_other_make_agree(oracle_pair):
     # Neither knows the other's users, and a row with an owner that is not there is not made.
     theirs = {"contact": {"fields": {"owner_email": {"direction": "in"}}}}
     pair.connect("a", both_ways(), mappings=theirs)
-    pair.add("b", settings, ORACLE_SECRET, both_ways(), mappings=theirs)
+    pair.add("b", settings, {"client_secret": ORACLE_SECRET}, both_ways(), mappings=theirs)
     pair.settle()
     assert_agree(pair, FEW)
     for number, (rid, _) in enumerate(by_email(pair.rows("b")).values()):
