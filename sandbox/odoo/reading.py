@@ -402,11 +402,6 @@ class Reading:
             found.append({**row, "xmlid": named[0] if named else False, "noupdate": False, "xmlids": xmlids})
         return found
 
-    def get_external_id(self) -> Values:
-        """By id the first external id of a row, "" where it has none. Nobody's rights are looked at."""
-        names = self._env.sudo()["ir.model.data"]
-        return {str(key): next(iter(names._of(self._name, key)), "") for key in self._ids}
-
 
 def rank(value: Any) -> tuple[bool, Any]:
     nothing = value is None or value is False
