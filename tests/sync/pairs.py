@@ -207,13 +207,14 @@ class Pair:
             self.work_together()
             swept = self.hub.tick()
             self.work_together()
-            ended = [self.hub.runs.get(DEFAULT_TENANT, each.id) for each in runs]
-            news = [
-                None if each is None or each.status != "succeeded" else sum(map(each.counts.get, NEWS))
+            started = [part for each in runs for part in each.children or [each.id]]
+            ended = [self.hub.runs.get(DEFAULT_TENANT, each) for each in started]
+            quiet = all(
+                each is not None and each.status == "succeeded" and not any(map(each.counts.get, NEWS))
                 for each in ended
-            ]
+            )
             waits = [self.queue.next_visible(lane) for lane in layout.QUEUES]
-            if news == [0] * len(self.pulled()) and not swept and not any(waits):
+            if quiet and len(runs) == len(self.pulled()) and not swept and not any(waits):
                 return
             soonest = min((each for each in waits if each), default=self.clock.now())
             self.later(max(60.0, (soonest - self.clock.now()).total_seconds() + 1))
