@@ -9,7 +9,7 @@ from typing import Any
 from demo import drive
 from demo.fill import TABLE
 from demo.http import Client
-from demo.odoo import Odoo, Person
+from demo.odoo import DOMAIN, Odoo, Person
 from demo.parts import Parts
 from demo.trouble import Trouble
 
@@ -32,6 +32,8 @@ ODOO: Mapping[str, Any] = {
                 _WHOLE: {"type": "text", "to": "name", "required": True},
                 "first_name": {"from": "{name|first}"},
                 "last_name": {"from": "{name|last}"},
+                # Users, and names of countries in the vendor's words, of one system are none of the other.
+                **dict.fromkeys(("owner_email", "country", "state")),
             }
         }
     },
@@ -111,7 +113,8 @@ def to_dynamics(hub: Client, sandbox: Client, odoo: Person, parts: Parts) -> Pas
 
 
 def _wanted(values: Mapping[str, Any]) -> bool:
-    return bool(values.get("emailaddress1")) and bool(values.get("fullname"))
+    """Whether the contact was first at Dynamics."""
+    return bool(values.get("fullname")) and not values.get("emailaddress1", DOMAIN).endswith(DOMAIN)
 
 
 def _phone() -> str:

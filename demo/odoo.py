@@ -20,7 +20,7 @@ PROGRAM = "CRMHUB_REAL_ODOO"
 CANNOT = 75
 """Its exit code where the machine can't have one."""
 PEOPLE = 12
-_DOMAIN = "people.odoo.example"
+DOMAIN = "people.odoo.example"
 _PARTNER = "/json/2/res.partner"
 _POLL_SECONDS = 0.1
 
@@ -102,7 +102,7 @@ class Person:
     def fill(self, seed: int) -> None:
         """A few people, unless there are. Each name is two words, which Dynamics keeps apart."""
         everybody = {"active_test": False}
-        domain = [["email", "=like", f"%@{_DOMAIN}"]]
+        domain = [["email", "=like", f"%@{DOMAIN}"]]
         if self._call("search_count", domain=domain, context=everybody):
             return
         fake = Faker("es_MX")
@@ -113,7 +113,7 @@ class Person:
             vals_list=[
                 {
                     "name": f"{first} {last}",
-                    "email": f"person{number}@{_DOMAIN}",
+                    "email": f"person{number}@{DOMAIN}",
                     "phone": f"+52 55 5555 {number:04d}",
                 }
                 for number, (first, last) in enumerate(people, 1)
@@ -122,7 +122,7 @@ class Person:
 
     def own(self) -> Mapping[str, Any]:
         """One of the people who were first here."""
-        domain = [["email", "=like", f"%@{_DOMAIN}"]]
+        domain = [["email", "=like", f"%@{DOMAIN}"]]
         found = self._call("search_read", domain=domain, fields=["name", "email"], limit=1, order="id")
         if not found:
             raise Trouble("Odoo has none of the people of the demo any more.")
