@@ -25,7 +25,8 @@ DYNAMICS: Mapping[str, Any] = {
     "mappings": {CONTACT: {"fields": {_WHOLE: {"type": "text", "to": "fullname", "direction": "in"}}}},
 }
 ODOO: Mapping[str, Any] = {
-    "entities": {CONTACT: _BOTH},
+    # Odoo can't tell the parts of a longer name: those that the hub has stay when both see a contact for the first time.
+    "entities": {CONTACT: {**_BOTH, "policy": "local"}},
     "mappings": {
         CONTACT: {
             "fields": {

@@ -115,6 +115,7 @@ def test_once_ends_after_the_summary_and_a_second_run_keeps_the_data(start):
     assert f"records read {RECORDS}, created {RECORDS}, updated 0, unchanged 0, deleted 0, failed 0" in said
     assert re.search(r"remote calls [1-9]\d*, storage calls [1-9]\d*, seconds \d+\.\d", said)
     assert re.search(r"in the store \(version 2\) \d+\.\d s after POST /api/runs", said)
+    assert_linked(said, "an Odoo of the sandbox")
     key = (first.data / "api-key").read_text().strip()
     assert len(key) >= 32
     assert key in said
@@ -130,28 +131,68 @@ def test_once_ends_after_the_summary_and_a_second_run_keeps_the_data(start):
     assert "records read 0, created 0, updated 0" in said
     assert "in the store (version 3)" in said
     assert key in said
+    assert_linked(said, "an Odoo of the sandbox")
     second.assert_gone()
+
+
+def assert_linked(said: str, kind: str) -> None:
+    """A phone went from Dynamics to Odoo, and one the other way."""
+    assert f"Contacts are linked with {kind}, both ways" in said
+    for way in (r"in Dynamics: \+57 [\d ]+ in Odoo", r"in Odoo: \+57 [\d ]+ in Dynamics"):
+        assert re.search(rf"'\S+ .+' {way} \d+\.\d s after POST /api/runs", said), said
+
+
+def test_a_real_odoo_can_stand_there_too(start):
+    if not os.environ.get("CRMHUB_REAL_ODOO"):
+        pytest.skip("CRMHUB_REAL_ODOO does not name the real Odoo")
+    demo = start("--once", "--odoo", "real")
+    code = demo.end(seconds=400)
+    if code == 2:
+        pytest.skip("real-odoo: cannot be had")
+    assert code == 0, demo.text()
+    assert_linked(demo.text(), "a real Odoo")
+    demo.assert_gone()
+
+
+def test_without_a_real_odoo_it_says_so(start):
+    demo = start("--odoo", "real", env={k: v for k, v in os.environ.items() if k != "CRMHUB_REAL_ODOO"})
+    assert demo.end() == 2
+    assert_one_sentence(demo.text(), "CRMHUB_REAL_ODOO", "ODOO=real")
+    assert demo.left() == []
+
+
+def test_a_machine_that_cannot_have_a_real_odoo_says_why(start, tmp_path):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho 'real-odoo: cannot be had: no PostgreSQL' >&2\nexit 75\n")
+    program.chmod(0o700)
+    demo = start("--odoo", "real", env={**os.environ, "CRMHUB_REAL_ODOO": str(program)})
+    assert demo.end() == 2, demo.text()
+    assert "make run: There is no real Odoo here (real-odoo: cannot be had: no PostgreSQL)" in demo.text()
+    demo.assert_gone()
 
 
 def test_the_calls_it_prints_work_as_they_are_and_ctrl_c_stops_everything(start):
     demo = start()
     demo.until(SERVES)
     calls = [line.strip() for line in demo.text().splitlines() if line.strip().startswith("curl ")]
-    assert len(calls) == 3
+    assert len(calls) == 6
     if shutil.which("curl"):
-        found, run, history = (json.loads(run_shell(call)) for call in calls)
+        found, run, history = (json.loads(run_shell(call)) for call in calls[:3])
         assert all("Peña" in each["name"] for each in found["value"])
         assert run["status"] == "queued"
         assert [each["change"] for each in history["value"]][:2] == ["create", "update"]
         for entities in ("leads", "cases", "quotes", "activities"):
             url = re.sub(r"/accounts\?connection=demo' .*", f"/{entities}?connection=demo'", calls[0])
             assert json.loads(run_shell(url))["value"], entities
+        run_shell(calls[3])
+        run_shell(calls[4])
+        wait(lambda: json.loads(run_shell(calls[5]))["value"][0].get("job_title") == "Asesora", 30, demo.text)
 
     rival = start()
     assert rival.end() == 1
     assert_one_sentence(rival.text(), f"Another demo uses the data folder {demo.data}", "--data")
 
-    assert len(demo.left()) == 4
+    assert len(demo.left()) == 5
     assert demo.end(signal.SIGINT) == 0, demo.text()
     demo.assert_gone()
 
@@ -187,7 +228,7 @@ def test_a_secret_may_begin_with_a_dash(start, tmp_path):
 def test_a_part_that_dies_ends_the_rest_and_is_named(start):
     demo = start()
     demo.until(SERVES)
-    sandbox = next(int(line.split()[0]) for line in demo.left() if " -m sandbox " in line)
+    sandbox = next(int(line.split()[0]) for line in demo.left() if " -m sandbox dynamics365 " in line)
     os.kill(sandbox, signal.SIGKILL)
     assert demo.end() == 1
     assert "make run: The sandbox ended by itself (signal 9); its log is " in demo.text()
