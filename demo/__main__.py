@@ -33,6 +33,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--odoo",
+        dest="odoo_kind",  # "odoo" is the port
         choices=("sandbox", "real"),
         default="sandbox",
         help="the Odoo: of the sandbox, or a real one that the program in CRMHUB_REAL_ODOO starts (default: %(default)s)",
@@ -75,7 +76,7 @@ def _demo(given: argparse.Namespace, parts: Parts, stack: contextlib.ExitStack) 
     )
     folder = Folder(given.data.resolve())
     stack.callback(folder.close)
-    real = Real(parts, folder) if given.odoo == "real" else None
+    real = Real(parts, folder) if given.odoo_kind == "real" else None
     ports.check()
     stack.callback(_stop, parts)
     print("Starting Azurite, the sandboxes and the hub ...")
