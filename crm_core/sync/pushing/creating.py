@@ -5,6 +5,7 @@ from crm_core.errors import HubError
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Link, Record
 from crm_core.ports import derived_id
+from crm_core.storage import layout
 from crm_core.sync import deletes
 from crm_core.sync.apply import Applier
 from crm_core.sync.draft import Draft, LinkDraft
@@ -58,8 +59,11 @@ class Creating(Looking):
         return next((each for each in hits if not self._belongs_elsewhere(each.rid, record.id)), None)
 
     def _belongs_elsewhere(self, rid: str, record_id: str) -> bool:
-        found = self.engine.records.find(self.tenant, self.entity.name, self._derived(rid))
-        return found is not None and found.id != record_id
+        """Also where a second row of one key is kept apart, though its own id leads to the first one's record."""
+        derived = self._derived(rid)
+        found = self.engine.records.find(self.tenant, self.entity.name, derived)
+        apart = self.engine.records.find(self.tenant, self.entity.name, layout.separate_record_id(derived))
+        return (found is not None and found.id != record_id) or (apart is not None and apart.id != record_id)
 
     def _forget_attempt(self, task: Task) -> None:
         """What was on its way is dead: the next attempt is the only one."""
