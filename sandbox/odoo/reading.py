@@ -402,10 +402,6 @@ class Reading:
             found.append({**row, "xmlid": named[0] if named else False, "noupdate": False, "xmlids": xmlids})
         return found
 
-    def get_external_id(self) -> dict[int, str]:
-        data = self._env.sudo()["ir.model.data"]
-        return {key: next(iter(data._of(self._name, key)), "") for key in self._ids}
-
 
 def rank(value: Any) -> tuple[bool, Any]:
     nothing = value is None or value is False

@@ -180,6 +180,8 @@ class RealRpc(Real):
 
     name = "real by JSON-RPC"
     protocol = "jsonrpc"
+    # What the older protocol asks and is told is tried in full at the sandbox of an older version.
+    feeds_only = True
 
 
 REMOTES = (Sandbox, SandboxRpc, Real, RealRpc)
