@@ -66,8 +66,13 @@ class Client:
         target = url.removeprefix(self.origin)
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         kind = {"Content-Type": "application/json; charset=utf-8"} if data is not None else {}
+        sent = {**self.headers, **kind, **(headers or {})}
         try:
-            self._connection.request(method, target, data, {**self.headers, **kind, **(headers or {})})
+            try:
+                self._connection.request(method, target, data, sent)
+            except BrokenPipeError:  # an idle connection that the server has closed: nothing has reached it
+                self._connection.close()
+                self._connection.request(method, target, data, sent)
             response = self._connection.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read())
         except BaseException:

@@ -92,12 +92,12 @@ def real_odoo_command(*arguments: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
 
 
-@pytest.fixture(scope="session")
-def real_odoo() -> Iterator[dict[str, str]]:
+@contextmanager
+def running_odoo() -> Iterator[dict[str, str]]:
     """A real Odoo 19 with a pristine database: ODOO_URL, ODOO_DB, ODOO_USER, ODOO_PASSWORD, ODOO_API_KEY.
 
-    What is set up stays for the next run. Each process that uses one at the same time has its own: it holds the lock of
-    the first folder that nobody else holds.
+    What is set up stays for the next run. Each that is used at the same time has a folder of its own: it holds the lock of
+    the first one that nobody else holds.
     """
     if not os.environ.get("CRMHUB_REAL_ODOO"):
         pytest.skip("CRMHUB_REAL_ODOO does not name the real Odoo")
@@ -115,6 +115,20 @@ def real_odoo() -> Iterator[dict[str, str]]:
         real_odoo_command("start", *folder, "--port", str(free_pair()))
         yield real_odoo_command("reset", *folder)
         real_odoo_command("stop", *folder)
+
+
+@pytest.fixture(scope="session")
+def real_odoo() -> Iterator[dict[str, str]]:
+    """A real Odoo that the tests of a process share, each with records of its own."""
+    with running_odoo() as facts:
+        yield facts
+
+
+@pytest.fixture
+def own_odoo() -> Iterator[dict[str, str]]:
+    """A real Odoo that nobody else has written into."""
+    with running_odoo() as facts:
+        yield facts
 
 
 def free_pair() -> int:

@@ -139,7 +139,7 @@ def test_a_connector_that_is_gone_is_a_wrong_setting(api, connect, tables):
     tables("config").update_entity(row, UpdateMode.REPLACE)
     settings = diagnose(api, "orphan")["settings"]
     assert (settings["status"], settings["message"]) == (
-        "failed", "There is no connector 'retired'; there are dynamics365.",
+        "failed", "There is no connector 'retired'; there are dynamics365, odoo.",
     )  # fmt: skip
 
 

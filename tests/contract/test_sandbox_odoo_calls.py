@@ -50,7 +50,7 @@ def test_sandbox_answers_as_the_real_server_did(name, answers, recorded):
     assert answers[name] == recorded[name]
 
 
-def test_real_server_answers_as_recorded(real_odoo, recorded):
+def test_real_server_answers_as_recorded(own_odoo, recorded):
     """One test for the whole list: it costs a server that starts."""
-    told = odoo_calls.Player(real_odoo).play()
+    told = odoo_calls.Player(own_odoo).play()
     assert {k: v for k, v in told.items() if v != recorded[k]} == {}

@@ -67,7 +67,7 @@ class Started:
         if kind not in self._worlds:
             remote = kind()
             remote.request = self._request
-            folder = self._folder / kind.__name__
+            folder = self._folder / f"{kind.system}-{kind.__name__}"
             folder.mkdir(exist_ok=True)  # a start may have been skipped
             remote.start(folder, self._stack)
             bundle = folder / "bundle.pem"
