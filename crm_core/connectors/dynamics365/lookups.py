@@ -11,14 +11,13 @@ from crm_core.connectors.dynamics365.client import Client
 from crm_core.connectors.dynamics365.tables.common import LOOKUPS, Lookup, Table
 from crm_core.errors import BadRequest
 from crm_core.ports import Clock
+from crm_core.protocols.kept import Kept
 from crm_core.protocols.odata import quoted
 
 KEPT_SECONDS = 600.0
 BOUND_SECONDS = 60.0
 """How long a text is known to stand for a row: many writes name the same owner and currency."""
 MAX_SHOWN = 20
-MAX_KEPT = 10_000
-"""Texts at most: beyond, all are forgotten, so that memory does not grow with the number of products."""
 
 Row = Mapping[str, Any]
 
@@ -28,9 +27,8 @@ class Lookups:
 
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
-        self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[str, float]] = {}
-        self._bound: dict[tuple[str, str], tuple[Mapping[str, str], float]] = {}
+        self._kept: Kept[tuple[str, str], str] = Kept(clock, KEPT_SECONDS)
+        self._bound: Kept[tuple[str, str], Mapping[str, str]] = Kept(clock, BOUND_SECONDS)
 
     def beside(self, table: Table, rows: Sequence[Row]) -> Callable[[Row], dict[str, str]]:
         """What gives the texts that one of these rows refers to, by path; one read for each other table."""
@@ -52,24 +50,18 @@ class Lookups:
 
     def _texts(self, lookup: Lookup, ids: set[str]) -> Mapping[str, str]:
         """The text of each id, "" for one without."""
-        now = self._clock.monotonic()
-        texts: dict[str, str] = {}
-        for rid in ids:
-            kept = self._kept.get((lookup.collection, rid))
-            if kept is not None and kept[1] > now:
-                texts[rid] = kept[0]
-        missing = sorted(ids - texts.keys())
-        if len(self._kept) + len(missing) > MAX_KEPT:
-            self._kept = {}
-        read = {
-            str(row.get(lookup.key, "")).lower(): str(row.get(lookup.text) or "")
-            for rows in self._client.rows_by_id(lookup.collection, lookup.key, missing, lookup.select)
-            for row in rows
-        }
-        for rid in missing:
-            texts[rid] = read.get(rid.lower(), "")
-            self._kept[lookup.collection, rid] = (texts[rid], now + KEPT_SECONDS)
-        return texts
+
+        def read(missing: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+            rids = sorted(rid for _, rid in missing)
+            texts = {
+                str(row.get(lookup.key, "")).lower(): str(row.get(lookup.text) or "")
+                for rows in self._client.rows_by_id(lookup.collection, lookup.key, rids, lookup.select)
+                for row in rows
+            }
+            return {key: texts.get(key[1].lower(), "") for key in missing}
+
+        found = self._kept.many([(lookup.collection, rid) for rid in ids], read)
+        return {rid: text for (_, rid), text in found.items()}
 
     def bound(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
         """Native properties to be written, each text in them replaced by the reference to the row that has it.
@@ -88,15 +80,7 @@ class Lookups:
         return bound
 
     def _reference(self, lookup: Lookup, field: str, text: str) -> Mapping[str, str]:
-        now = self._clock.monotonic()
-        known = self._bound.get((lookup.bind, text))
-        if known is not None and known[1] > now:
-            return known[0]
-        if len(self._bound) >= MAX_KEPT:
-            self._bound = {}
-        found = self._reference_read(lookup, field, text)
-        self._bound[lookup.bind, text] = (found, now + BOUND_SECONDS)
-        return found
+        return self._bound.one((lookup.bind, text), lambda: self._reference_read(lookup, field, text))
 
     def _reference_read(self, lookup: Lookup, field: str, text: str) -> Mapping[str, str]:
         rows = [

@@ -10,12 +10,12 @@ from crm_core.connectors.odoo.models.common import LOOKUPS, SYSTEM, Lookup, Mode
 from crm_core.connectors.odoo.wire import number_of
 from crm_core.errors import BadAnswer, BadRequest
 from crm_core.ports import Clock
+from crm_core.protocols.kept import Kept
 
 KEPT_SECONDS = 600.0
 BOUND_SECONDS = 60.0
 """How long a text is known to stand for a record: many writes name the same owner and country."""
 MAX_SHOWN = 20
-MAX_KEPT = 10_000
 IDS_PER_READ = 1000
 
 Row = Mapping[str, Any]
@@ -41,9 +41,8 @@ class Lookups:
 
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
-        self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[str, float]] = {}
-        self._bound: dict[tuple[str, str, str], tuple[int, float]] = {}
+        self._kept: Kept[tuple[str, str], str] = Kept(clock, KEPT_SECONDS)
+        self._bound: Kept[tuple[str, str, str], int] = Kept(clock, BOUND_SECONDS)
 
     def texts(self, model: Model, rows: Sequence[Row]) -> Mapping[str, Mapping[str, str]]:
         """By path, the text of each id that the rows refer to, of those that no display name tells."""
@@ -58,23 +57,15 @@ class Lookups:
         return found
 
     def _texts(self, lookup: Lookup, ids: set[str]) -> Mapping[str, str]:
-        now = self._clock.monotonic()
-        texts = {}
-        for rid in ids:
-            kept = self._kept.get((lookup.model, rid))
-            if kept is not None and kept[1] > now:
-                texts[rid] = kept[0]
-        missing = sorted(ids - texts.keys())
-        if len(self._kept) + len(missing) > MAX_KEPT:
-            self._kept = {}
-        read = {
-            str(row["id"]): str(row.get(lookup.text) or "")
-            for row in self._by_id(lookup.model, missing, [lookup.text])
-        }
-        for rid in missing:
-            texts[rid] = read.get(rid, "")
-            self._kept[lookup.model, rid] = (texts[rid], now + KEPT_SECONDS)
-        return texts
+        """The text of each id, "" for one without."""
+
+        def read(missing: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+            rows = self._by_id(lookup.model, sorted(rid for _, rid in missing), [lookup.text])
+            texts = {str(row["id"]): str(row.get(lookup.text) or "") for row in rows}
+            return {key: texts.get(key[1], "") for key in missing}
+
+        found = self._kept.many([(lookup.model, rid) for rid in ids], read)
+        return {rid: text for (_, rid), text in found.items()}
 
     def partners(self, ids: Iterable[str]) -> Mapping[str, Partner]:
         """What these partners are; of one that is not there, or that we may not see, nothing."""
@@ -122,15 +113,9 @@ class Lookups:
         return bound
 
     def _id(self, model: Model, path: str, lookup: Lookup, text: str, inside: str | None = None) -> int:
-        now = self._clock.monotonic()
-        known = self._bound.get((path, text, inside or ""))
-        if known is not None and known[1] > now:
-            return known[0]
-        if len(self._bound) >= MAX_KEPT:
-            self._bound = {}
-        found = self._id_read(model, path, lookup, text, inside)
-        self._bound[path, text, inside or ""] = (found, now + BOUND_SECONDS)
-        return found
+        return self._bound.one(
+            (path, text, inside or ""), lambda: self._id_read(model, path, lookup, text, inside)
+        )
 
     def _id_read(self, model: Model, path: str, lookup: Lookup, text: str, inside: str | None) -> int:
         field = next(each.field for each in model.fields if each.native == path and each.writable)
