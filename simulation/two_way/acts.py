@@ -199,20 +199,26 @@ class Acts:
         stored_row = self.world.outside.engine.records.get(TENANT, entity, record_id)
         return stored_row if stored_row is not None and isinstance(stored_row.content, Record) else None
 
+    def _alive(self, entity: str, record_id: str) -> tuple[Stored, Record, Thing] | None:
+        """What an app finds before it writes: the row, its record, and which thing that is."""
+        stored_row = self._read(entity, record_id)
+        if stored_row is None:
+            return None
+        record = stored_row.content
+        assert isinstance(record, Record)
+        thing = self.thing_of(entity, record.fields)
+        return None if thing is None or record.dead else (stored_row, record, thing)
+
     def _config(self, entity: str) -> Any:
         return self.world.outside.engine.sides(TENANT, entity)
 
     def app_edit(self, entity: str, record_id: str, change: Callable[[Thing], tuple[str, Any]]) -> None:
         """As an app writes: read the row, change it, one transaction under its ETag, then wake whoever pushes."""
         engine = self.world.outside.engine
-        stored_row = self._read(entity, record_id)
-        if stored_row is None:
+        found = self._alive(entity, record_id)
+        if found is None:
             return
-        record = stored_row.content
-        assert isinstance(record, Record)
-        thing = self.thing_of(entity, record.fields)
-        if thing is None or record.dead:
-            return
+        stored_row, record, thing = found
         name, value = change(thing)
         if value == record.fields.get(name):
             return
@@ -257,14 +263,10 @@ class Acts:
 
     def app_delete(self, entity: str, record_id: str) -> None:
         engine = self.world.outside.engine
-        stored_row = self._read(entity, record_id)
-        if stored_row is None:
+        found = self._alive(entity, record_id)
+        if found is None:
             return
-        record = stored_row.content
-        assert isinstance(record, Record)
-        thing = self.thing_of(entity, record.fields)
-        if thing is None or record.dead:
-            return
+        stored_row, record, thing = found
         known: set[Edit] = set()
         for name in edited_names(entity):
             known |= thing.seen(name, "hub", self._same(record.fields.get(name), False, name))
