@@ -1,11 +1,14 @@
 """From a queue message to its handler, by kind; and what becomes of a message that no handler could work on."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from crm_core.errors import HubError
+from crm_core.errors import HubError, Misconfigured
 from crm_core.log import Log, bound, current_trace
 from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.fields import hub_time
+from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.sync import failures
@@ -67,6 +70,10 @@ def _work(engine: Engine, handler: Handler, job: Job, lane: str, deliveries: int
 
     try:
         handler(engine, job, lane, deliveries)
+    except Misconfigured as error:
+        _set_aside(engine, job, error)
+        _log.warning("job", outcome="waits for a person", error=error.code, **told())
+        return
     except HubError as error:
         _log.warning("job", outcome="comes again", error=error.code, **told())
         raise
@@ -74,6 +81,30 @@ def _work(engine: Engine, handler: Handler, job: Job, lane: str, deliveries: int
         _log.bug("job", error, outcome="comes again", **told())
         raise
     _log.info("job", outcome="done", **told())
+
+
+def _set_aside(engine: Engine, job: Job, error: Misconfigured) -> None:
+    """A connection can't be opened, such as one whose secret is gone: no delivery would help, a person has to.
+
+    The connection says what is missing, a run that somebody waits for fails with that, and what is open stays open.
+    One that is just being deleted has no row any more, or loses it now.
+    """
+    now = hub_time(engine.clock.now())
+    states = engine.states.read(job.tenant, job.connection)
+    if states is not None:
+        problem = Problem(error.code, error.message, now)
+        failures.connection_failed(engine, job, states.connection, error, 0.0, problem)
+    run = engine.runs.get(job.tenant, job.run) if job.run else None
+    if run is None or run.ended or run.status == "stopped" or job.kind == "widen":  # a push run stays due
+        return
+    with suppress(RowChanged):  # another worker, who could open it, goes on
+        _end(engine, job, run, error.code, error.message)
+
+
+def _end(engine: Engine, job: Job, run: Run, code: str, message: str) -> None:
+    failures.end_run(engine, job.tenant, closed(run) if run.mode == "batch" else run, code, message)
+    if run.mode == "batch":
+        forget_items(engine, job.tenant, run)
 
 
 def poisoned(engine: Engine, lane: str, body: str) -> None:
@@ -100,12 +131,7 @@ def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
                 engine.send(layout.BULK, replace(job, attempt=0))
                 _log.warning("poison", kind=job.kind, lane=lane, outcome="restarted")
                 return
-            ended = closed(run) if run.mode == "batch" else run
-            failures.end_run(
-                engine, job.tenant, ended, "Poison", "The work failed at every delivery of its message."
-            )
-            if run.mode == "batch":
-                forget_items(engine, job.tenant, run)
+            _end(engine, job, run, "Poison", "The work failed at every delivery of its message.")
         except RowChanged:
             _log.info("poison", kind=job.kind, lane=lane, outcome="its run has moved on")
             return

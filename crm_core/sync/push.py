@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from crm_core.connector import Change
-from crm_core.errors import HubError, Misconfigured, StoreUnavailable
+from crm_core.errors import HubError, StoreUnavailable
 from crm_core.log import Log
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, seconds_until
@@ -198,11 +198,7 @@ def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
         return
     now = hub_time(engine.clock.now())
     applier = Applier(engine, job.tenant, ENTITIES[job.entity], opened, "", careful=True)
-    try:
-        applier.apply([Snapshot(Change(entry.rid, None), now, now, hint=True) for entry in entries])
-    except Misconfigured as error:  # such as secrets that went with their connection just now
-        failures.tell("held entries wait", error, job.attempt + 1, None)
-        return
+    applier.apply([Snapshot(Change(entry.rid, None), now, now, hint=True) for entry in entries])
     for entry in entries:
         engine.held.close(entry)
 
