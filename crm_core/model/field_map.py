@@ -41,9 +41,9 @@ class FieldMap:
     """One canonical field at a remote system.
 
     `native`: the property as it is read and filtered. `names`: native value -> canonical name; of several values with
-    one name the first is written. `readable`: False for what the remote takes and never tells. `kept`: where it is
-    emptied, the remote has a value of its own. `midnight`: the remote
-    keeps the date as its first moment in UTC.
+    one name the first is written. `nothing`: the native value that says that there is none, of a property that is never
+    empty there. `readable`: False for what the remote takes and never tells. `kept`: where it is emptied, the remote has
+    a value of its own. `midnight`: the remote keeps the date as its first moment in UTC.
     What the remote stores of a value (`canon`): `length`: the longest text, in UTF-16 code units; a longer one is
     refused, never cut. `scale`: digits after the point of an amount, which it rounds half up. `whole_seconds`: it cuts
     the fraction of a time.
@@ -54,6 +54,7 @@ class FieldMap:
     field: str
     native: str
     names: Mapping[Any, str] = dataclasses.field(default_factory=dict)
+    nothing: Any = None
     length: int | None = None
     scale: int | None = None
     whole_seconds: bool = False
@@ -116,9 +117,9 @@ class FieldMap:
 
         It raises ValueError where it can't be one.
         """
-        names, parse = self.names, kind.parser
+        names, nothing, parse = self.names, self.nothing, kind.parser
         if names:
-            return lambda value: names.get(value) or f"{NATIVE_PREFIX}{value}"
+            return lambda value: names.get(value) or (None if value == nothing else f"{NATIVE_PREFIX}{value}")
         if self.midnight:
             return lambda value: parse(str(value)[:10])
         if kind.type in (Type.CHOICES, Type.LINES):
@@ -138,7 +139,7 @@ class FieldMap:
     def outward(self, kind: Field, value: Any) -> Any:
         """What is sent for a canonical value; amounts as Decimal. Raises ValueError saying what is expected."""
         if value is None:
-            return None
+            return self.nothing
         if self.names:
             return self._native_of_name(value)
         if self.form and not re.fullmatch(self.form, value):
@@ -170,9 +171,10 @@ class FieldMap:
         return value
 
     @cached_property
-    def _named_by_value(self) -> Mapping[str, str]:
-        """What is read of a native value that was given under its prefix although it has a name."""
-        return {f"{NATIVE_PREFIX}{value}": name for value, name in self.names.items()}
+    def _named_by_value(self) -> Mapping[str, str | None]:
+        """What is read of a native value that was given under its prefix although it has a name, or says nothing."""
+        named: dict[str, str | None] = {f"{NATIVE_PREFIX}{value}": name for value, name in self.names.items()}
+        return named if self.nothing is None else {**named, f"{NATIVE_PREFIX}{self.nothing}": None}
 
     def _native_of_name(self, value: str) -> Any:
         if value in self.values:
@@ -194,7 +196,7 @@ class FieldMap:
 
     def named(self, value: Any) -> str | None:
         """The canonical name of a native value that a caller gave; raises ValueError saying what is expected."""
-        if value is None or value == "":
+        if value is None or value == "" or value == self.nothing:
             return None
         if type(value) is not self._kind:
             known = ", ".join(str(each) for each in self.names)

@@ -29,9 +29,8 @@ KEYS = {"account": ("number", "name"), "contact": ("email", "last_name"), "oppor
 REFERENCES = {"account_id": "account", "contact_id": "contact"}
 MATCHES = {"account": "number", "contact": "email", "opportunity": ""}
 
-# Neither knows the other's users; an amount of Odoo is of the company's currency; its probability it reckons itself;
-# its priority 0 is no rating of Dynamics 365.
-NOT_OF_ODOO = ("owner_email", "currency", "probability", "rating")
+# Neither knows the other's users; an amount of Odoo is of the company's currency; its probability it reckons itself.
+NOT_OF_ODOO = ("owner_email", "currency", "probability")
 
 
 class Side:

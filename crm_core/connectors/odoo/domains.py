@@ -44,7 +44,7 @@ class Column:
 
     `values`: canonical name -> its values there. `states`: canonical name -> the records that have it. `empty`, `filled`:
     the records without, and with, a value; a column with neither always has one. `guard`: also holds for a reference
-    that is meant. `days`: it holds times, of which a date means the whole day.
+    that is meant. `days`: it holds times, of which a date means the whole day. `nothing`: a value that is read as none.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Column:
     filled: Domain = field(default_factory=list)
     guarded: bool = False
     days: bool = False
+    nothing: str = ""
 
 
 def joined(sign: str, parts: Sequence[Domain]) -> Domain:
@@ -201,6 +202,8 @@ def _in_state(column: Column, operator: Operator, name: str) -> Domain:
 
 def _named(column: Column, operator: Operator, name: str) -> Domain:
     kind = type(next(iter(column.values.values()))[0])
+    if column.nothing and name == f"{NATIVE_PREFIX}{column.nothing}":
+        return NEVER if operator is Operator.EQ else ALWAYS
     native = name.removeprefix(NATIVE_PREFIX)
     values: Sequence[Any] = column.values.get(name, ())
     if native != name and kind is str:

@@ -334,11 +334,15 @@ class Columns:
         if facts.type == "boolean" and not each.names:
             return Column(name, column, Type.BOOLEAN)
         if each.names:
-            own = {value: (value,) for value in each.names if isinstance(value, str)}
+            own = {value: (value,) for value in (*each.names, each.nothing) if isinstance(value, str)}
             values = {**each.values, **(own if name == each.native else {})}
             if facts.type == "boolean" or facts.type in NUMBERS:
                 return Column(name, column, NATIVE_TYPES[facts.type], values, filled=filled)
-            return Column(name, column, Type.TEXT, values, empty=empty, filled=filled)
+            if each.nothing is not None:
+                none = [column, "=", each.nothing]
+                empty, filled = joined("|", [empty, [none]]), joined("&", [filled, ["!", none]])
+            nothing = each.nothing or ""
+            return Column(name, column, Type.TEXT, values, empty=empty, filled=filled, nothing=nothing)
         if facts.type in NUMBERS:
             return Column(name, column, kind, filled=filled)
         days = each.midnight and name != each.native

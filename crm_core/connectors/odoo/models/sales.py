@@ -29,8 +29,8 @@ from crm_core.model.entities import (
 )
 from crm_core.model.field_map import FieldMap
 
-PRIORITIES = {"1": "cold", "2": "warm", "3": "hot"}
-"""The stars of a lead; "0" is none of them."""
+_RATING = FieldMap("rating", "priority", names={"1": "cold", "2": "warm", "3": "hot"}, nothing="0")
+"""The stars of a lead; "0", which every new one has, is none."""
 _PARTNER = (
     FieldMap("account_id", "partner_id/account", targets=ref("account_id", "partner_id", "account").targets,
              form=ref("account_id", "partner_id", "account").form),
@@ -50,7 +50,7 @@ LEADS = model(
     text("job_title", "function"),
     WebAddress("website", "website"),
     text("source", "source_id/name"),
-    FieldMap("rating", "priority", names=PRIORITIES, kept=True),
+    _RATING,
     number("estimated_value", "expected_revenue", scale=2),
     text("currency", "company_currency/name", writable=False),
     *ADDRESS,
@@ -80,7 +80,7 @@ OPPORTUNITIES = model(
     text("close_date", "date_deadline"),
     Rounded("probability", "probability", kept=True),
     text("stage", "stage_id/name"),
-    FieldMap("rating", "priority", names=PRIORITIES, kept=True),
+    _RATING,
     text("source", "source_id/name"),
     ref("campaign_id", "campaign_id", "campaign"),
     text("lost_reason", "lost_reason_id/name"),
