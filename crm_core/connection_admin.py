@@ -22,6 +22,7 @@ from crm_core.model.fields import Type, hub_time
 from crm_core.model.filters import parse_filter
 from crm_core.model.mapping import EntityMap
 from crm_core.model.matching import matcher
+from crm_core.model.overrides import effective
 from crm_core.model.state import ConnectionState, EntityState
 from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
 from crm_core.settings import VAULT_REFERENCE, DefaultConnection
@@ -345,7 +346,7 @@ class ConnectionAdmin:
         """Everything against the connector's declaration, an error per field; then the connector opens it."""
         errors = [
             *_setting_errors(kind, connection.settings, secrets),
-            *_entity_errors(kind, connection.entities),
+            *_entity_errors(kind, connection.entities, connection.mappings),
             *mapping_errors(kind, connection.mappings),
         ]
         if errors:
@@ -422,7 +423,9 @@ def _is_address(value: str) -> bool:
     )
 
 
-def _entity_errors(kind: type[Connector], entities: Mapping[str, EntitySync]) -> Sequence[FieldError]:
+def _entity_errors(
+    kind: type[Connector], entities: Mapping[str, EntitySync], mappings: Mappings
+) -> Sequence[FieldError]:
     known = ", ".join(kind.entities)
     unknown = [name for name in entities if name not in kind.entities]
     if not entities:
@@ -434,7 +437,11 @@ def _entity_errors(kind: type[Connector], entities: Mapping[str, EntitySync]) ->
         for name in unknown
     ]
     for name in entities.keys() - set(unknown):
-        errors.extend(_sync_errors(f"entities.{name}", kind.entities[name], entities[name]))
+        emap = kind.entities[name]
+        if name in mappings:
+            with suppress(BadRequest):  # what is wrong with a mapping is told by itself
+                emap = effective(emap, mappings[name]["document"])
+        errors.extend(_sync_errors(f"entities.{name}", emap, entities[name]))
     return errors
 
 

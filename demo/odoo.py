@@ -64,7 +64,9 @@ class Real:
                 f"There is no real Odoo here ({''.join(said)}). `make run` without ODOO=real shows the Odoo of the sandbox."
             )
         if code:
-            raise Trouble(f"The real Odoo doesn't start (exit code {code}); its log is {log}.")
+            raise Trouble(
+                f"The real Odoo doesn't start ({''.join(said) or f'exit code {code}'}); its log is {log}."
+            )
         facts = dict(line.split("=", 1) for line in told.read_text().splitlines() if "=" in line)
         told.unlink()  # it has the key
         return Odoo("real", facts["ODOO_URL"], facts["ODOO_DB"], facts["ODOO_USER"], facts["ODOO_API_KEY"])

@@ -196,7 +196,7 @@ class FieldMap:
 
     def named(self, value: Any) -> str | None:
         """The canonical name of a native value that a caller gave; raises ValueError saying what is expected."""
-        if value is None or value == "" or value == self.nothing:
+        if value in (None, "", self.nothing):
             return None
         if type(value) is not self._kind:
             known = ", ".join(str(each) for each in self.names)

@@ -41,6 +41,15 @@ def test_a_connection_whose_mapping_is_refused_leaves_nothing_behind(bench):
     assert uid == bench.connection.uid
 
 
+def test_a_field_that_only_the_mapping_has_takes_a_policy_and_can_match(bench):
+    sync = {"direction": "both", "policies": {"tax_id": "local"}, "match": "tax_id"}
+    with pytest.raises(BadRequest, match=r"entities.account.policies.tax_id: is no field here"):
+        bench.connect(entities={"account": sync})
+    bench.connect(entities={"account": sync}, mappings=to("new_taxid"))
+    side = bench.hub.sides(DEFAULT_TENANT, "account")[bench.connection.uid]
+    assert (side.policy("tax_id"), side.sync.match) == ("local", "tax_id")
+
+
 def test_who_loses_a_race_of_saves_leaves_no_version(bench):
     connection = bench.connect(mappings=to("new_taxid"))
     won = update(bench, connection, mappings=to("new_label"))

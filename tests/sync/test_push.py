@@ -292,6 +292,21 @@ def test_an_owner_whom_a_system_does_not_know_holds_up_nobody(pair):
     assert (len(pair.rows("a")), open_items(record)) == (1, frozenset())
 
 
+def test_a_choice_that_a_system_does_not_have_holds_up_nobody(pair):
+    pair.connect("a")
+    pair.settle()
+    editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
+    made = editor.create({"name": "Contoso", "kind": "native:77"})
+    pair.work()
+    (item,) = conflicts.of(only(pair.records()))
+    assert (item.kind, item.field) == ("refused", "kind")
+    assert only(pair.rows("a").values())["name"] == "Contoso"
+    editor.update(made.id, {"kind": "customer"})
+    pair.work()
+    assert only(pair.rows("a").values())["customertypecode"] == 3
+    assert open_items(only(pair.records())) == frozenset()
+
+
 def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is(pair):
     """Among the rows that are still to be read there may be this one."""
     made = pair.connect("a")

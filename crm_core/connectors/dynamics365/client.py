@@ -208,7 +208,7 @@ def explain(answer: Answer) -> HubError:
 def _field_errors(message: str) -> tuple[FieldError, ...]:
     """The columns that a refusal names, by their canonical names."""
     named = re.findall(
-        r"property named '(\w+)'|'(\w+)' attribute|attribute '(\w+)'|property '(\w+)'|value of '(\w+)'"
+        r"property named '(\w+)'|'(\w+)' attribute|attribute '(\w+)'|property '(\w+)'|value (?:\S+ )?of '(\w+)'"
         r"|\b(\w+) cannot be null|\b(\w+) is missing",
         message,
     )
