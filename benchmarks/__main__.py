@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks import counts, imports, latency
+from benchmarks import counts, imports, latency, systems
 from benchmarks.parts import Bench
 from benchmarks.worker import RAW, READ, Cost, Result
 from demo.parts import Parts
@@ -142,10 +142,15 @@ def scale_line(found: Sequence[Row]) -> str:
     )
 
 
-def differences(found: Sequence[Row], pushed: Mapping[int, tuple[Cost, Cost]]) -> list[str]:
+def differences(
+    found: Sequence[Row],
+    pushed: Mapping[int, tuple[Cost, Cost]],
+    synced: Mapping[str, systems.SyncResult],
+) -> list[str]:
     """Where calls are not the golden ones. A load that took more than a slice has more of them: that is no fault."""
     golden = counts.golden()
     named = {counts.push_name_of(records): counts.push_calls_of(*costs) for records, costs in pushed.items()}
+    named |= {counts.sync_name_of(system): counts.sync_calls_of(each) for system, each in synced.items()}
     wrong = [
         f"{name}: {calls}, not {golden[name]}"
         for name, calls in named.items()
@@ -180,13 +185,16 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         if not given.json:
             print(f"{row.store}, {row.name}: {row.result.load.seconds:.1f} s", file=sys.stderr)
     pushed = pushes(bench, given)
+    synced = {system: bench.sync(system, systems.CHANGED) for system in systems.REMOTES}
     waited = latency.measure(parts, folder / "latency", given.latency) if given.latency else ()
     if given.save_counts:
         loads = {row.name: counts.calls_of(row.result) for row in found if row.store == "sink"}
         counts.save(
-            loads | {counts.push_name_of(each): counts.push_calls_of(*pushed[each]) for each in pushed}
+            loads
+            | {counts.push_name_of(each): counts.push_calls_of(*pushed[each]) for each in pushed}
+            | {counts.sync_name_of(each): counts.sync_calls_of(synced[each]) for each in synced}
         )
-    wrong = differences(found, pushed)
+    wrong = differences(found, pushed, synced)
     if given.json:
         rows_ = [asdict(row) for row in found]
         told = {
@@ -196,6 +204,7 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         data = {
             "loads": rows_,
             "pushes": told,
+            "systems": {system: asdict(each) for system, each in synced.items()},
             "latency_ms": waited,
             "imports": seconds,
             "differences": wrong,
@@ -205,7 +214,7 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         print(table(found))
         print("nothing new: remote + storage calls of a pull for which nothing had changed")
         print(scale_line(found))
-        print("\n".join([*push_lines(pushed), *latency.lines(waited)]))
+        print("\n".join([*push_lines(pushed), *systems.lines(synced), *latency.lines(waited)]))
         print(_import_line(imported))
         print("\n".join(wrong) or "Calls are those of benchmarks/counts.json.")
     return 1 if wrong else 0

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.systems import CHANGED, SyncResult
 from benchmarks.worker import Cost, Result
 
 FILE = Path(__file__).with_name("counts.json")
@@ -17,9 +18,19 @@ def push_name_of(records: int) -> str:
     return f"{records} contacts pushed"
 
 
+def sync_name_of(system: str) -> str:
+    return f"{CHANGED} contacts of {system}"
+
+
 def push_calls_of(create: Cost, update: Cost) -> dict[str, dict[str, int]]:
     """What the file holds of a push."""
     parts = {"create": create, "update": update}
+    return {name: {"remote": cost.remote, "storage": cost.storage} for name, cost in parts.items()}
+
+
+def sync_calls_of(result: SyncResult) -> dict[str, dict[str, int]]:
+    """What the file holds of a system."""
+    parts = {"pull": result.pull, "create": result.create, "update": result.update}
     return {name: {"remote": cost.remote, "storage": cost.storage} for name, cost in parts.items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.systems import SyncResult
 from benchmarks.worker import Cost, Result, Task, result_of
 from demo import start
 from demo.folder import Folder, connection_string, environment
@@ -56,9 +57,11 @@ class Bench:
             self.control("fill", {"table": _TABLE, "count": records, "seed": SEED})
             self._filled = records
 
-    def control(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+    def control(
+        self, path: str, body: Mapping[str, Any] | None = None, remote: Mapping[str, str] | None = None
+    ) -> None:
         request = urllib.request.Request(  # noqa: S310 - our own server on loopback
-            f"{self.remote['control']}{path}",
+            f"{(remote or self.remote)['control']}{path}",
             json.dumps(body or {}).encode(),
             {"Content-Type": "application/json"},
         )
@@ -87,6 +90,19 @@ class Bench:
         storage = self.sink["connection_string"]
         done = self._done(Task("push", self.remote, storage, PUSH_PAGE, still=True, records=records))
         return Cost(**done["create"]), Cost(**done["update"])
+
+    def sync(self, system: str, records: int) -> SyncResult:
+        """What it costs to make so many records at a system of the sandbox, to change them there and to read changes."""
+        ca = self._folder / f"{system}-ca.pem"
+        command = [sys.executable, "-m", "sandbox", system, "--tls-port", "0", "--ca", ca]
+        part = self._parts.start(
+            system, command, self._folder / f"{system}.log", environment(), cwd=start.ROOT, grace=10
+        )
+        remote = start.sandbox_ready(self._parts, part)
+        if system == "dynamics365":
+            self.control("options", {"limits": {"requests": 10**9, "seconds": 10**9}}, remote)
+        task = Task("sync", remote, self.sink["connection_string"], PUSH_PAGE, still=True, records=records)
+        return SyncResult(**{name: Cost(**cost) for name, cost in self._done(task).items()})
 
     def _done(self, task: Task) -> Mapping[str, Any]:
         """What a worker says that did a task."""

@@ -26,7 +26,9 @@ class PushResult:
     update: Cost
 
 
-class _Push(Bench):
+class Pushes(Bench):
+    """What apps write in the hub, and its way out."""
+
     entities: Mapping[str, EntitySync] = {ENTITY: EntitySync("push")}
 
     def write(self, records: int) -> Sequence[str]:
@@ -62,7 +64,7 @@ class _Push(Bench):
 
 
 def push(task: Task) -> PushResult:
-    bench = _Push(task, MemoryTable())
+    bench = Pushes(task, MemoryTable())
     with closing(bench.hub):
         bench.write(1)
         bench.push(

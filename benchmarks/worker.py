@@ -37,7 +37,8 @@ _KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(frozen=True)
 class Task:
-    """`kind`: "pull", "push" (of so many `records`), or "bare" for the same pages and bytes without the hub. `remote`: what the server says of itself.
+    """`kind`: "pull", "push" or "sync" (of so many `records`), or "bare" for the same pages and bytes without the hub.
+    `remote`: what the server says of itself.
     `storage`: a connection string. `still`: under a clock that stands still, so that no slice ends. `salt`: of the
     fixed ids; a store that has seen a salt needs another one.
     """
@@ -115,6 +116,25 @@ class FixedIds:
         return 0.5
 
 
+def _dynamics(remote: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    settings = {
+        "base_url": remote["http"],
+        "authority": remote["url"],
+        "tenant_id": remote["tenant"],
+        "client_id": remote["client_id"],
+    }
+    return settings, {"client_secret": remote["client_secret"]}
+
+
+def _odoo(remote: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    settings = {"base_url": remote["http"], "database": remote["database"], "username": remote["login"]}
+    return settings, {"api_key": remote["api_key"]}
+
+
+ACCOUNTS = {"dynamics365": _dynamics, "odoo": _odoo}
+"""By system: the settings and secrets of a connection to a server that says this of itself."""
+
+
 class Bench:
     """A hub with one connection that has never been pulled, and a queue that is worked off here.
 
@@ -129,6 +149,8 @@ class Bench:
         table: Table | None = None,
         listen: Callable[[Transport], Transport] | None = None,
     ) -> None:
+        self.task = task
+        self.entity = next(iter(self.entities))
         self.clock = _StillClock() if task.still else _Clock()
         self.queue = MemoryQueue(self.clock)
         environment = {
@@ -158,24 +180,18 @@ class Bench:
         """
         opened = self.hub.open(DEFAULT_TENANT, self.connection.uid)
         assert opened is not None
-        opened.connector.query(next(iter(self.entities)), Query(top=100))
+        opened.connector.query(self.entity, Query(top=100))
         self.clock.ahead += timedelta(days=1)
 
     def _connect(self, remote: Mapping[str, str], slug: str) -> Connection:
-        settings = {
-            "base_url": remote["http"],
-            "authority": remote["url"],
-            "tenant_id": remote["tenant"],
-            "client_id": remote["client_id"],
-        }
-        secrets = {"client_secret": remote["client_secret"]}
+        settings, secrets = ACCOUNTS[remote["system"]](remote)
         wanted = Wanted(settings, secrets, entities=self.entities, schedule=Schedule(minutes=60))
-        return self.hub.admin.create(DEFAULT_TENANT, slug, "dynamics365", wanted)
+        return self.hub.admin.create(DEFAULT_TENANT, slug, remote["system"], wanted)
 
     def first_load(self) -> tuple[Cost, Mapping[str, int]]:
         """A run that somebody asked for, to its end; its counts."""
         run = self.hub.start_run(
-            DEFAULT_TENANT, self.connection.uid, [ENTITY], "incremental", "key:benchmark"
+            DEFAULT_TENANT, self.connection.uid, [self.entity], "incremental", "key:benchmark"
         )
         cost = self._cost(self._work)
         ended = self.hub.runs.get(DEFAULT_TENANT, run.id)
@@ -184,14 +200,14 @@ class Bench:
             raise RuntimeError(f"the run {ended.status}: {ended.problem}")
         return replace(cost, records=ended.read), ended.counts
 
-    def nothing_new(self) -> Cost:
+    def pull(self) -> Cost:
         """A pull of the schedule in a process whose copy of the connection is fresh."""
         states = self.hub.states.read(DEFAULT_TENANT, self.connection.uid)
         assert states is not None
-        due = replace(states.entities[ENTITY], due="2020-01-01T00:00:00Z")
-        self.hub.states.save_entity(DEFAULT_TENANT, self.connection.uid, ENTITY, due)
+        due = replace(states.entities[self.entity], due="2020-01-01T00:00:00Z")
+        self.hub.states.save_entity(DEFAULT_TENANT, self.connection.uid, self.entity, due)
         self.hub.open(DEFAULT_TENANT, self.connection.uid)
-        self.hub.engine.send(layout.FRESH, Job("pull", DEFAULT_TENANT, self.connection.uid, ENTITY))
+        self.hub.engine.send(layout.FRESH, Job("pull", DEFAULT_TENANT, self.connection.uid, self.entity))
         return self._cost(self._work)
 
     def _work(self) -> int:
@@ -248,7 +264,7 @@ def pull(task: Task) -> Result:
     with closing(bench.hub):
         cost, counts = bench.first_load()
         peak = peak_kib()
-        return Result(cost, bench.nothing_new(), peak, counts)
+        return Result(cost, bench.pull(), peak, counts)
 
 
 def main() -> int:
@@ -263,6 +279,10 @@ def main() -> int:
         from benchmarks.push import push
 
         result = asdict(push(task))
+    elif task.kind == "sync":
+        from benchmarks.systems import sync
+
+        result = asdict(sync(task))
     else:
         result = asdict(pull(task))
     print(json.dumps(result))

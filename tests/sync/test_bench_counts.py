@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import counts
+from benchmarks import counts, systems
 from benchmarks.parts import Bench
+from crm_core.hub import connector_names
 from demo.parts import Parts
 
 RECORDS = 10_000
@@ -78,6 +79,21 @@ def test_the_golden_calls_of_a_push_keep_what_is_promised():
         assert calls["create"]["remote"] <= 2 * most
         assert calls["update"]["storage"] <= (45 if records == 10_000 else 75) * records / 1000
         assert calls["create"]["storage"] <= 1_100 * records / 1000
+
+
+@pytest.mark.parametrize("system", sorted(systems.REMOTES))
+def test_calls_of_a_system_are_the_golden_ones(bench, system):
+    result = bench.sync(system, systems.CHANGED)
+    assert counts.sync_calls_of(result) == counts.golden()[counts.sync_name_of(system)], (
+        "If the change is meant, run `python -m benchmarks --no-azurite --save-counts` and commit the file with it."
+    )
+    # A call carries a hundred rows, and a system without If-Match is looked at before it is written to.
+    least = systems.REMOTES[system].least(systems.CHANGED)
+    assert all(calls <= 10 * least[what] + 3 for what, calls in result.calls.items())
+
+
+def test_every_connector_has_its_golden_calls():
+    assert systems.REMOTES.keys() == set(connector_names())
 
 
 def test_the_command_measures_and_finds_no_difference():

@@ -1,8 +1,7 @@
 """Many writes in few calls, each with an outcome of its own.
 
-Creates go by `load`, a hundred rows a call; updates with the same values by one `write` for all their ids, deletes by one
-`unlink`. Each call is one transaction: where one of several is refused they go one by one. Odoo has no call for several
-different updates, so these share their read alone.
+Creates go by `load`, a hundred rows a call, and so do updates; those with the same values by one `write` for all their
+ids, deletes by one `unlink`. Each call is one transaction: what is refused of several goes once more by itself.
 """
 
 from collections import defaultdict
@@ -13,7 +12,7 @@ from crm_core.connector import STOPPING, Outcome, Unit, Write, not_begun
 from crm_core.connectors.odoo.client import Client
 from crm_core.connectors.odoo.models.common import SYSTEM, Model
 from crm_core.connectors.odoo.reading import Reader, check_id
-from crm_core.connectors.odoo.writing import Writer
+from crm_core.connectors.odoo.writing import BY_ID, Writer
 from crm_core.errors import HubError, RecordGone, Rejected, VendorError
 from crm_core.model.json_text import dump_json
 from crm_core.ports import Ids
@@ -41,7 +40,7 @@ class Many:
         settled: Outcomes = {}
         units: list[Unit] = []
         creates: dict[tuple[str, ...], list[tuple[int, str, Mapping[str, Any]]]] = defaultdict(list)
-        updates: dict[bytes, tuple[Mapping[str, Any], list[int]]] = {}
+        updates: list[tuple[int, Mapping[str, Any]]] = []
         deletes: list[int] = []
         for index, write in enumerate(writes):
             try:
@@ -57,8 +56,7 @@ class Many:
                     marker = write.marker or write.key or self._ids.uuid()
                     creates[tuple(values)].append((index, marker, values))
                 else:
-                    same = self._writer.sent(model, self._writer.values(model, write))
-                    updates.setdefault(dump_json(same), (same, []))[1].append(index)
+                    updates.append((index, self._writer.values(model, write)))
             except HubError as error:
                 if error.recovery in STOPPING:
                     if isinstance(error, VendorError):
@@ -68,9 +66,30 @@ class Many:
                 settled[index] = Outcome(error=error)
         for found in creates.values():
             units += [self._created(model, writes, part) for part in _portions(found)]
-        units += [self._updated(model, writes, part) for part in _portions(list(updates.values()), 25)]
+        units += self._updates(model, writes, updates)
         units += [self._deleted(model, writes, part) for part in _portions(deletes)]
         return units, settled
+
+    def _updates(
+        self, model: Model, writes: Sequence[Write], updates: Sequence[tuple[int, Mapping[str, Any]]]
+    ) -> list[Unit]:
+        """By `load`, or by `write` where that takes no more calls, or the order of two updates of one record counts."""
+        columns: dict[tuple[str, ...], list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+        once = len({writes[index].rid for index, _ in updates}) == len(updates)
+        for index, values in updates:
+            columns[tuple(values) if once else ()].append((index, values))
+        units: list[Unit] = []
+        for rows in columns.values():
+            same: dict[bytes, tuple[Mapping[str, Any], list[int]]] = {}
+            for index, values in rows:
+                told = self._writer.sent(model, values)
+                same.setdefault(dump_json(told), (told, []))[1].append(index)
+            parts = _portions(rows)
+            if once and len(same) > len(parts):
+                units += [self._loaded(model, writes, part) for part in parts]
+            else:
+                units += [self._updated(model, writes, part) for part in _portions(list(same.values()), 25)]
+        return units
 
     def _alone(self, model: Model, index: int, write: Write) -> Unit:
         return lambda: {index: self._one(model.entity.name, write)}
@@ -98,6 +117,27 @@ class Many:
                 else:
                     ids[index] = str(each)
             return outcomes | self._read(model, ids)
+
+        return carry_out
+
+    def _loaded(
+        self, model: Model, writes: Sequence[Write], rows: Sequence[tuple[int, Mapping[str, Any]]]
+    ) -> Unit:
+        def carry_out() -> Outcomes:
+            try:
+                done = self._writer.load(
+                    model, [(writes[index].rid, values) for index, values in rows], BY_ID
+                )
+            except (Rejected, RecordGone) as error:  # without a word of which
+                done = [error] * len(rows)
+            except HubError as error:
+                return {index: Outcome(error=error) for index, _ in rows}
+            refused = [row for row, each in zip(rows, done, strict=True) if isinstance(each, HubError)]
+            left = {index for index, _ in rows} - {index for index, _ in refused}
+            # By themselves they are refused in the words of a single write, or taken after all.
+            alone = [(self._writer.sent(model, values), [index]) for index, values in refused]
+            outcomes = self._updated(model, writes, alone)() if alone else {}
+            return {**outcomes, **self._read(model, {index: writes[index].rid for index in left})}
 
         return carry_out
 

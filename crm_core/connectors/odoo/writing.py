@@ -1,4 +1,4 @@
-"""Writes in Odoo's words: values by `write`, creates by `load`, lines by commands, states by the methods that set them."""
+"""Writes in Odoo's words: values by `write`, creates and many rows by `load`, lines by commands, states by the methods that set them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +27,8 @@ from crm_core.ports import Clock
 from crm_core.protocols.rest import redact
 
 STATUS = "status"
+BY_MARKER, BY_ID = "id", ".id"
+"""Columns of a load that say which record a row is of: by its external id, or by its id."""
 TRIES = 3
 """How often a create is sent when the database could not serialize it: another one with its external id was faster."""
 WAIT_SECONDS = 0.3
@@ -107,18 +109,21 @@ class Writer:
             return not self.led(model) or (bool(model.initial) and self.state_of(model, write) in first)
         return self.state_of(model, write) is None
 
-    # --- creates ---------------------------------------------------------------------------------------------------
+    # --- loads -----------------------------------------------------------------------------------------------------
 
-    def load(self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int | HubError]:
-        """What became of each (marker, clean values), all with values for the same fields: the id, or why not.
+    def load(
+        self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]], key: str = BY_MARKER
+    ) -> list[int | HubError]:
+        """What became of each (key, clean values), all with values for the same fields: the id, or why not. By marker
+        they are made, by id they are changed.
 
-        One call is one transaction: where a row is refused nothing is made, and the others go once more.
+        One call is one transaction: where a row is refused nothing is written, and the others go once more.
         """
         outcomes: dict[int, int | HubError] = {}
         left = list(range(len(rows)))
         tries = 0
         while left:
-            told = self._loaded(model, [rows[index] for index in left])
+            told = self._loaded(model, [rows[index] for index in left], key)
             ids = told.get("ids")
             if isinstance(ids, list) and len(ids) == len(left):
                 outcomes |= dict(zip(left, (int(each) for each in ids), strict=True))
@@ -128,7 +133,7 @@ class Writer:
                 tries += 1
                 if tries >= TRIES:
                     busy = Unavailable(
-                        "The database could not serialize the creates; come again.", system=SYSTEM
+                        "The database could not serialize the writes; come again.", system=SYSTEM
                     )
                     outcomes |= dict.fromkeys(left, busy)
                     break
@@ -140,33 +145,43 @@ class Writer:
             left = [index for at, index in enumerate(left) if at not in refused]
         return [outcomes[index] for index in range(len(rows))]
 
-    def _loaded(self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any]:
+    def _loaded(
+        self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]], key: str
+    ) -> Mapping[str, Any]:
         types = self._metadata.types(model)
         names = list(rows[0][1])
         columns = [f"{name}/.id" if types[name] == "many2one" else name for name in names]
         data = [
-            [external_id(marker), *(loaded(types[name], values[name]) for name in names)]
-            for marker, values in rows
+            [external_id(own) if key == BY_MARKER else own]
+            + [loaded(types[name], values[name]) for name in names]
+            for own, values in rows
         ]
         told = self._client.call(
-            model.remote, "load", fields=["id", *columns], data=data,
-            repeatable=True, timeout=BULK_SECONDS,  # once more it finds what it has made
+            model.remote, "load", fields=[key, *columns], data=data,
+            repeatable=True, timeout=BULK_SECONDS,  # once more it finds what it has made, or sets what is set
         )  # fmt: skip
         if not isinstance(told, dict):
             raise BadAnswer("The answer to load is no object.", system=SYSTEM)
         return told
 
-    def _refused(self, model: Model, told: Mapping[str, Any]) -> dict[int, Rejected]:
-        found: dict[int, Rejected] = {}
+    def _refused(self, model: Model, told: Mapping[str, Any]) -> dict[int, HubError]:
+        found: dict[int, HubError] = {}
         for each in told.get("messages") or []:
             if isinstance(each, dict) and each.get("type") == "error":
                 message = redact(str(each.get("message", "")))
+                place = int(each.get("record", 0) or 0)
+                if each.get("field") == BY_ID:
+                    gone = RecordGone(message, system=SYSTEM, vendor_status=200)
+                    found.setdefault(place, gone)
+                    continue
                 named = [str(each["field"])] if each.get("field") else []
                 error = Rejected(f"odoo refused a record: {message}", system=SYSTEM, vendor_status=200)
                 errors = [FieldError(name.partition("/")[0], message) for name in named]
                 error.errors = tuple(errors)
-                found.setdefault(int(each.get("record", 0) or 0), self.named(model, error, {}))
+                found.setdefault(place, self.named(model, error, {}))
         return found
+
+    # --- creates ---------------------------------------------------------------------------------------------------
 
     def create(self, model: Model, marker: str, write: Write) -> str:
         """The id of the record that was made, with its lines and in its state: all of it, or none is left."""
