@@ -91,6 +91,7 @@ def tick(engine: Engine) -> int:
         known.setdefault(tenant, set()).update(states.entities)
         if states.connection.health == "needs_attention" or _later(states.connection.not_before, now):
             continue
+        before = sent
         for entity, state in states.entities.items():
             if is_due(state, now):
                 run = state.lease_run if lapsed(state, now) else ""
@@ -101,7 +102,21 @@ def tick(engine: Engine) -> int:
                     layout.FRESH, Job("widen", tenant, connection=uid, entity=entity, run=state.push_run)
                 )
                 sent += 1
+        if states.connection.health == "unreachable" and sent == before:
+            sent += _probe(engine, tenant, uid, states.entities)
     return sent + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
+
+
+def _probe(engine: Engine, tenant: Tenant, uid: str, entities: Iterable[str]) -> int:
+    """A connection that nothing is pulled from, and that did not answer, is tried again though nothing may be open there
+    any more: else it would be called unreachable for ever. Gives how many messages that took.
+    """
+    for entity in entities:
+        side = engine.sides(tenant, entity).get(uid)
+        if side is not None and side.sync.pushes and not side.sync.pulls:
+            engine.send(layout.FRESH, Job("push", tenant, uid, entity))
+            return 1
+    return 0
 
 
 def _minute(now: datetime) -> int:

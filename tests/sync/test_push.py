@@ -307,6 +307,18 @@ def test_a_choice_that_a_system_does_not_have_holds_up_nobody(pair):
     assert open_items(only(pair.records())) == frozenset()
 
 
+def test_a_system_that_only_takes_is_called_well_again_though_nothing_is_left_for_it(memory_bench):
+    bench = memory_bench
+    bench.connect(entities={"account": "push"})
+    bench.work()
+    unwell = replace(bench.health(), health="unreachable", failures=3)
+    bench.hub.states.save_connection(DEFAULT_TENANT, bench.connection.uid, unwell)
+    assert bench.hub.tick() >= 1
+    bench.work()
+    assert (bench.health().health, bench.health().failures) == ("ok", 0)
+    assert bench.hub.tick() == 0
+
+
 def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is(pair):
     """Among the rows that are still to be read there may be this one."""
     made = pair.connect("a")
