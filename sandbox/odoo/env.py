@@ -144,7 +144,9 @@ class Database:
         """ir.model and ir.model.fields are rows too."""
         for model in self.schema.models.values():
             about = {"name": model.string, "model": model.name, "order": model.order, "state": "base"}
-            self.put("ir.model", model.id, {**about, "transient": False, "modules": model.modules}, None)
+            self.put(
+                "ir.model", model.id, {**about, "transient": False, "modules": model.modules}, model.xmlid
+            )
             for each in model.fields.values():
                 self.put(
                     "ir.model.fields", self.next_id("ir.model.fields"), self.field_row(model.id, each), None

@@ -79,6 +79,23 @@ def access_error(message: str) -> Refused:
     return Refused("odoo.exceptions.AccessError", message)
 
 
+def refused_rows(text: str, operation: str, ids: list[int], user: int) -> Refused:
+    """Rows of a model that this user may read, write, create, but not these."""
+    return access_error(
+        "The requested operation cannot be completed due to security restrictions. Please contact your system administrator.\n\n"
+        f"(Document type: {text}, Operation: {operation})\n\nRecords: {', '.join(map(str, ids))}, User: {user}"
+    )
+
+
+def hidden(user: Any, text: str, model: str) -> Refused:
+    """Rows that this user, told as id and name, may not even read."""
+    return access_error(
+        f"Uh-oh! Looks like you have stumbled upon some top-secret records.\n\nSorry, {user[1]} (id={user[0]}) doesn't have 'read' "
+        f"access to:\n- {text} ({model})\n\nIf you really, really need access, perhaps you can win over your friendly "
+        "administrator with a batch of freshly baked cookies."
+    )
+
+
 def access_denied() -> Refused:
     return Refused("odoo.exceptions.AccessDenied", "Access Denied")
 

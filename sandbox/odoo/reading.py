@@ -193,7 +193,7 @@ class Reading:
                 continue
             if field is None:
                 raise value_error(f"Invalid field {name!r} on model {self._name!r}")
-            if not field.store and not field.sortable and not hasattr(self, f"_compute_{name}"):
+            if not field.store and not field.sortable:
                 raise value_error(f"Cannot convert {self._name}.{name} to SQL because it is not stored")
             down = bool(direction) and direction[0].lower() == "desc"
             found += self._terms(field, down)

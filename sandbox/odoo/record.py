@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import urllib.request
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,10 @@ SEEDS: dict[str, tuple[str, list[Any]]] = {
     "uom.uom": ("name factor relative_factor sequence active", []),
     "product.category": ("name complete_name parent_id", []),
     "account.tax": ("name type_tax_use amount amount_type company_id sequence active", []),
-    "mail.activity.type": ("name category delay_count delay_unit icon res_model sequence active", []),
+    "mail.activity.type": (
+        "name category delay_count delay_unit delay_from icon decoration_type chaining_type summary res_model sequence active",
+        [],
+    ),
     "utm.source": ("name", []),
     "utm.medium": ("name active", []),
     "res.partner": ("name is_company type company_id active email country_id user_id lang tz", []),
@@ -147,7 +151,23 @@ def model_facts(model: str) -> dict[str, Any]:
         domain=[["model", "=", model]],
         fields=["name", "order", "transient", "modules"],
     )[0]
-    return {"string": about["name"], "order": about["order"], "id": about["id"], "modules": about["modules"]}
+    return {
+        "string": about["name"], "order": about["order"], "id": about["id"], "modules": about["modules"],
+        "xmlid": xmlids("ir.model").get(about["id"]),
+    }  # fmt: skip
+
+
+@cache
+def xmlids(model: str) -> dict[int, str]:
+    """Row -> its first external id."""
+    named = call(
+        "ir.model.data",
+        "search_read",
+        domain=[["model", "=", model]],
+        fields=["complete_name", "res_id"],
+        order="id desc",
+    )
+    return {n["res_id"]: n["complete_name"] for n in named}
 
 
 def seeds(model: str) -> list[Any]:
@@ -162,16 +182,9 @@ def seeds(model: str) -> list[Any]:
         load=None,
         context={"active_test": False},
     )
-    named = call(
-        "ir.model.data",
-        "search_read",
-        domain=[["model", "=", model]],
-        fields=["complete_name", "res_id"],
-        order="id desc",
-    )
-    xmlids = {n["res_id"]: n["complete_name"] for n in named}
     return [
-        {"xmlid": xmlids.get(row["id"]), **{k: v for k, v in row.items() if v is not False}} for row in rows
+        {"xmlid": xmlids(model).get(row["id"]), **{k: v for k, v in row.items() if v is not False}}
+        for row in rows
     ]
 
 

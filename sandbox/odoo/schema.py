@@ -71,6 +71,7 @@ class Model:
     order: str
     id: int
     modules: str
+    xmlid: str
     fields: dict[str, Field]
 
     @property
@@ -140,7 +141,7 @@ class Schema:
         for folder in self.folders:
             for name, facts in _read(folder / "models.json").items():
                 self.models[name] = Model(
-                    name, facts["string"], facts["order"], facts["id"], facts["modules"], {}
+                    name, *(facts[k] for k in ("string", "order", "id", "modules", "xmlid")), {}
                 )
         for name, model in self.models.items():
             fields: dict[str, Any] = {}
