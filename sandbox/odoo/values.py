@@ -1,59 +1,15 @@
 """What a field takes from a client, what is kept of it, and what is given back."""
 
-import html
-import re
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from sandbox.odoo.errors import Refused, type_error, value_error
+from sandbox.odoo.markup import sanitized
 from sandbox.odoo.schema import NUMBERS, Field
 
 SECONDS = "%Y-%m-%d %H:%M:%S"
 DAYS = "%Y-%m-%d"
-ALLOWED_TAGS = (
-    *(
-        "p",
-        "br",
-        "b",
-        "strong",
-        "i",
-        "em",
-        "u",
-        "s",
-        "a",
-        "ul",
-        "ol",
-        "li",
-        "span",
-        "div",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-    ),
-    *(
-        "table",
-        "tbody",
-        "thead",
-        "tr",
-        "td",
-        "th",
-        "blockquote",
-        "pre",
-        "code",
-        "hr",
-        "img",
-        "font",
-        "sub",
-        "sup",
-    ),
-)
-DROPPED = re.compile(r"<(script|style|iframe|object|embed)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
-TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*)([^>]*)>")
-ON_EVENT = re.compile(r"""\s+on\w+\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
 
 
 def stamp(at: datetime) -> str:
@@ -64,15 +20,6 @@ def stamp(at: datetime) -> str:
 def exact(at: datetime) -> str:
     """The same with its microseconds, as the database has it."""
     return at.replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-def sanitized(text: str) -> str:
-    """HTML without what could run: no scripts, no event handlers; bare text becomes a paragraph."""
-    text = DROPPED.sub("", text)
-    text = TAG.sub(
-        lambda m: f"<{m[1]}{m[2]}{ON_EVENT.sub('', m[3])}>" if m[2].lower() in ALLOWED_TAGS else "", text
-    )
-    return text if TAG.search(text) or not text else f"<p>{html.escape(html.unescape(text), quote=False)}</p>"
 
 
 def _parsed(text: str, form: str) -> datetime:
