@@ -46,7 +46,7 @@ class Access:
         if self.allowed(env, model, operation):
             return
         groups = self._db.store.table("res.groups").rows
-        given = {str(g) for g, rights in self._rights.get(model, ()) if g and operation[0] in rights}
+        given = [str(g) for g, rights in self._rights.get(model, ()) if g and operation[0] in rights]
         listed = "".join(
             f"\n\t- {label}" for _, label in sorted(_label(groups[g]) for g in given if g in groups)
         )

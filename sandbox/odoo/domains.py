@@ -125,6 +125,8 @@ class Domains:
             if not value:
                 return lambda _row: True
             operator = "="
+        if rest and not field.relation and field.type not in ("date", "datetime"):
+            raise value_error(f"Invalid field property {rest!r} on {model._name}.{name}")
         if rest and field.relation:
             return self._any(model, field, [[rest, operator, value]])
         if isinstance(value, (list, tuple)) and operator in ("=", "!="):
@@ -147,6 +149,11 @@ class Domains:
         if operator == "not in":
             return _not(self._simple(model, field, "in", value))
         if operator == "any":
+            if field.type not in ("many2one", *X2MANY):
+                inner = [tuple(n) if isinstance(n, list) else n for n in nodes(value)]
+                raise value_error(
+                    f"Cannot use 'any' with non-relational fields in condition {(field.name, operator, inner)!r}"
+                )
             return self._any(model, field, value)
         if operator in ("child_of", "parent_of"):
             return self._hierarchy(model, field, operator, value)
@@ -238,6 +245,8 @@ class Domains:
         if operator in ("=", "in"):
             values = value if operator == "in" else [value]
             wanted = {convert(v) for v in values if v not in (False, None, "") or (v == 0 and v is not False)}
+            if field.type == "many2one_reference" and 0 in wanted:
+                values = [*values, False]
             empty = any(v is False or v is None or v == "" for v in values)
             if empty:
                 return lambda row: (own := get(row)) in wanted or own in (None, False, "") or own == nothing

@@ -16,6 +16,7 @@ STATUS = {
     "werkzeug.exceptions.NotFound": 404,
     "werkzeug.exceptions.UnprocessableEntity": 422,
 }
+BROKEN = "The operation cannot be completed: "
 OPERATIONS = {"read": "access", "write": "modify", "create": "create", "unlink": "delete"}
 
 
@@ -72,7 +73,7 @@ def validation(message: str) -> Refused:
 
 def broken(message: str) -> Refused:
     """A constraint of the database or of a model, as it is told outside."""
-    return validation(f"The operation cannot be completed: {message}")
+    return validation(f"{BROKEN}{message}")
 
 
 def access_error(message: str) -> Refused:
@@ -80,10 +81,10 @@ def access_error(message: str) -> Refused:
 
 
 def refused_rows(text: str, operation: str, ids: list[int], user: int) -> Refused:
-    """Rows of a model that this user may read, write, create, but not these."""
-    return access_error(
+    return RowsRefused(
+        "odoo.exceptions.AccessError",
         "The requested operation cannot be completed due to security restrictions. Please contact your system administrator.\n\n"
-        f"(Document type: {text}, Operation: {operation})\n\nRecords: {', '.join(map(str, ids))}, User: {user}"
+        f"(Document type: {text}, Operation: {operation})\n\nRecords: {', '.join(map(str, ids))}, User: {user}",
     )
 
 
@@ -107,10 +108,23 @@ def missing(model: str, key: object, user: int) -> Refused:
     )
 
 
+class Lacking(Refused):
+    """A row without what a field of it needs."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__("odoo.exceptions.ValidationError", message)
+        self.field = field
+
+
+class RowsRefused(Refused):
+    """Rows of a model that this user may read, write or create, but not these."""
+
+
 def not_null(label: str, field: str, text: str, model: str) -> Refused:
-    return broken(
-        f"Missing required value for the field '{label}' ({field}).\nModel: '{text}' ({model})\n- create/update: a mandatory "
-        "field is not set\n- delete: another model requires the record being deleted, you can archive it instead\n"
+    return Lacking(
+        f"{BROKEN}Missing required value for the field '{label}' ({field}).\nModel: '{text}' ({model})\n- create/update: a mandatory "
+        "field is not set\n- delete: another model requires the record being deleted, you can archive it instead\n",
+        field,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sandbox.odoo.errors import value_error
 from sandbox.odoo.reading import Reading, api_model, rank
+from sandbox.odoo.schema import X2MANY
 from sandbox.store import Row, Values
 
 
@@ -15,6 +16,9 @@ class Grouping(Reading):
             name, _, unit = each.partition(":")
             if name not in self._fields:
                 raise value_error(f"Invalid field {name!r} on model {self._name!r}")
+            field = self._fields[name]
+            if not field.store and not field.sortable and field.type not in X2MANY:
+                raise value_error(f"Cannot convert {self._name}.{name} to SQL because it is not stored")
             getters.append((self._getter(name), {"day": 10, "month": 7, "year": 4}.get(unit)))
         found: dict[tuple[Any, ...], list[Row]] = {}
         for row in rows:
@@ -23,11 +27,24 @@ class Grouping(Reading):
                 (v[:cut] if cut and v else v) or False for v, (_, cut) in zip(values, getters, strict=True)
             )
             found.setdefault(key, []).append(row)
-        booleans = [self._fields[each.partition(":")[0]].type == "boolean" for each in by]
-        ranks = [(lambda v: (False, int(v))) if each else rank for each in booleans]
+        ranks = [
+            self._ranking(each.partition(":")[0], {key[n] for key in found}) for n, each in enumerate(by)
+        ]
         return dict(
             sorted(found.items(), key=lambda item: [how(v) for how, v in zip(ranks, item[0], strict=True)])
         )
+
+    def _ranking(self, name: str, values: set[Any]) -> Callable[[Any], tuple[bool, Any]]:
+        """By what groups of these values are sorted: those of a reference as its rows are."""
+        field = self._fields[name]
+        if field.type == "boolean":
+            return lambda v: (False, int(v))
+        if field.type != "many2one" or field.relation not in self._env.db.schema.models:
+            return rank
+        target, rows = self._env.sudo()[field.relation], self._env.rows(field.relation)
+        ordered = target._sorted((rows[str(v)] for v in values if str(v) in rows), None)
+        places = {int(row.id): place for place, row in enumerate(ordered)}
+        return lambda v: rank(places.get(v))
 
     def _aggregate(self, spec: str, rows: list[Row]) -> Any:
         name, _, how = spec.partition(":")

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sandbox.odoo.errors import Refused, access_error, value_error
+from sandbox.odoo.errors import BROKEN, Lacking, Refused, RowsRefused, access_error, value_error
 from sandbox.odoo.reading import api_model
 from sandbox.odoo.schema import X2MANY, Field
 from sandbox.odoo.writing import Writing
@@ -50,7 +50,9 @@ class Loading(Writing):
                     except Bad as bad:
                         wrong.append(bad)
                     except Refused as refused:
-                        wrong.append(Bad(refused.message.removeprefix("The operation cannot be completed: ")))
+                        if isinstance(refused, RowsRefused):  # told of all rows together, then of this one
+                            messages.append(_told(0, {"message": refused.message}))
+                        wrong.append(_bad(refused))
                     messages += [_told(number, bad.facts) for bad in wrong]
                 _refuse_if(messages)
                 self._after_load(made)
@@ -100,14 +102,14 @@ class Loading(Writing):
         match field.type:
             case "boolean":
                 return _boolean(text)
-            case "integer":
+            case "integer" | "many2one_reference":
                 return _converted(int, field, text, "an integer")
             case "float" | "monetary":
                 return _converted(float, field, text, "a number")
             case "datetime":
                 return _time(field, text, "%Y-%m-%d %H:%M:%S", "datetime", "2012-12-31 23:59:59")
             case "date":
-                return _time(field, text, "%Y-%m-%d", "date", "2012-12-31")
+                return _time(field, str(text)[:10], "%Y-%m-%d", "date", "2012-12-31")
             case "selection":
                 for key, label in field.selection:
                     if str(text).lower() in (key.lower(), label.lower()):
@@ -130,16 +132,16 @@ class Loading(Writing):
             "name": "Possible Values", "type": "ir.actions.act_window", "target": "new", "view_mode": "list,form",
             "views": [[False, "list"], [False, "form"]], "context": {"create": False}, "help": "See all possible values",
         }  # fmt: skip
+        more: Values = {**possible, "res_model": "ir.model.data", "domain": [["model", "=", field.relation]]}
         if sub == "id":
             found = self._env.xmlid(text if "." in text else f"__import__.{text}")
             if found is not None and found[0] == field.relation:
                 return found[1]
-            more = {**possible, "res_model": "ir.model.data", "domain": [["model", "=", field.relation]]}
             kind = "external id"
         elif sub == ".id":
             if text.isdigit() and self._env.row(field.relation, int(text)) is not None:
                 return int(text)
-            more, kind = {**possible, "res_model": field.relation}, "database id"
+            kind = "database id"
         else:
             named = self._env.sudo()[field.relation]._named(text, "=")
             if named:
@@ -198,6 +200,11 @@ class _Refuse(Exception):
 def _refuse_if(messages: list[Values]) -> None:
     if messages:
         raise _Refuse
+
+
+def _bad(refused: Refused) -> Bad:
+    field = refused.field if isinstance(refused, Lacking) else ""
+    return Bad(refused.message.removeprefix(BROKEN), field)
 
 
 def _boolean(text: Any) -> bool:

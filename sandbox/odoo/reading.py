@@ -113,7 +113,7 @@ class Reading:
         if back.type == "many2one_reference":
             return lambda row: [
                 int(r.id)
-                for r in table.where(back.name, int(row.id))
+                for r in target._sorted(table.where(back.name, int(row.id)), None)
                 if r.values.get("res_model", r.values.get("model")) == self._name
                 and r.values.get("active", True)
             ]
