@@ -120,7 +120,7 @@ class Domains:
         if field is None:
             raise value_error(f"Invalid field {model._name}.{name} in condition {shown}")
         if not field.searchable:
-            raise value_error(f"Cannot convert {model._name}.{name} to SQL because it is not stored")
+            raise model._unkept(field)
         if operator == "=?":
             if not value:
                 return lambda _row: True

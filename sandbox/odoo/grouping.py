@@ -18,7 +18,7 @@ class Grouping(Reading):
                 raise value_error(f"Invalid field {name!r} on model {self._name!r}")
             field = self._fields[name]
             if not field.store and not field.sortable and field.type not in X2MANY:
-                raise value_error(f"Cannot convert {self._name}.{name} to SQL because it is not stored")
+                raise self._unkept(field)
             getters.append((self._getter(name), {"day": 10, "month": 7, "year": 4}.get(unit)))
         found: dict[tuple[Any, ...], list[Row]] = {}
         for row in rows:

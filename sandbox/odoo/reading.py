@@ -178,6 +178,12 @@ class Reading:
             row for row in self._candidates(listed) if (not hide or row.values.get("active")) and test(row)
         ]
 
+    def _unkept(self, field: Field) -> Refused:
+        """Why the database cannot be asked by a field: it is told of the row that the value comes from."""
+        first, _, rest = field.related.partition(".")
+        model, name = (self._fields[first].relation, rest) if rest else (self._name, field.name)
+        return value_error(f"Cannot convert {model}.{name} to SQL because it is not stored")
+
     def _ordering(self, order: str | None) -> list[tuple[Getter, bool]]:
         text = order or self._model.order or "id"
         if not isinstance(text, str) or not ORDER.fullmatch(text):
@@ -194,7 +200,7 @@ class Reading:
             if field is None:
                 raise value_error(f"Invalid field {name!r} on model {self._name!r}")
             if not field.store and not field.sortable:
-                raise value_error(f"Cannot convert {self._name}.{name} to SQL because it is not stored")
+                raise self._unkept(field)
             down = bool(direction) and direction[0].lower() == "desc"
             found += self._terms(field, down)
         return found

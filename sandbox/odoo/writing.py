@@ -263,7 +263,7 @@ class Writing(Grouping):
         for name, column in (("ir.model.data", "model"), ("mail.activity", "res_model")):
             for each in list(store.table(name).where("res_id", key)):
                 if each.values.get(column) == self._name:
-                    store.delete(name, each.id)
+                    self._env.sudo()[name]._unlink(each)
 
     # --- more -----------------------------------------------------------------------------------------------
 
