@@ -149,11 +149,11 @@ def model_facts(model: str) -> dict[str, Any]:
         "ir.model",
         "search_read",
         domain=[["model", "=", model]],
-        fields=["name", "order", "transient", "modules"],
+        fields=["name", "order", "transient", "modules", "is_mail_thread"],
     )[0]
     return {
         "string": about["name"], "order": about["order"], "id": about["id"], "modules": about["modules"],
-        "xmlid": xmlids("ir.model").get(about["id"]),
+        "xmlid": xmlids("ir.model").get(about["id"]), **({"thread": True} if about["is_mail_thread"] else {}),
     }  # fmt: skip
 
 

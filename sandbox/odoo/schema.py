@@ -72,6 +72,7 @@ class Model:
     id: int
     modules: str
     xmlid: str
+    thread: bool  # whether its rows have messages
     fields: dict[str, Field]
 
     @property
@@ -140,9 +141,8 @@ class Schema:
         self.models: dict[str, Model] = {}
         for folder in self.folders:
             for name, facts in _read(folder / "models.json").items():
-                self.models[name] = Model(
-                    name, *(facts[k] for k in ("string", "order", "id", "modules", "xmlid")), {}
-                )
+                known = (facts[k] for k in ("string", "order", "id", "modules", "xmlid"))
+                self.models[name] = Model(name, *known, thread=facts.get("thread", False), fields={})
         for name, model in self.models.items():
             fields: dict[str, Any] = {}
             for folder in self.folders:

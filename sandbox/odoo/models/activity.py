@@ -4,7 +4,16 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sandbox.odoo.errors import broken, hidden, missing, refused_rows, type_error, user_error, value_error
+from sandbox.odoo.errors import (
+    Refused,
+    broken,
+    hidden,
+    missing,
+    refused_rows,
+    type_error,
+    user_error,
+    value_error,
+)
 from sandbox.odoo.orm import BaseModel
 from sandbox.odoo.schema import Model
 from sandbox.odoo.values import DAYS, refuse_sql, stored, to_many2one
@@ -129,11 +138,9 @@ class MailActivity(BaseModel):
         return None if row is None else self._env.sudo()[str(name)]._getter("display_name")(row)
 
     def _prepare(self, vals: Values) -> None:
-        about = vals.get("res_model_id")
-        for each in about if isinstance(about, (list, tuple)) else [about]:
-            if isinstance(each, str) and not each.isdigit():
-                raise refuse_sql(each)
-        vals["res_model"] = self._model_named(about)
+        for name in ("res_model_id", "user_id"):
+            _refuse_texts(vals.get(name))
+        vals["res_model"] = self._model_named(vals.get("res_model_id"))
         vals["res_id"] = stored(self._name, self._fields["res_id"], vals.get("res_id"))
         self._linked({**vals, "user_id": to_many2one(vals.get("user_id"))})
         vals["res_name"] = self._name_of(vals)
@@ -155,8 +162,13 @@ class MailActivity(BaseModel):
         state = vals.get("state")
         if state and state not in self._fields["state"].keys:
             raise value_error(f"Wrong value for {self._name}.state: {state!r}")
-        user = to_many2one(vals.get("user_id"))
-        if user and self._env.row("res.users", user) is None:
+        user = vals.get("user_id")
+        if user is True:
+            raise type_error("'bool' object is not iterable")
+        _refuse_texts(user[:1] if isinstance(user, str) else user)  # a text is taken as a list of its letters
+        if user and (
+            isinstance(user, str) or (isinstance(user, int) and self._env.row("res.users", user) is None)
+        ):
             raise missing("res.users", user, self._env.uid)
         if (
             "date_deadline" in vals
@@ -197,6 +209,10 @@ class MailActivity(BaseModel):
         told = [
             r for r in self._existing() if r.values.get("res_model") and (feedback or r.values.get("active"))
         ]
+        for name in (str(row.values["res_model"]) for row in told):
+            if not self._env.db.schema.models[name].thread:
+                wrong = f"{name!r} object has no attribute 'message_post_with_source'"
+                raise Refused("builtins.AttributeError", wrong)
         messages = [self._env.db.next_id("mail.message") for _ in told]
         if self._env.db.version >= 19:
             self.write({"active": False, **({"feedback": feedback} if feedback else {})})
@@ -218,6 +234,13 @@ class MailActivity(BaseModel):
 
     def action_reschedule_tomorrow(self) -> None:
         self.write({"date_deadline": (self._env.now + timedelta(days=1)).strftime(DAYS)})
+
+
+def _refuse_texts(value: Any) -> None:
+    """References that the server gives to the database as they are: texts are no numbers there."""
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(each, str) and each and not each.isdigit():
+            raise refuse_sql(each)
 
 
 class MailActivityType(BaseModel):
