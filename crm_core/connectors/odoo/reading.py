@@ -7,32 +7,24 @@ from typing import Any
 
 from crm_core.connector import UNKNOWN, Change, Count, Query, QueryPage
 from crm_core.connectors.odoo.client import Client
-from crm_core.connectors.odoo.domains import MAX_ID, Column, domain_of, joined, whole
+from crm_core.connectors.odoo.columns import Columns
+from crm_core.connectors.odoo.domains import MAX_ID, domain_of, joined, whole
 from crm_core.connectors.odoo.lookups import Lookups, rows_of
-from crm_core.connectors.odoo.metadata import KNOWN_TYPES, NATIVE_TYPES, Metadata
-from crm_core.connectors.odoo.models.common import LOOKUPS, SYSTEM, Domain, Model
-from crm_core.connectors.odoo.wire import NUMBERS, clean
+from crm_core.connectors.odoo.metadata import Metadata
+from crm_core.connectors.odoo.models.common import LOOKUPS, OF_STAGE, SYSTEM, Domain, Model, root
+from crm_core.connectors.odoo.wire import clean
 from crm_core.errors import BadRequest, RecordGone
 from crm_core.model.field_map import FieldMap
-from crm_core.model.fields import Type
 from crm_core.model.filters import Node
-from crm_core.model.literals import SERIAL_TYPE
 from crm_core.model.mapping import required_names
 from crm_core.model.record import NOTHING
 
 MAX_PAGE = 1000
 """Rows of a page at most: the server has no limit, but computed fields take their time."""
 LINES = "lines"
-OF_STAGE = "active/status"
-"""The status that stage and archive tell together."""
 OF_PARTNER = ("account", "contact")
 
 Row = Mapping[str, Any]
-
-
-def root(path: str) -> str:
-    """The field of the row that a path begins with."""
-    return path.partition("/")[0]
 
 
 class Reader:
@@ -273,121 +265,3 @@ def check_id(rid: str) -> int:
     if not (rid.isascii() and rid.isdigit() and 1 <= len(rid) <= 10 and rid[0] != "0"):
         raise BadRequest.field("id", "id: expected an id such as 57.")
     return int(rid)
-
-
-class Columns:
-    """Resolves names of requests: canonical, declared native, or among the server's own fields."""
-
-    def __init__(self, model: Model, metadata: Metadata) -> None:
-        self._model = model
-        self._metadata = metadata
-
-    def __call__(self, name: str, parameter: str = "filter") -> Column:
-        model = self._model
-        each = model.find(name)
-        if name in model.specific:
-            field = model.specific[name][0].field
-            raise BadRequest.field(parameter, f"{parameter}: '{name}' is for writing; name {field}.")
-        if each is not None:
-            return self._declared(each, name, parameter)
-        if name in ("id", model.key):
-            return Column(name, "id", SERIAL_TYPE)
-        if name in model.companions:
-            beside = model.companions[name].field
-            raise BadRequest.field(
-                parameter, f"{parameter}: '{name}' only goes with {beside}; name that one."
-            )
-        facts = self._metadata.facts(model).get(name)
-        kind = NATIVE_TYPES.get(facts.type, "") if facts is not None else ""
-        if facts is None or kind not in KNOWN_TYPES:
-            raise self._unknown(name, parameter)
-        empties = not (facts.type in NUMBERS or facts.type == "boolean")
-        return Column(
-            name, name, kind, empty=[[name, "=", False]] if empties else [], filled=[[name, "!=", False]]
-        )
-
-    def _unknown(self, name: str, parameter: str) -> BadRequest:
-        entity, known = self._model.entity.name, ", ".join(self._model.by_field)
-        return BadRequest.field(
-            parameter, f"{parameter}: '{name}' is no field of {entity}; known are {known}."
-        )
-
-    def _declared(self, each: FieldMap, name: str, parameter: str) -> Column:
-        kind = self._model.entity.by_name[each.field].type
-        column = root(each.native)
-        facts = self._metadata.facts(self._model).get(column)
-        if facts is None:
-            raise BadRequest.field(
-                parameter, f"{parameter}: this Odoo has no {column} for '{name}'; leave it out."
-            )
-        if kind is Type.LINES or not each.askable:
-            raise BadRequest.field(parameter, f"{parameter}: '{name}' can't be asked for here; leave it out.")
-        empty: Domain = [[column, "=", False]]
-        filled: Domain = [[column, "!=", False]]
-        if each.targets:
-            return self._reference(each, name, column)
-        if each.native == OF_STAGE:
-            return Column(name, column, Type.TEXT, states=self._model.states, filled=filled)
-        if each.native in LOOKUPS:
-            path = f"{column}.{LOOKUPS[each.native].text}"
-            return Column(name, path, Type.TEXT, empty=empty, filled=filled)
-        if facts.type == "boolean" and not each.names:
-            return Column(name, column, Type.BOOLEAN)
-        if each.names:
-            own = {value: (value,) for value in (*each.names, each.nothing) if isinstance(value, str)}
-            values = {**each.values, **(own if name == each.native else {})}
-            if facts.type == "boolean" or facts.type in NUMBERS:
-                return Column(name, column, NATIVE_TYPES[facts.type], values, filled=filled)
-            if each.nothing is not None:
-                none = [column, "=", each.nothing]
-                empty, filled = joined("|", [empty, [none]]), joined("&", [filled, ["!", none]])
-            nothing = each.nothing or ""
-            return Column(name, column, Type.TEXT, values, empty=empty, filled=filled, nothing=nothing)
-        if facts.type in NUMBERS:
-            return Column(name, column, kind, filled=filled)
-        days = each.midnight and name != each.native
-        if each.midnight:
-            kind = Type.DATE if days else Type.INSTANT
-        return Column(name, column, kind, empty=empty, filled=filled, days=days)
-
-    @staticmethod
-    def _reference(each: FieldMap, name: str, column: str) -> Column:
-        """A reference to a partner means those of one kind alone, where the field can't lead to the other."""
-        there: Domain = [[column, "!=", False]]
-        empty: Domain = [[column, "=", False]]
-        which = each.native.partition("/")[2]
-        entities = {target.entity for target in each.targets}
-        if which == "account":
-            path = f"{column}.commercial_partner_id"
-        elif which == "contact" or (each.kind_native and len(entities) == 1):
-            path = column
-        else:
-            return Column(name, column, SERIAL_TYPE, empty=empty, filled=there)
-        company = which != "contact"
-        filled = joined("&", [there, [[f"{path}.is_company", "=", company]]])
-        lacking = joined("|", [empty, [[f"{path}.is_company", "=", not company]]])
-        return Column(name, path, SERIAL_TYPE, empty=lacking, filled=filled, guarded=True)
-
-    def ordered(self, name: str) -> str:
-        """The field to order by; raises BadRequest for what is kept in another model, or is not kept at all."""
-        column = self(name, "orderby").path
-        each = self._model.find(name)
-        facts = self._metadata.facts(self._model).get(column)
-        if "." in column or (each is not None and "/" in each.native):
-            raise BadRequest.field(
-                "orderby", f"orderby: '{name}' is kept in another model; order by another."
-            )
-        if facts is not None and not facts.sortable:
-            raise BadRequest.field(
-                "orderby", f"orderby: '{name}' is worked out when it is read; order by another."
-            )
-        return column
-
-    def selected(self, name: str) -> tuple[str, ...]:
-        """The fields that have to be read for a name."""
-        each = self._model.find(name) or self._model.companions.get(name)
-        if each is None:
-            return (self(name, "select").path,)
-        if each.native == OF_STAGE:
-            return ("active", "stage_id")
-        return tuple(root(native) for native in each.natives if native != "order_line")

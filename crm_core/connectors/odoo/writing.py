@@ -9,8 +9,8 @@ from crm_core.connectors.odoo.client import BULK_SECONDS, SERIALIZE, Client
 from crm_core.connectors.odoo.lookups import Lookups
 from crm_core.connectors.odoo.marking import external_id
 from crm_core.connectors.odoo.metadata import Metadata
-from crm_core.connectors.odoo.models.common import SYSTEM, Model
-from crm_core.connectors.odoo.reading import LINES, OF_PARTNER, Reader, root
+from crm_core.connectors.odoo.models.common import SYSTEM, Model, root
+from crm_core.connectors.odoo.reading import LINES, OF_PARTNER, Reader
 from crm_core.connectors.odoo.steps import FIRST, OPENING, REOPEN, STEPS, Call
 from crm_core.connectors.odoo.wire import BY_NUMBER, loaded, sent
 from crm_core.errors import (

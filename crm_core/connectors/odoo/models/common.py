@@ -13,8 +13,15 @@ from crm_core.model.mapping import EntityMap
 
 SYSTEM = "odoo"
 ID_FORM = r"[1-9][0-9]{0,9}"
+OF_STAGE = "active/status"
+"""The status that stage and archive tell together."""
 Domain = list[Any]
 """Conditions in Odoo's prefix notation, all of which hold unless "|" or "!" comes before them ("Search domains")."""
+
+
+def root(path: str) -> str:
+    """The field of the row that a path begins with."""
+    return path.partition("/")[0]
 
 
 @dataclass(frozen=True)
