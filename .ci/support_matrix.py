@@ -196,6 +196,8 @@ def _stored(each: FieldMap) -> Iterator[str]:
         yield "whole seconds"
     if each.midnight:
         yield "kept there as the first moment of the day, UTC"
+    if each.day:
+        yield "the day in UTC, read as its first moment"
 
 
 def _choices(each: FieldMap) -> str:

@@ -46,7 +46,7 @@ class FieldMap:
     a value of its own. `midnight`: the remote keeps the date as its first moment in UTC.
     What the remote stores of a value (`canon`): `length`: the longest text, in UTF-16 code units; a longer one is
     refused, never cut. `scale`: digits after the point of an amount, which it rounds half up. `whole_seconds`: it cuts
-    the fraction of a time.
+    the fraction of a time. `day`: it keeps of a time the day in UTC alone, which is read as its first moment.
     A reference has `targets`, and where it can lead to several entities at the remote `kind_native`, the property that
     tells which; a row without that property is of the first. `form`: the pattern of its ids.
     """
@@ -58,6 +58,7 @@ class FieldMap:
     length: int | None = None
     scale: int | None = None
     whole_seconds: bool = False
+    day: bool = False
     writable: bool = True
     readable: bool = True
     midnight: bool = False
@@ -122,6 +123,8 @@ class FieldMap:
             return lambda value: names.get(value) or (None if value == nothing else f"{NATIVE_PREFIX}{value}")
         if self.midnight:
             return lambda value: parse(str(value)[:10])
+        if self.day:
+            return lambda value: parse(_first_moment(str(value)))
         if kind.type in (Type.CHOICES, Type.LINES):
             return kind.parse  # an empty list is nothing
         if kind.type not in (Type.TEXT, Type.CHOICE):
@@ -149,7 +152,9 @@ class FieldMap:
         if kind.type in (Type.DECIMAL, Type.MONEY):
             return Decimal(value)
         if self.midnight:
-            return f"{value}T00:00:00Z"
+            return _first_moment(value)
+        if self.day:
+            return parse_instant(value).date().isoformat()
         return value
 
     def check_length(self, text: str) -> None:
@@ -168,6 +173,8 @@ class FieldMap:
             return decimal_text(Decimal(value).quantize(step, ROUND_HALF_UP, _DIGITS))
         if self.whole_seconds and kind.type is Type.INSTANT:
             return instant_text(parse_instant(value).replace(microsecond=0))
+        if self.day:
+            return _first_moment(parse_instant(value).date().isoformat())
         return value
 
     @cached_property
@@ -202,6 +209,11 @@ class FieldMap:
             known = ", ".join(str(each) for each in self.names)
             raise ValueError(f"expected one of {known}")
         return self.names.get(value, f"{NATIVE_PREFIX}{value}")
+
+
+def _first_moment(day: str) -> str:
+    """Of a date, in UTC."""
+    return f"{day}T00:00:00Z"
 
 
 def _units(text: str) -> int:

@@ -50,6 +50,23 @@ def test_a_time_loses_its_fraction(given_value, stored):
     assert FieldMap("due_at", "n", whole_seconds=True).canon(TIME, given_value) == stored
 
 
+@pytest.mark.parametrize(
+    ("given_value", "sent", "stored"),
+    [
+        ("2026-02-28T23:59:59.9Z", "2026-02-28", "2026-02-28T00:00:00Z"),
+        ("2026-03-01T01:30:00+05:30", "2026-02-28", "2026-02-28T00:00:00Z"),
+        ("2026-02-28T00:00:00Z", "2026-02-28", "2026-02-28T00:00:00Z"),
+        (None, None, None),
+    ],
+)
+def test_of_a_time_the_day_in_utc_is_kept_and_read_as_its_first_moment(given_value, sent, stored):
+    each = FieldMap("due_at", "n", day=True)
+    assert each.outward(TIME, given_value) == sent
+    assert each.canon(TIME, given_value) == stored
+    if sent is not None:
+        assert each.reader(TIME)(sent) == stored
+
+
 def test_without_a_declaration_a_value_stays():
     for kind, value in ((AMOUNT, "1.23456"), (TIME, "2026-02-28T13:45:10.5Z"), (TEXT, "  Ñ  ")):
         assert FieldMap(kind.name, "n").canon(kind, value) == value

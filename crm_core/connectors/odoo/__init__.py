@@ -29,6 +29,7 @@ from crm_core.connector import (
     carried_out,
 )
 from crm_core.connectors.odoo import hooks
+from crm_core.connectors.odoo.activities import Activities
 from crm_core.connectors.odoo.client import Client, explain
 from crm_core.connectors.odoo.feed import Feed
 from crm_core.connectors.odoo.lookups import Lookups
@@ -37,9 +38,9 @@ from crm_core.connectors.odoo.marking import Markers
 from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models import MODELS
 from crm_core.connectors.odoo.models.common import SYSTEM, Model
-from crm_core.connectors.odoo.reading import LINES, Reader, check_id
+from crm_core.connectors.odoo.reading import Reader, check_id
 from crm_core.connectors.odoo.steps import CANCEL
-from crm_core.connectors.odoo.writing import STATUS, Writer, emptied, spared
+from crm_core.connectors.odoo.writing import Writer, spared
 from crm_core.errors import FieldError, HubError, Misconfigured, NotSupported, RecordGone
 from crm_core.model.expand import Expansion
 from crm_core.model.filters import Node
@@ -131,8 +132,9 @@ class Odoo(Connector):
         self._metadata = Metadata(client)
         lookups = Lookups(client, tools.clock)
         self._markers = Markers(client)
-        self._reader = Reader(client, self._metadata, lookups)
-        self._writer = Writer(client, self._metadata, lookups, self._reader, tools.clock)
+        activities = Activities(client, self._metadata, tools.clock)
+        self._reader = Reader(client, self._metadata, lookups, activities)
+        self._writer = Writer(client, self._metadata, lookups, activities, self._reader, tools.clock)
         self._many = Many(client, self._reader, self._writer, tools.ids, self.write_one)
         self._feed = Feed(client, self._reader, self._markers, tools.clock)
 
@@ -227,11 +229,7 @@ class Odoo(Connector):
         check_id(rid)
         with self.rest.verb():
             now = None
-            if (
-                emptied(model, write)
-                or LINES in write.fields
-                or (STATUS in write.fields and self._writer.led(model))
-            ):
+            if self._writer.looks(model, write):
                 now = self._reader.get(model, rid)
                 write = spared(model, write, now)
                 if not write.fields and not write.native:

@@ -29,7 +29,7 @@ from crm_core.protocols.rest import Rest, explain_status
 READS = frozenset(
     {
         "search_read", "search", "search_count", "read", "fields_get", "context_get", "get_external_id",
-        "check_object_reference",
+        "check_object_reference", "default_get",
     }
 )  # fmt: skip
 """Methods that change nothing."""

@@ -1,8 +1,18 @@
 """What requests name, as columns of a search: canonical names, declared native ones, and the server's own fields."""
 
+from crm_core.connectors.odoo.activities import Activities
 from crm_core.connectors.odoo.domains import Column, joined
 from crm_core.connectors.odoo.metadata import KNOWN_TYPES, NATIVE_TYPES, Metadata
-from crm_core.connectors.odoo.models.common import LOOKUPS, OF_STAGE, Domain, Model, root
+from crm_core.connectors.odoo.models.activities import DOCUMENTS, KIND
+from crm_core.connectors.odoo.models.common import (
+    LOOKUPS,
+    MODEL_NAME,
+    OF_STAGE,
+    AnyRecord,
+    Domain,
+    Model,
+    root,
+)
 from crm_core.connectors.odoo.wire import NUMBERS
 from crm_core.errors import BadRequest
 from crm_core.model.field_map import FieldMap
@@ -13,9 +23,10 @@ from crm_core.model.literals import SERIAL_TYPE
 class Columns:
     """Resolves names of requests: canonical, declared native, or among the server's own fields."""
 
-    def __init__(self, model: Model, metadata: Metadata) -> None:
+    def __init__(self, model: Model, metadata: Metadata, activities: Activities) -> None:
         self._model = model
         self._metadata = metadata
+        self._activities = activities
 
     def __call__(self, name: str, parameter: str = "filter") -> Column:
         model = self._model
@@ -61,8 +72,12 @@ class Columns:
         filled: Domain = [[column, "!=", False]]
         if each.targets:
             return self._reference(each, name, column)
-        if each.native == OF_STAGE:
-            return Column(name, column, Type.TEXT, states=self._model.states, filled=filled)
+        if each.native in (OF_STAGE, KIND):
+            kinds = self._activities.types_by_name() if each.native == KIND else {}
+            states = {} if kinds else self._model.states
+            return Column(
+                name, column, Type.TEXT, kinds, states=states, empty=empty if kinds else [], filled=filled
+            )
         if each.native in LOOKUPS:
             path = f"{column}.{LOOKUPS[each.native].text}"
             return Column(name, path, Type.TEXT, empty=empty, filled=filled)
@@ -80,16 +95,24 @@ class Columns:
             return Column(name, column, Type.TEXT, values, empty=empty, filled=filled, nothing=nothing)
         if facts.type in NUMBERS:
             return Column(name, column, kind, filled=filled)
-        days = each.midnight and name != each.native
-        if each.midnight:
-            kind = Type.DATE if days else Type.INSTANT
-        return Column(name, column, kind, empty=empty, filled=filled, days=days)
+        canonical = name != each.native  # by its own name it is what it is there
+        if each.day:
+            kind = Type.INSTANT if canonical else Type.DATE
+        elif each.midnight:
+            kind = Type.DATE if canonical else Type.INSTANT
+        days, dates = each.midnight and canonical, each.day and canonical
+        return Column(name, column, kind, empty=empty, filled=filled, days=days, dates=dates)
 
     @staticmethod
     def _reference(each: FieldMap, name: str, column: str) -> Column:
         """A reference to a partner means those of one kind alone, where the field can't lead to the other."""
         there: Domain = [[column, "!=", False]]
         empty: Domain = [[column, "=", False]]
+        if isinstance(each, AnyRecord):
+            models = list(DOCUMENTS)
+            filled = joined("&", [there, [[MODEL_NAME, "in", models]]])
+            empty = joined("|", [empty, [[MODEL_NAME, "not in", models]]])
+            return Column(name, column, SERIAL_TYPE, empty=empty, filled=filled, guarded=True)
         which = each.native.partition("/")[2]
         entities = {target.entity for target in each.targets}
         if which == "account":
@@ -124,5 +147,5 @@ class Columns:
         if each is None:
             return (self(name, "select").path,)
         if each.native == OF_STAGE:
-            return ("active", "stage_id")
+            return tuple(name for name in ("active", "stage_id") if name in self._metadata.facts(self._model))
         return tuple(root(native) for native in each.natives if native != "order_line")

@@ -44,7 +44,8 @@ class Column:
 
     `values`: canonical name -> its values there. `states`: canonical name -> the records that have it. `empty`, `filled`:
     the records without, and with, a value; a column with neither always has one. `guard`: also holds for a reference
-    that is meant. `days`: it holds times, of which a date means the whole day. `nothing`: a value that is read as none.
+    that is meant. `days`: it holds times, of which a date means the whole day. `dates`: it holds days, each of which means
+    its first moment in UTC. `nothing`: a value that is read as none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Column:
     guarded: bool = False
     days: bool = False
     nothing: str = ""
+    dates: bool = False
 
 
 def joined(sign: str, parts: Sequence[Domain]) -> Domain:
@@ -146,7 +148,7 @@ def _compare(node: Compare, column: Column, *, negated: bool) -> Domain:
     if column.values and named:
         return _named(column, operator, str(value))
     if isinstance(value, datetime):
-        found = _instant(column.path, operator, value)
+        found = (_moment_of_day if column.dates else _instant)(column.path, operator, value)
     elif column.days and isinstance(value, date):
         found = _day(column.path, operator, value)
     elif isinstance(value, date):
@@ -234,6 +236,19 @@ def _instant(path: str, operator: Operator, moment: datetime) -> Domain:
         Operator.LT: [[path, "<", begin]],
         Operator.LE: [[path, "<", after]],
     }[operator]
+
+
+def _moment_of_day(path: str, operator: Operator, moment: datetime) -> Domain:
+    """A condition on the first moment of a day, by that day."""
+    day = moment.date().isoformat()
+    exact = moment.time() == datetime.min.time()
+    if operator is Operator.EQ:
+        return [[path, "=", day]] if exact else NEVER
+    if operator is Operator.NE:
+        return [[path, "!=", day]] if exact else [[path, "!=", False]]
+    if exact:
+        return [[path, _SIGNS[operator], day]]
+    return [[path, ">" if operator in (Operator.GT, Operator.GE) else "<=", day]]
 
 
 def _day(path: str, operator: Operator, day: date) -> Domain:

@@ -6,6 +6,7 @@ ids, deletes by one `unlink`. Each call is one transaction: what is refused of s
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from crm_core.connector import STOPPING, Outcome, Unit, Write, not_begun
@@ -42,6 +43,8 @@ class Many:
         creates: dict[tuple[str, ...], list[tuple[int, str, Mapping[str, Any]]]] = defaultdict(list)
         updates: list[tuple[int, Mapping[str, Any]]] = []
         deletes: list[int] = []
+        with suppress(HubError):  # each write meets it by itself
+            self._writer.foresee(model, writes)
         for index, write in enumerate(writes):
             try:
                 if write.verb != "create":
@@ -51,8 +54,7 @@ class Many:
                 elif not self._writer.is_plain(model, write):
                     units.append(self._alone(model, index, write))
                 elif write.verb == "create":
-                    values = {**model.constant, **self._writer.values(model, write)}
-                    values = {name: value for name, value in values.items() if value is not None}
+                    values = self._writer.new(model, write)
                     marker = write.marker or write.key or self._ids.uuid()
                     creates[tuple(values)].append((index, marker, values))
                 else:

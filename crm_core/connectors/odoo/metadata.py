@@ -27,7 +27,7 @@ NATIVE_TYPES: Mapping[str, str] = {
 KNOWN_TYPES = frozenset(NATIVE_TYPES.values())
 RENAMED: Mapping[str, Mapping[str, str]] = {"sale.order.line": {"product_uom_id": "product_uom"}}
 """Fields by their name since 19, and what they were called before."""
-_ATTRIBUTES = ("type", "readonly", "relation", "selection", "sortable", "searchable")
+_ATTRIBUTES = ("type", "readonly", "relation", "selection", "sortable", "searchable", "required")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Facts:
     name: str
     type: str
     readonly: bool
+    required: bool
     sortable: bool
     searchable: bool
     relation: str
@@ -101,6 +102,7 @@ def _facts(name: str, told: Mapping[str, object]) -> Facts:
         name,
         str(told.get("type", "")),
         bool(told.get("readonly")),
+        bool(told.get("required")),
         bool(told.get("sortable", True)),
         bool(told.get("searchable", True)),
         str(told.get("relation") or ""),

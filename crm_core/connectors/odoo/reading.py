@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from crm_core.connector import UNKNOWN, Change, Count, Query, QueryPage
+from crm_core.connectors.odoo.activities import Activities
 from crm_core.connectors.odoo.client import Client
 from crm_core.connectors.odoo.columns import Columns
 from crm_core.connectors.odoo.domains import MAX_ID, domain_of, joined, whole
@@ -30,10 +31,11 @@ Row = Mapping[str, Any]
 class Reader:
     """Reads rows, with what they need from other models. Safe for many threads."""
 
-    def __init__(self, client: Client, metadata: Metadata, lookups: Lookups) -> None:
+    def __init__(self, client: Client, metadata: Metadata, lookups: Lookups, activities: Activities) -> None:
         self.client = client
         self.metadata = metadata
         self._lookups = lookups
+        self._activities = activities
 
     def query(self, model: Model, query: Query) -> QueryPage:
         """Ordered by id, a page begins after the last id; in another order, which ends in the id, at a number of rows
@@ -68,7 +70,7 @@ class Reader:
         return QueryPage(items, cursor, count)
 
     def _question(self, model: Model, query: Query) -> dict[str, Any]:
-        columns = Columns(model, self.metadata)
+        columns = Columns(model, self.metadata, self._activities)
         parts = [whole(model.domain)] if model.domain else []
         if query.filter is not None:
             parts.append(domain_of(query.filter, columns))
@@ -89,7 +91,7 @@ class Reader:
         }
 
     def filter(self, model: Model, node: Node) -> Domain:
-        return domain_of(node, Columns(model, self.metadata))
+        return domain_of(node, Columns(model, self.metadata, self._activities))
 
     def get(self, model: Model, rid: str) -> Change:
         found = self.get_many(model, [rid]).get(rid)
@@ -127,14 +129,23 @@ class Reader:
         offset: int = 0,
     ) -> list[dict[str, Any]]:
         """Rows as they come, of fields that are named: without names every field would be worked out."""
-        more: dict[str, Any] = {"limit": limit} if limit else {}
-        if offset:
-            more["offset"] = offset
         called = {name: self.metadata.called(model, name) for name in fields}
-        told = self.client.call(
-            model.remote, "search_read", domain=domain, fields=list(called.values()), order=order, **more
-        )
-        rows = rows_of(told)
+
+        def read(domain: Domain, **more: Any) -> list[dict[str, Any]]:
+            names = list(called.values())
+            told = self.client.call(
+                model.remote, "search_read", domain=domain, fields=names, order=order, **more
+            )
+            return rows_of(told)
+
+        part = {"limit": limit} if limit else {}
+        rows = []
+        if not (offset and model.sieved):
+            rows = read(domain, **part, **({"offset": offset} if offset else {}))
+        if model.sieved and limit and len(rows) < limit:  # whether these are all, only the whole list tells
+            found = self.client.call(model.remote, "search", domain=domain, order=order)
+            ids = found[offset : offset + limit]
+            rows = read([["id", "in", ids]]) if len(ids) > len(rows) else rows
         for name, there in called.items():
             if name != there:
                 for row in rows:
@@ -162,6 +173,8 @@ class Reader:
         types = self.metadata.types(model)
         cleaned = [clean(row, types) for row in rows]
         self._complete(model, cleaned)
+        if self._activities.holds(model):
+            self._activities.complete(cleaned)
         by_document = self._lines(model.lines, rows) if model.lines is not None and lines else None
         return [
             self._change(model, row, as_it_came if raw else NOTHING, by_document, markers)
@@ -178,6 +191,7 @@ class Reader:
         known = self._lookups.partners(ids) if ids else {}
         stages = {row["stage_id"] for row in rows if row.get("stage_id")} if model.states else set()
         won = self._lookups.won_stages(stages) if stages else frozenset()
+        there = self.metadata.facts(model)
         for row in rows:
             for path in shown:
                 row[path] = row.get(f"{root(path)}/name")
@@ -191,9 +205,13 @@ class Reader:
                     row[f"{column}/contact"] = None if partner.is_company else row[column]
                 elif row.get(column):
                     row[f"{column}/kind"] = "unknown"
-            if model.states and "active" in row:
+            if model.states and ("active" in row or "active" not in there):
                 row[OF_STAGE] = (
-                    "lost" if not row["active"] else "won" if row.get("stage_id") in won else "open"
+                    model.archived
+                    if not row.get("active", True)
+                    else "won"
+                    if row.get("stage_id") in won
+                    else "open"
                 )
 
     def _lines(self, model: Model, rows: Sequence[Row]) -> Mapping[int, list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """Changes of state that Odoo makes by a method, not by a value: what to call, from which state. Facts only.
 
-Sources: Odoo 19, crm/models/crm_lead.py (`action_set_won`, `action_set_lost`, `action_unarchive`) and
-sale/models/sale_order.py (`action_confirm`, `action_cancel`, `action_draft`, `action_quotation_sent`).
+Sources: Odoo 19, crm/models/crm_lead.py (`action_set_won`, `action_set_lost`, `action_unarchive`), mail/models/mail_activity.py
+(`action_done`) and sale/models/sale_order.py (`action_confirm`, `action_cancel`, `action_draft`, `action_quotation_sent`).
 """
 
 from collections.abc import Mapping
@@ -44,9 +44,19 @@ _LEAD: Mapping[tuple[str, str], tuple[Call, ...]] = {
     ("lost", "open"): (UNARCHIVE,),
     ("lost", "won"): (UNARCHIVE, WON),
 }
-STEPS: Mapping[str, Mapping[tuple[str, str], tuple[Call, ...]]] = {"sale.order": _SALE, "crm.lead": _LEAD}
+DONE = "done"
+# `action_cancel` of an activity deletes it: that is what a delete does here.
+_ACTIVITY: Mapping[tuple[str, str], tuple[Call, ...]] = {
+    ("open", DONE): (Call("action_done"),),
+    (DONE, "open"): (UNARCHIVE,),
+}
+STEPS: Mapping[str, Mapping[tuple[str, str], tuple[Call, ...]]] = {
+    "sale.order": _SALE,
+    "crm.lead": _LEAD,
+    "mail.activity": _ACTIVITY,
+}
 """By model: (state, wanted state) -> what leads there."""
-FIRST = {"sale.order": "draft", "crm.lead": "open"}
+FIRST = {"sale.order": "draft", "crm.lead": "open", "mail.activity": "open"}
 """The state of a new record."""
 OPENING = frozenset({"draft", "sent", "open"})
 """States in which a record can be changed: to get there comes before the other values of a write, else after them."""

@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from crm_core.connector import Change, Write
+from crm_core.connectors.odoo.activities import TYPE, Activities
 from crm_core.connectors.odoo.client import BULK_SECONDS, SERIALIZE, Client
 from crm_core.connectors.odoo.lookups import Lookups
 from crm_core.connectors.odoo.marking import external_id
 from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models.common import SYSTEM, Model, root
 from crm_core.connectors.odoo.reading import LINES, OF_PARTNER, Reader
-from crm_core.connectors.odoo.steps import FIRST, OPENING, REOPEN, STEPS, Call
-from crm_core.connectors.odoo.wire import BY_NUMBER, loaded, sent
+from crm_core.connectors.odoo.steps import DONE, FIRST, OPENING, REOPEN, STEPS, Call
+from crm_core.connectors.odoo.wire import BY_NUMBER, REFERENCE, cleaned, loaded, sent
 from crm_core.errors import (
     BadAnswer,
     BadRequest,
@@ -38,11 +39,18 @@ class Writer:
     """Makes calls of writes. Safe for many threads."""
 
     def __init__(
-        self, client: Client, metadata: Metadata, lookups: Lookups, reader: Reader, clock: Clock
+        self,
+        client: Client,
+        metadata: Metadata,
+        lookups: Lookups,
+        activities: Activities,
+        reader: Reader,
+        clock: Clock,
     ) -> None:
         self._client = client
         self._metadata = metadata
         self._lookups = lookups
+        self._activities = activities
         self._reader = reader
         self._clock = clock
 
@@ -63,8 +71,21 @@ class Writer:
         if one_partner and all(fields.get(f"{each}_id") is not None for each in OF_PARTNER):
             del fields["account_id"]  # of a person, the account is his company
         native = {**self._lookups.bound(model, model.outward(fields)), **write.native}
+        if self._activities.holds(model):
+            native = self._activities.bound(native)
         self._check(model, native)
         return native
+
+    def new(self, model: Model, write: Write) -> dict[str, Any]:
+        """Clean native values that a create sets."""
+        values = {**model.constant, **self.values(model, write)}
+        values = {name: value for name, value in values.items() if value is not None}
+        return self._activities.made(values) if self._activities.holds(model) else values
+
+    def foresee(self, model: Model, writes: Sequence[Write]) -> None:
+        """Reads together what single writes would ask for each by itself."""
+        if self._activities.holds(model):
+            self._activities.foresee([each.fields for each in writes])
 
     @staticmethod
     def led(model: Model) -> bool:
@@ -85,7 +106,11 @@ class Writer:
                 raise BadRequest.field(field, f"{field}: expected the id of a record at the system.")
 
     def sent(self, model: Model, native: Mapping[str, Any]) -> dict[str, Any]:
+        """As `write` takes them. Raises BadRequest for a day that is emptied and that Odoo can't be without."""
         types = self._metadata.types(model)
+        for each in model.fields:
+            if each.day and each.kept and native.get(each.native, "") is None:
+                raise BadRequest.field(each.field, f"{each.field}: Odoo is never without; give another.")
         return {
             self._metadata.called(model, name): sent(types[name], value) for name, value in native.items()
         }
@@ -101,13 +126,23 @@ class Writer:
         return str(values[name][0])
 
     def is_plain(self, model: Model, write: Write) -> bool:
-        """Whether a write is values alone, and can be made without a look at the record."""
-        if LINES in write.fields or emptied(model, write):
-            return False
+        """Whether a write of many is values alone, and can be made without a look at the record."""
         if write.verb == "create":
             first = (None, FIRST.get(model.remote))
-            return not self.led(model) or (bool(model.initial) and self.state_of(model, write) in first)
-        return self.state_of(model, write) is None
+            plain = not self.led(model) or (bool(model.initial) and self.state_of(model, write) in first)
+            return plain and LINES not in write.fields and not emptied(model, write)
+        return not self.looks(model, write)
+
+    def looks(self, model: Model, write: Write) -> bool:
+        """Whether an update takes a look at the record as it is."""
+        fields = write.fields
+        gives_away = self._activities.holds(model) and ("owner_email" in fields or "user_id" in write.native)
+        return (
+            LINES in fields
+            or bool(emptied(model, write))
+            or gives_away
+            or self.state_of(model, write) is not None
+        )
 
     # --- loads -----------------------------------------------------------------------------------------------------
 
@@ -186,8 +221,8 @@ class Writer:
     def create(self, model: Model, marker: str, write: Write) -> str:
         """The id of the record that was made, with its lines and in its state: all of it, or none is left."""
         wanted = self.state_of(model, write)
-        values = {**model.constant, **self.values(model, write)}
-        values = {name: value for name, value in values.items() if value is not None}
+        values = self.new(model, write)
+        self._check_stays(model, wanted, values.get(TYPE))
         commands = self._commands(model, write.fields.get(LINES) or [], ())
         (made,) = self.load(model, [(marker, values)])
         if isinstance(made, HubError):
@@ -210,7 +245,11 @@ class Writer:
     def update(self, model: Model, rid: str, write: Write, now: Change | None) -> None:
         """`now`: the record as it is, where the write takes more than values."""
         wanted = self.state_of(model, write)
-        values = self.sent(model, self.values(model, write))
+        native = self.values(model, write)
+        if self._activities.holds(model) and now is not None:
+            native = self._activities.changed(native, now.raw)
+            self._check_stays(model, wanted, native.get(TYPE) or cleaned(REFERENCE, now.raw.get(TYPE)))
+        values = self.sent(model, native)
         if LINES in write.fields:
             there = (now.fields or {}).get(LINES) or [] if now is not None else []
             values["order_line"] = self._commands(model, write.fields[LINES] or [], there)
@@ -225,6 +264,10 @@ class Writer:
             self._write(model, number, values, write)
         if wanted is not None and not opens:
             self._go(model, number, state, wanted)
+
+    def _check_stays(self, model: Model, wanted: str | None, type_id: str | None) -> None:
+        if wanted == DONE and self._activities.holds(model):
+            self._activities.check_stays(type_id)
 
     @staticmethod
     def _state(model: Model, now: Change | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from crm_core.connectors.odoo.models.activities import ACTIVITIES
 from crm_core.connectors.odoo.models.common import Model
 from crm_core.connectors.odoo.models.customers import ACCOUNTS, CONTACTS
 from crm_core.connectors.odoo.models.sales import (
@@ -22,6 +23,7 @@ MODELS: Mapping[str, Model] = {
         LEADS,
         OPPORTUNITIES,
         PRODUCTS,
+        ACTIVITIES,
         QUOTES,
         ORDERS,
         CAMPAIGNS,

@@ -15,6 +15,8 @@ SYSTEM = "odoo"
 ID_FORM = r"[1-9][0-9]{0,9}"
 OF_STAGE = "active/status"
 """The status that stage and archive tell together."""
+MODEL_NAME = "res_model"
+"""The field that names the model of an `AnyRecord`."""
 Domain = list[Any]
 """Conditions in Odoo's prefix notation, all of which hold unless "|" or "!" comes before them ("Search domains")."""
 
@@ -67,8 +69,9 @@ class Model(EntityMap):
 
     `domain`: which of the model's records lists tell of; `known`: which a point read finds, where that are more.
     `constant`: what a create sets besides. `states`: canonical status -> the records that have it, where no single
-    field tells, as a domain. `initial`: the status of a new record, where calls lead to the others. `parent`: of lines, their many2one to the
-    document.
+    field tells, as a domain. `initial`: the status of a new record, where calls lead to the others, and `archived` that
+    of one that was set aside. `parent`: of lines, their many2one to the document. `sieved`: the server cuts a page
+    before it leaves out what our user may not see, so that a short page, an empty one too, need not be the last.
     """
 
     module: str = ""
@@ -77,6 +80,8 @@ class Model(EntityMap):
     constant: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, Domain] = field(default_factory=dict)
     initial: str = ""
+    archived: str = ""
+    sieved: bool = False
     lines: "Model | None" = None
     parent: str = ""
 
@@ -128,6 +133,15 @@ class WebAddress(FieldMap):
         if not isinstance(value, str) or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?![0-9]+$)", value):
             return value
         return f"http:{value}" if value.startswith("//") else f"http://{value}"
+
+
+@dataclass(frozen=True)
+class AnyRecord(FieldMap):
+    """A reference by number to a record of the model that another field names."""
+
+    @property
+    def natives(self) -> tuple[str, ...]:
+        return (self.native, MODEL_NAME)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ OPPORTUNITIES = model(
         "open": [["active", "=", True], "|", ["stage_id", "=", False], ["stage_id.is_won", "=", False]],
     },
     initial="open",
+    archived="lost",
 )
 
 PRODUCTS = model(
