@@ -36,6 +36,8 @@ TYPE, MODEL_ID, USER = "activity_type_id", "res_model_id", "user_id"
 TYPE_MODEL = "mail.activity.type"
 KEPT_DONE = "keep_done"
 """Of a type, in 17 and 18: what is done stays, archived."""
+FIRST_KEEPING = 19
+"""The version since which everything that is done stays so."""
 NOBODY = -1
 """An id that no record has."""
 
@@ -216,20 +218,17 @@ class Activities:
 
     def check_stays(self, type_id: str | None) -> None:
         """Raises BadRequest if this Odoo deletes an activity of that type when it is done (before 19)."""
-        remedy = "Odoo deletes such an activity when it is done"
+        gone = "this Odoo deletes an activity when it is done"
         if "active" not in self._metadata.facts(ACTIVITIES):
-            raise BadRequest.field(
-                "status", f"status: before version 17 {remedy}; mark it there, or delete it."
-            )
+            raise BadRequest.field("status", f"status: {gone}; mark it there, or delete it.")
         number = int(type_id or 0)
-        if self._keeping.one(number, lambda: self._keeps(number)):
-            return
-        text = f"status: before version 19 {remedy}, unless its type says Keep Done; switch that on there."
-        raise BadRequest.field("status", text)
+        if not self._keeping.one(number, lambda: self._keeps(number)):
+            text = f"status: {gone}, unless its type says Keep Done; switch that on there, or mark it there."
+            raise BadRequest.field("status", text)
 
     def _keeps(self, type_id: int) -> bool:
         if KEPT_DONE not in self._client.call(TYPE_MODEL, "fields_get", attributes=["type"]):
-            return True
+            return self._client.version() >= FIRST_KEEPING
         rows = rows_of(
             self._client.call(TYPE_MODEL, "search_read", domain=[["id", "=", type_id]], fields=[KEPT_DONE])
         )

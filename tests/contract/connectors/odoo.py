@@ -153,6 +153,7 @@ class SandboxRpc(Sandbox):
     name = "sandbox by JSON-RPC"
     protocol = "jsonrpc"
     version = 17
+    unreached: ClassVar = {"activity": frozenset({"done"})}
 
 
 class Real(Odoo):

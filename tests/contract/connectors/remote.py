@@ -74,6 +74,8 @@ class Remote(ABC):
     """What this server can't do -> why. The names are those that tests ask for by `able`."""
     texts: ClassVar[Mapping[str, str]] = {}
     """Texts that this server has to know already, such as a currency's code, by canonical field."""
+    unreached: ClassVar[Mapping[str, frozenset[str]]] = {}
+    """Statuses that no record of it is led to, by entity: a write of one is refused, whatever the connector declares."""
     feeds_only: ClassVar[bool] = False
     """It differs from another one in its feed of changes alone."""
     oracle: ClassVar[bool] = False

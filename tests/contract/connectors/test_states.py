@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from crm_core.connector import Write
-from crm_core.errors import Rejected, VersionMismatch
+from crm_core.errors import BadRequest, Rejected, VersionMismatch
 from crm_core.model.fields import NATIVE_PREFIX
 from tests.contract.connectors.world import unique
 
@@ -13,6 +13,12 @@ from tests.contract.connectors.world import unique
 def statuses(variant):
     each = variant.map.by_field.get("status")
     return list(dict.fromkeys(each.names.values())) if each is not None and each.writable else []
+
+
+def reachable(world, variant):
+    """The statuses that this server leads a record to."""
+    unreached = world.remote.unreached.get(variant.entity, frozenset())
+    return [status for status in statuses(variant) if status not in unreached]
 
 
 def has_states(variant):
@@ -38,7 +44,7 @@ def test_a_new_record_tells_its_status(world, variant):
 
 
 def test_every_status_is_set_by_an_update(world, variant):
-    for status in statuses(variant):
+    for status in reachable(world, variant):
         after = reached(world, variant, status)
         read = world.connector.get(variant.entity, after.rid)
         assert read.fields == after.fields
@@ -48,14 +54,14 @@ def test_every_status_is_set_by_an_update(world, variant):
 
 def test_every_status_can_be_created(world, variant, able):
     able("undo")  # or what a first try made, before it was known that there is no such action, stays as it is
-    for status in statuses(variant):
+    for status in reachable(world, variant):
         made = world.make(variant, status=status)
         assert made.fields["status"] == status
         assert world.connector.get(variant.entity, made.rid).fields == made.fields
 
 
 def test_every_status_leads_to_every_other_unless_it_is_final(world, variant):
-    for before, after in itertools.permutations(statuses(variant), 2):
+    for before, after in itertools.permutations(reachable(world, variant), 2):
         if before in variant.map.final:
             continue
         made = reached(world, variant, before)
@@ -64,9 +70,24 @@ def test_every_status_leads_to_every_other_unless_it_is_final(world, variant):
         assert world.connector.get(variant.entity, made.rid).fields == changed.fields
 
 
+def test_a_status_that_a_server_leads_to_no_record_is_refused_by_name(world, variant):
+    made = world.make(variant)
+    for status in world.remote.unreached.get(variant.entity, ()):
+        for call in (
+            lambda status=status: world.make(variant, status=status),
+            lambda status=status: world.connector.update(
+                variant.entity, made.rid, Write({"status": status, world.text(variant): "new"})
+            ),
+        ):
+            with pytest.raises(BadRequest) as caught:
+                call()
+            assert [each.field for each in caught.value.errors] == ["status"]
+    assert world.connector.get(variant.entity, made.rid).fields == made.fields
+
+
 def test_a_final_status_stays(world, variant, able):
     able("final")
-    for before, after in itertools.product(variant.map.final, statuses(variant)):
+    for before, after in itertools.product(variant.map.final, reachable(world, variant)):
         if before == after:
             continue
         made = reached(world, variant, before)
@@ -77,7 +98,7 @@ def test_a_final_status_stays(world, variant, able):
 
 def test_a_status_and_other_fields_are_written_together(world, variant):
     name = world.text(variant)
-    for before, after in itertools.permutations(statuses(variant), 2):
+    for before, after in itertools.permutations(reachable(world, variant), 2):
         if before in variant.map.final:
             continue
         made = reached(world, variant, before)
@@ -89,7 +110,7 @@ def test_a_status_and_other_fields_are_written_together(world, variant):
 def test_a_closed_record_is_written_when_the_write_opens_it_and_stays_as_it_is_otherwise(world, variant):
     """A system that closes records refuses other fields then; one that does not just takes them."""
     name = world.text(variant)
-    first, *others = statuses(variant)
+    first, *others = reachable(world, variant)
     for status in others:
         made = reached(world, variant, status)
         try:
@@ -104,7 +125,7 @@ def test_a_closed_record_is_written_when_the_write_opens_it_and_stays_as_it_is_o
 
 
 def test_the_status_that_a_record_has_is_set_again_without_harm(world, variant):
-    for status in statuses(variant):
+    for status in reachable(world, variant):
         made = reached(world, variant, status)
         again = world.connector.update(variant.entity, made.rid, Write({"status": status}))
         assert again.fields["status"] == status
@@ -114,7 +135,7 @@ def test_a_stale_version_sets_no_status(world, variant):
     if not world.connector.if_match:
         return
     name = world.text(variant)
-    for status in statuses(variant):
+    for status in reachable(world, variant):
         old = world.make(variant)
         new = world.connector.update(variant.entity, old.rid, Write({name: "newer"}))
         with pytest.raises(VersionMismatch):
@@ -129,7 +150,7 @@ def test_what_a_system_takes_only_with_a_status_goes_with_it(world, variant, rel
     connector = world.open(world.remote.access(relay.url))
     for name in [each.field for each in variant.map.fields if each.writable and not each.readable]:
         taken = []
-        for status in statuses(variant):
+        for status in reachable(world, variant):
             made, text = world.make(variant), unique("So")
             write = Write({"status": status, name: text}, verb="update", rid=made.rid)
             outcome = connector.write_one(variant.entity, write)
