@@ -142,7 +142,9 @@ class Client:
             told = answer.json()
         else:
             told = self._rpc("common", "version", [], reads=True, repeatable=True)
-        numbers = told.get("version_info") if isinstance(told, dict) else None
+        numbers = None
+        if isinstance(told, dict):
+            numbers = told.get("version_info") or told.get("server_version_info")  # the older way's name
         found = re.search(r"\d+", str(numbers[0])) if isinstance(numbers, list) and numbers else None
         if found is None:
             raise BadAnswer("The answer tells no version of Odoo.", system=SYSTEM)
