@@ -3,12 +3,13 @@
 Against our sandbox, and the real server.
 """
 
+import json
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from crm_core.connector import Query, Write
+from crm_core.connector import Answer, Query, Request, Transport, Write
 from crm_core.errors import BadRequest, RecordGone, Rejected
 from crm_core.model.filters import parse_filter
 from crm_core.model.options import Order
@@ -324,3 +325,82 @@ def test_the_protocol_of_an_old_version_is_found_out(old):
     access = old.remote.access(old.remote.origin)
     settings = {**access.settings, "protocol": "auto"}
     assert old.open(replace(access, settings=settings)).check()["protocol"] == "jsonrpc"
+
+
+@dataclass
+class AsBefore19:
+    """The server's own answers, with the fields of activities and their types as an older version has them."""
+
+    transport: Transport
+    keeps: bool
+    """Of every type, `keep_done`."""
+    lacks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    called: list[str] = field(default_factory=list)
+
+    def send(self, request: Request, *, connection: str) -> Answer:
+        path = request.url.partition("/json/2/")[2]
+        self.called.append(path)
+        if path == "mail.activity.type/search_read" and b"keep_done" in (request.body or b""):
+            body = json.dumps([{"id": 1, "keep_done": self.keeps}]).encode()
+            return Answer(200, {"content-type": "application/json"}, body)
+        answer = self.transport.send(request, connection=connection)
+        if path == "mail.activity.type/fields_get":
+            told = {**json.loads(answer.body), "keep_done": {"type": "boolean"}}
+        elif path == f"{ACTIVITY}/fields_get":
+            told = {
+                name: {**each, "required": each["required"] or name in self.needs}
+                for name, each in json.loads(answer.body).items()
+                if name not in self.lacks
+            }
+        else:
+            return answer
+        return replace(answer, body=json.dumps(told).encode())
+
+
+def before_19(world, **more):
+    """(a connection, what it called)."""
+    stands = []
+    connector = world.open(
+        through=lambda transport: stands.append(AsBefore19(transport, **more)) or stands[0]
+    )
+    return connector, stands[0].called
+
+
+def test_in_17_and_18_what_is_done_stays_if_its_type_says_so(world):
+    made = make(world, **at(world))
+    connector, _ = before_19(world, keeps=True)
+    done = connector.update("activity", made.rid, Write({"status": "done"}))
+    assert done.fields["status"] == "done"
+
+
+def test_what_would_be_deleted_when_it_is_done_is_refused_before_anything_is_written(world):
+    made = make(world, **at(world))
+    connector, called = before_19(world, keeps=False)
+    write = Write({"status": "done", "subject": "new"})
+    refused(lambda: connector.update("activity", made.rid, write), "status")
+    refused(
+        lambda: connector.create(
+            "activity", Write({"kind": "task", "subject": "A", "status": "done", **at(world)})
+        ),
+        "status",
+    )
+    assert not {f"{ACTIVITY}/{method}" for method in ("write", "load", "action_done", "unlink")} & set(called)
+    assert connector.get("activity", made.rid).fields == made.fields
+
+
+def test_before_17_every_activity_is_open(world):
+    made = make(world, **at(world))
+    connector, called = before_19(world, keeps=False, lacks=("active", "date_done"))
+    assert connector.get("activity", made.rid).fields["status"] == "open"
+    refused(lambda: connector.update("activity", made.rid, Write({"status": "done"})), "status")
+    refused(lambda: connector.query("activity", Query(parse_filter("status eq 'open'"))), "filter")
+    assert f"{ACTIVITY}/action_done" not in called
+
+
+def test_before_19_one_is_at_a_record_or_is_none(world):
+    connector, called = before_19(world, keeps=True, needs=("res_model_id",))
+    refused(lambda: connector.create("activity", Write({"kind": "task", "subject": "A"})), "regarding_id")
+    assert f"{ACTIVITY}/load" not in called
+    made = connector.create("activity", Write({"kind": "task", "subject": "A", **at(world)}))
+    assert made.fields["regarding_id"] == world.shared("account")

@@ -73,7 +73,13 @@ def test_a_persons_html_reads_as_lines():
 
 
 def column(name):
-    kinds = {"flag": Type.BOOLEAN, "time": Type.INSTANT, "ref": SERIAL_TYPE, "amount": Type.MONEY}
+    kinds = {
+        "flag": Type.BOOLEAN,
+        "time": Type.INSTANT,
+        "day": Type.INSTANT,
+        "ref": SERIAL_TYPE,
+        "amount": Type.MONEY,
+    }
     kept = name in ("flag", "amount")
     return Column(
         name,
@@ -81,6 +87,7 @@ def column(name):
         kinds.get(name, Type.TEXT),
         empty=[] if kept else [[name, "=", False]],
         filled=[[name, "!=", False]],
+        dates=name == "day",
     )
 
 
@@ -95,6 +102,11 @@ def column(name):
         ("time gt 2026-11-21T21:08:50.5Z", [["time", ">=", "2026-11-21 21:08:51"]]),
         ("time eq 2026-11-21T22:08:50+01:00",
          ["&", ["time", ">=", "2026-11-21 21:08:50"], ["time", "<", "2026-11-21 21:08:51"]]),
+        ("day ge 2026-11-21T00:00:01Z", [["day", ">", "2026-11-21"]]),
+        ("day ge 2026-11-21", [["day", ">=", "2026-11-21"]]),
+        ("day lt 2026-11-22T01:00:00+05:30", [["day", "<=", "2026-11-21"]]),
+        ("not (day le 2026-11-21)", ["|", ["day", "=", False], ["day", ">", "2026-11-21"]]),
+        ("day eq 2026-11-21T10:00:00Z", [[0, "=", 1]]),
         ("amount eq null", [[0, "=", 1]]),
         ("flag ne true", [["flag", "=", False]]),
     ],
@@ -149,6 +161,9 @@ def test_a_post_is_a_hint_to_what_the_model_holds():
     bare = {"_id": 85, "_model": "res.partner"}
     assert {each.entity for each in hooks.parse(post(bare))} == {"account", "contact"}
     assert hooks.parse(post({"_id": 1, "_model": "project.task"})) == []
+    assert hooks.parse(post({"_id": 1, "_model": "mail.activity", "active": False})) == [
+        Event("activity", "1", "")
+    ]
     for wrong in ([], {}, {"_model": "res.partner", "_id": True}, {"_model": 1, "_id": 1}):
         with pytest.raises(BadAnswer):
             hooks.parse(post(wrong))

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from crm_core.connector import Account, Change, Connector, Tools, Write
+from crm_core.connector import Account, Change, Connector, Tools, Transport, Write
 from crm_core.hub import connector_class
 from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
@@ -102,13 +102,17 @@ class World:
         clock: Clock | None = None,
         deadline: float = 100.0,
         maps: Mapping[str, Mapping[str, Any]] | None = None,
+        through: Callable[[Transport], Transport] = lambda transport: transport,
     ) -> Connector:
-        """A connection as the hub opens it, with its own transport and no token yet; `maps`: its overrides."""
+        """A connection as the hub opens it, with its own transport and no token yet; `maps`: its overrides.
+
+        `through`: what stands between the connection and its transport.
+        """
         used, clock = access or self.access, clock or SystemClock()
         transport = Http(Guard(allow_loopback=True, allow_private=False), clock, ca_bundle=self.ca_bundle)
         self.stack.callback(transport.close)
         tokens = StoredTokens(MemoryTable(), Cipher(bytes(32)))
-        tools = Tools(transport, tokens, clock, SystemIds(), True, self.ca_bundle, deadline)
+        tools = Tools(through(transport), tokens, clock, SystemIds(), True, self.ca_bundle, deadline)
         account = Account("default", SystemIds().uuid(), used.settings, used.secrets, maps=maps or {})
         return connector_class(self.remote.system)(account, tools)
 
