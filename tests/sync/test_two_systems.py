@@ -232,13 +232,13 @@ def pair(azurite, remote, odoo, tmp_path):
         yield pair
 
 
-def link(pair, **how):
-    entities = {name: {"direction": "both", "match": MATCHES[name], **how} for name in ENTITIES}
+def link(pair, names=ENTITIES, **how):
+    entities = {name: {"direction": "both", "match": MATCHES.get(name, ""), **how} for name in names}
     a, b = pair.remotes["a"], pair.remotes["b"]
     pair.add("a", settings_of(a.remote.sandbox), {"client_secret": SECRET}, entities)
     left_out = {
         name: {"fields": {field: None for field in NOT_OF_ODOO if field in MODELS[name].by_field}}
-        for name in ENTITIES
+        for name in names
     }
     pair.add("b", b.settings, b.secrets, entities, connector="odoo", mappings=left_out)
     pair.settle()
@@ -407,3 +407,34 @@ def test_two_systems_become_one_list(pair):
         values = sides["b"][f"person{number}@example.com"][1]
         assert (values["job_title"], values["phone"]) == ("Buyer", f"+2 {number}")
     assert_quiet(pair)
+
+
+def test_an_activity_keeps_its_time_where_odoo_keeps_its_day(pair):
+    a, b = pair.remotes["a"], pair.remotes["b"]
+    account = a.add("account", {"name": "Company", "number": "C-1"})
+    tasks = a.at("task")
+    at = {"regardingobjectid_account_task@odata.bind": f"/accounts({account})"}
+    tasks.add({"subject": "To do", "scheduledend": "2026-02-28T17:45:00Z", **at})
+    link(pair, ("account", "activity"))
+
+    def there():
+        """(the end of the task, the day at Odoo, what the hub has)"""
+        (task,) = tasks.rows().values()
+        (row,) = b.do("mail.activity", "search_read", domain=[["summary", "=", "To do"]],
+                      fields=["date_deadline", "res_model", "active", "date_done"])  # fmt: skip
+        (record,) = replace(pair, entity="activity").records()
+        return task, row, record.fields
+
+    task, row, fields = there()
+    assert (row["res_model"], row["date_deadline"]) == ("res.partner", "2026-02-28")
+    assert (task["scheduledend"], fields["due_at"]) == ("2026-02-28T17:45:00Z", "2026-02-28T17:45:00Z")
+    moment(pair)
+    pair.both()
+    assert there() == (task, row, fields)
+    b.do("mail.activity", "write", ids=[row["id"]], vals={"date_deadline": "2026-03-02"})
+    b.do("mail.activity", "action_done", ids=[row["id"]])
+    moment(pair)
+    pair.settle()
+    task, row, fields = there()
+    assert (task["scheduledend"], task["statecode"]) == ("2026-03-02T00:00:00Z", 1)
+    assert (fields["due_at"], fields["status"]) == ("2026-03-02T00:00:00Z", "done")
