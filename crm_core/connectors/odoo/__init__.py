@@ -39,8 +39,9 @@ from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models import MODELS
 from crm_core.connectors.odoo.models.common import SYSTEM, Model
 from crm_core.connectors.odoo.reading import Reader, check_id
+from crm_core.connectors.odoo.references import spared
 from crm_core.connectors.odoo.steps import CANCEL
-from crm_core.connectors.odoo.writing import Writer, spared
+from crm_core.connectors.odoo.writing import Writer
 from crm_core.errors import FieldError, HubError, Misconfigured, NotSupported, RecordGone
 from crm_core.model.expand import Expansion
 from crm_core.model.filters import Node

@@ -8,6 +8,7 @@ refused as if a right were missing; one at no record is seen by its own user alo
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from crm_core.connectors.odoo.models.activities import (
 )
 from crm_core.connectors.odoo.models.common import ID_FORM, MODEL_NAME, SYSTEM, Model
 from crm_core.connectors.odoo.wire import number_of
-from crm_core.errors import BadRequest, FieldError, Rejected
+from crm_core.errors import BadRequest, FieldError, NotPermitted, NotSupported, Rejected
 from crm_core.model.fields import NATIVE_PREFIX
 from crm_core.ports import Clock
 from crm_core.protocols.kept import Kept
@@ -38,6 +39,8 @@ KEPT_DONE = "keep_done"
 """Of a type, in 17 and 18: what is done stays, archived."""
 FIRST_KEEPING = 19
 """The version since which everything that is done stays so."""
+FORESEEN_SECONDS = 10.0
+"""How long the records that many writes name are known: for these writes."""
 NOBODY = -1
 """An id that no record has."""
 
@@ -63,7 +66,7 @@ class Activities:
         self._types: Kept[str, Sequence[_Type]] = Kept(clock, KEPT_SECONDS)
         self._keeping: Kept[int, bool] = Kept(clock, BOUND_SECONDS)
         self._models: Kept[str, str] = Kept(clock, KEPT_SECONDS)
-        self._states: Kept[Place, str] = Kept(clock, BOUND_SECONDS)
+        self._states: Kept[Place, str] = Kept(clock, FORESEEN_SECONDS)
 
     @staticmethod
     def holds(model: Model) -> bool:
@@ -77,7 +80,7 @@ class Activities:
             {str(each.rid): each.word for each in self._known()} if any(row.get(TYPE) for row in rows) else {}
         )
         places = {(row[MODEL_NAME], row[RECORD]) for row in rows if row.get(MODEL_NAME) and row.get(RECORD)}
-        states = self._read(place for place in places if place[0] in DOCUMENTS)
+        states = self._read((place for place in places if place[0] in DOCUMENTS), tolerant=True)
         for row in rows:
             row[KIND] = words.get(row.get(TYPE) or "")
             place = (row.get(MODEL_NAME) or "", row.get(RECORD) or "")
@@ -97,8 +100,11 @@ class Activities:
 
         return self._types.one("", read)
 
-    def _read(self, places: Iterable[Place]) -> dict[Place, str]:
-        """What tells the entity of each of these records; of one that is not there, or that we may not see, nothing."""
+    def _read(self, places: Iterable[Place], *, tolerant: bool = False) -> dict[Place, str]:
+        """What tells the entity of each of these records; of one that is not there, or that we may not see, nothing.
+
+        `tolerant`: nor of those of a model that we may not read; who has an activity sees it all the same.
+        """
         by_model: dict[str, list[int]] = defaultdict(list)
         for name, rid in sorted(places):
             by_model[name].append(number_of(rid))
@@ -107,8 +113,9 @@ class Activities:
             field = DOCUMENTS[name].field
             for start in range(0, len(ids), IDS_PER_READ):
                 domain = [["id", "in", ids[start : start + IDS_PER_READ]]]
-                rows = rows_of(self._client.call(name, "search_read", domain=domain, fields=[field]))
-                found |= {(name, str(row["id"])): str(row[field]) for row in rows}
+                with suppress(*((NotPermitted, NotSupported) if tolerant else ())):
+                    rows = rows_of(self._client.call(name, "search_read", domain=domain, fields=[field]))
+                    found |= {(name, str(row["id"])): str(row[field]) for row in rows}
         return found
 
     # --- asking --------------------------------------------------------------------------------------------------
@@ -153,13 +160,17 @@ class Activities:
             entity = path.removeprefix(f"{RECORD}/")
             if entity != path and value is not None:
                 place = _place(entity, str(value))
-                state = self._states_of([place])[place] if place is not None else ""
-                either = state == CANCELED and entity == "order"
-                if place is None or (_entity(place, state) != entity and not either):
+                if place is None or not self._is(place, entity):
                     text = f"regarding_id: Odoo has no such {entity}, {value}; name one that is there."
                     raise Rejected(text, system=SYSTEM, errors=[FieldError("regarding_id", text)])
                 bound |= {RECORD: place[1], MODEL_ID: self._model_id(place[0])}
         return bound
+
+    def _is(self, place: Place, entity: str) -> bool:
+        def fits(state: str) -> bool:
+            return _entity(place, state) == entity or (state == CANCELED and entity == "order")
+
+        return fits(self._states_of([place])[place]) or fits(self._read([place]).get(place, ""))
 
     def _type(self, word: str) -> int:
         found = [each for each in self._known() if each.word == word and each.active]

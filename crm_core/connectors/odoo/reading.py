@@ -13,6 +13,7 @@ from crm_core.connectors.odoo.domains import MAX_ID, domain_of, joined, whole
 from crm_core.connectors.odoo.lookups import Lookups, rows_of
 from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models.common import LOOKUPS, OF_STAGE, SYSTEM, Domain, Model, root
+from crm_core.connectors.odoo.references import OF_PARTNER
 from crm_core.connectors.odoo.wire import clean
 from crm_core.errors import BadRequest, RecordGone
 from crm_core.model.field_map import FieldMap
@@ -23,7 +24,6 @@ from crm_core.model.record import NOTHING
 MAX_PAGE = 1000
 """Rows of a page at most: the server has no limit, but computed fields take their time."""
 LINES = "lines"
-OF_PARTNER = ("account", "contact")
 
 Row = Mapping[str, Any]
 

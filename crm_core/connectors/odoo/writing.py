@@ -1,7 +1,6 @@
 """Writes in Odoo's words: values by `write`, creates and many rows by `load`, lines by commands, states by the methods that set them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from crm_core.connector import Change, Write
@@ -11,7 +10,8 @@ from crm_core.connectors.odoo.lookups import Lookups
 from crm_core.connectors.odoo.marking import external_id
 from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models.common import SYSTEM, Model, root
-from crm_core.connectors.odoo.reading import LINES, OF_PARTNER, Reader
+from crm_core.connectors.odoo.reading import LINES, Reader
+from crm_core.connectors.odoo.references import OF_PARTNER, emptied, is_shared
 from crm_core.connectors.odoo.steps import DONE, FIRST, OPENING, REOPEN, STEPS, Call
 from crm_core.connectors.odoo.wire import BY_NUMBER, REFERENCE, cleaned, loaded, sent
 from crm_core.errors import (
@@ -67,7 +67,7 @@ class Writer:
         for name in fields:
             if name not in known:
                 raise BadRequest.field(name, f"{name}: {model.remote} has none; leave it out.")
-        one_partner = "contact_id" in model.by_field and _shared(model.by_field["contact_id"].native)
+        one_partner = "contact_id" in model.by_field and is_shared(model.by_field["contact_id"].native)
         if one_partner and all(fields.get(f"{each}_id") is not None for each in OF_PARTNER):
             del fields["account_id"]  # of a person, the account is his company
         native = {**self._lookups.bound(model, model.outward(fields)), **write.native}
@@ -402,28 +402,3 @@ class Writer:
             return self.sent(lines, self._lookups.bound(lines, lines.outward(kept)))
         except BadRequest as error:
             raise BadRequest.field(LINES, f"lines: line {place}: {error.message}") from None
-
-
-def emptied(model: Model, write: Write) -> list[str]:
-    """The references that a write empties and that share their field with what may lead to something else."""
-    return [
-        name
-        for name, value in write.fields.items()
-        if value is None
-        and (each := model.by_field.get(name)) is not None
-        and (each.kind_native or _shared(each.native))
-    ]
-
-
-def _shared(native: str) -> bool:
-    return native.partition("/")[2] in OF_PARTNER
-
-
-def spared(model: Model, write: Write, now: Change) -> Write:
-    """A write without the references that it empties and that are empty for who reads them: nobody means what else is
-    there.
-    """
-    told = now.fields or {}
-    foreign = {name for name in emptied(model, write) if told.get(name) is None}
-    fields = {name: value for name, value in write.fields.items() if name not in foreign}
-    return replace(write, fields=fields)
