@@ -84,15 +84,7 @@ class Columns:
         if facts.type == "boolean" and not each.names:
             return Column(name, column, Type.BOOLEAN)
         if each.names:
-            own = {value: (value,) for value in (*each.names, each.nothing) if isinstance(value, str)}
-            values = {**each.values, **(own if name == each.native else {})}
-            if facts.type == "boolean" or facts.type in NUMBERS:
-                return Column(name, column, NATIVE_TYPES[facts.type], values, filled=filled)
-            if each.nothing is not None:
-                none = [column, "=", each.nothing]
-                empty, filled = joined("|", [empty, [none]]), joined("&", [filled, ["!", none]])
-            nothing = each.nothing or ""
-            return Column(name, column, Type.TEXT, values, empty=empty, filled=filled, nothing=nothing)
+            return self._named(each, name, column, facts.type)
         if facts.type in NUMBERS:
             return Column(name, column, kind, filled=filled)
         canonical = name != each.native  # by its own name it is what it is there
@@ -102,6 +94,21 @@ class Columns:
             kind = Type.DATE if canonical else Type.INSTANT
         days, dates = each.midnight and canonical, each.day and canonical
         return Column(name, column, kind, empty=empty, filled=filled, days=days, dates=dates)
+
+    @staticmethod
+    def _named(each: FieldMap, name: str, column: str, kind: str) -> Column:
+        """A field whose values have names; by its native name they are asked for as the server has them, too."""
+        empty: Domain = [[column, "=", False]]
+        filled: Domain = [[column, "!=", False]]
+        own = {value: (value,) for value in (*each.names, each.nothing) if isinstance(value, str)}
+        values = {**each.values, **(own if name == each.native else {})}
+        if kind == "boolean" or kind in NUMBERS:
+            return Column(name, column, NATIVE_TYPES[kind], values, filled=filled)
+        if each.nothing is not None:
+            none = [column, "=", each.nothing]
+            empty, filled = joined("|", [empty, [none]]), joined("&", [filled, ["!", none]])
+        nothing = each.nothing or ""
+        return Column(name, column, Type.TEXT, values, empty=empty, filled=filled, nothing=nothing)
 
     @staticmethod
     def _reference(each: FieldMap, name: str, column: str) -> Column:
