@@ -217,7 +217,9 @@ def _merge_fields(
         for name in rest
         if not side.is_kept_there(name) and _clashes(draft, link, side, name, theirs.get(name))
     ]
-    skipped = any(side.policy(name) == "skip" for name in clashes)
+    skipped = any(
+        side.policy(name) == "skip" and not _dissolves(link, side, name, theirs.get(name)) for name in clashes
+    )
     for name in rest:
         value, ours = theirs.get(name), draft.fields.get(name)
         if side.same(name, value, link.held(name, ours)):
@@ -335,6 +337,12 @@ def _decide(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name:
     link.conflict.pop(name, None)
 
 
+def _dissolves(link: LinkDraft, side: Side, name: str, theirs: Any) -> bool:
+    """Whether a value is the one from which both sides set out: who gave it took back what we ask about."""
+    open_one = link.conflict.get(name)
+    return open_one is not None and side.same(name, theirs, open_one["base"])
+
+
 def _ask(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: str, flips: int = 0) -> None:
     """Neither side is overwritten until a person decides. What was asked before is asked anew with the newer value;
     one that goes back to the base dissolves the question. `flips`: how often the field went there and back.
@@ -343,8 +351,9 @@ def _ask(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, name: st
     theirs, ours = snapshot.change.fields.get(name), draft.fields.get(name)
     open_one = link.conflict.get(name)
     base = open_one["base"] if open_one else link.held(name, ours)
+    dissolves = _dissolves(link, side, name, theirs)
     link.put(side, name, theirs)
-    if open_one and side.same(name, theirs, base):
+    if dissolves:
         del link.conflict[name]
         return
     flips = flips or (open_one or {}).get("flips", 0)

@@ -14,6 +14,7 @@ from crm_core.sync import deletes, identity, merge, pull, push
 from crm_core.sync.apply import Applier
 from crm_core.sync.draft import Draft
 from crm_core.sync.pushing import Pusher
+from crm_core.sync.pushing import base as pushing_base
 from crm_core.sync.references import References
 from crm_core.sync.saving import write_of
 from simulation.two_way import process
@@ -150,6 +151,10 @@ def redirect_after_the_link(patch):
             redirect(*leads)
 
     patch.setattr(Pusher, "_settle", planted)
+
+
+def redirect_tried_once(patch):
+    patch.setattr(pushing_base, "REDIRECT_TRIES", 1)
 
 
 def no_redirect(patch):

@@ -29,6 +29,25 @@ def test_a_delete_that_is_read_before_the_row_has_a_redirect_is_not_lost():
     assert world.everywhere("last_name") == [[]] * 3
 
 
+def test_a_delete_that_is_read_just_before_the_row_gets_its_redirect_is_not_lost():
+    """Fault 14. The same after a look found nothing at the id, and before the redirect is written there."""
+    world = World("ab")
+    world.add("r1")
+    world.pull("r1")
+
+    def meanwhile():
+        world.remove("r2")
+        world.pull("r2")
+
+    world.calls.after(
+        "r2 create", happens=lambda: world.calls.before("insert records", "redirect", happens=meanwhile)
+    )
+    world.push("r2")
+    world.settle()
+    assert world.record().dead
+    assert world.everywhere("last_name") == [[]] * 3
+
+
 def test_a_delete_that_is_read_while_the_row_is_being_made_is_not_lost():
     """Fault 14. The same between the redirect and the link: the id leads to a record that does not know it yet."""
     world = World("ab")

@@ -123,6 +123,9 @@ IN_TESTS = {
     ),
     "delete_without_if_match": (deletes.test_a_delete_does_not_take_an_edit_along_that_nobody_read,),
     "no_tomb": (deletes.test_an_old_page_makes_nothing_of_a_row_that_the_hub_never_had,),
+    "redirect_tried_once": (
+        deletes.test_a_delete_that_is_read_just_before_the_row_gets_its_redirect_is_not_lost,
+    ),
     "tomb_replaced_without_a_look": (
         deletes.test_a_delete_that_is_read_before_the_row_has_a_redirect_is_not_lost,
     ),

@@ -214,6 +214,17 @@ class TestTable:
         assert after.links["c"].conflict.keys() == {"name", "phone"}
         assert after.links["c"].ver == "2"
 
+    def test_skip_takes_what_comes_with_the_value_from_which_both_set_out(self):
+        """Whoever there takes back what a person is asked about leaves no question, and nothing to skip for."""
+        of = side(direction="both", policy="skip")
+        record = shared({"name": "b"}, c={"behind": {"name": "a"}})
+        sides = {"c": of, "d": OTHER}
+        asked = merged(record, {"name": "x"}, of=of, sides=sides)
+        assert asked.links["c"].conflict.keys() == {"name"}
+        back = merged(asked, {"name": "a", "phone": "1"}, 3, of=of, sides=sides)
+        assert back.fields == {"name": "b", "phone": "1"}
+        assert (back.links["c"].conflict, back.links["c"].behind) == ({}, {"name": "a"})
+
     @pytest.mark.parametrize("policy", ["remote", "local", "manual", "skip"])
     def test_what_only_remotes_tell_is_no_question(self, policy):
         """When a row was changed is another time at every remote: the newest one holds, and nobody is asked."""

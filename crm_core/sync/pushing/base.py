@@ -24,6 +24,7 @@ from crm_core.sync.sides import Config, Side
 
 PARK_FAILURES = 10
 PARK_BAD_ANSWERS = 3
+REDIRECT_TRIES = 3
 
 
 @dataclass(eq=False)
@@ -153,11 +154,17 @@ class PushBase:
         derived = self._derived(rid)
         if derived == task.id:
             return
-        there = self.engine.records.get(self.tenant, self.entity.name, derived)
-        tomb = there if there is not None and isinstance(there.content, Tomb) else None
-        if tomb is not None:
-            self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, self._now())
-        self.engine.records.redirect(self.tenant, self.entity.name, derived, task.id, tomb)
+        for _ in range(REDIRECT_TRIES):
+            there = self.engine.records.get(self.tenant, self.entity.name, derived)
+            if there is not None and not isinstance(there.content, Tomb):
+                return
+            if there is not None:
+                self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, self._now())
+            if (
+                self.engine.records.redirect(self.tenant, self.entity.name, derived, task.id, there)
+                == task.id
+            ):
+                return  # else the delete was read just now
 
     def _fail(self, task: Task, code: str, message: str, limit: int) -> None:
         task.record = self._failed_link(task.record, code, message, limit)
