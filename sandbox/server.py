@@ -8,7 +8,8 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.utils import format_datetime
 from pathlib import Path
 
 import trustme
@@ -72,7 +73,8 @@ async def answer(app: App, incoming: web.Request) -> web.StreamResponse:
     try:
         if response.delay > 0:
             await asyncio.sleep(response.delay)
-        return await _send(incoming, response)
+        date = format_datetime(app.frame.clock.now(), usegmt=True)  # the clock that the rows' times are of
+        return await _send(incoming, replace(response, headers={"Date": date, **response.headers}))
     finally:
         running[caller] -= 1
 

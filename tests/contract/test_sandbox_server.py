@@ -254,6 +254,17 @@ def test_a_cut_answer_ends_in_the_middle_and_a_delay_delays(client):
     assert datetime.now(UTC) - started >= timedelta(seconds=0.3)
 
 
+def test_the_date_of_an_answer_is_of_the_clock_that_can_be_set(client):
+    assert (
+        client.call("POST", "/_sandbox/clock", {"set": "2026-01-01T00:00:00Z", "frozen": True}).status == 200
+    )
+    try:
+        answer = client.call("GET", "/_sandbox/health")
+        assert answer.headers["Date"] == "Thu, 01 Jan 2026 00:00:00 GMT"
+    finally:
+        client.call("POST", "/_sandbox/clock", {"real": True})
+
+
 def test_long_urls_are_taken_up_to_the_vendor_limit(client):
     def get(length):
         filler = "%20or%20name%20eq%20%27" + "x" * (length - 120) + "%27"
