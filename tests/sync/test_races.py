@@ -4,14 +4,11 @@ Each process has a hub of its own, as two instances of the app have.
 """
 
 import json
-import os
 import re
 import select
-import subprocess
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
@@ -31,12 +28,11 @@ from crm_core.sync.engine import Job
 from crm_core.sync.merge import Snapshot
 from sandbox.dynamics365.reading import read_skiptoken
 from tests.sync.conftest import Prefixed, environment
+from tests.sync.processes import Process, say
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"PAGE_RECORDS": "6", "BATCH_RECORDS": "12"}
 ROWS, ROUNDS = 24, 5
 COUNTS = 60
-ANSWERS_WITHIN = 60.0
 
 # --- one process of a race -------------------------------------------------------------------------------------------
 
@@ -115,9 +111,9 @@ def child():
             if name == "open":
                 stack.close()
                 hub = opened(stack, *arguments)
-                answer("ready")
+                say("ready")
             else:
-                answer(TASKS[name](hub, *arguments))
+                say(TASKS[name](hub, *arguments))
 
 
 def opened(stack, settings, prefix):
@@ -128,43 +124,7 @@ def opened(stack, settings, prefix):
     return hub
 
 
-def answer(value):
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
-
-
 # --- the race --------------------------------------------------------------------------------------------------------
-
-
-class Racer:
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.sync.test_races import child; child()"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ},
-        )
-
-    def tell(self, value):
-        self.process.stdin.write(json.dumps(value) + "\n")
-        self.process.stdin.flush()
-
-    def has_answered(self, seconds=0.0):
-        return bool(select.select([self.process.stdout], [], [], seconds)[0])
-
-    def answer(self):
-        assert self.has_answered(ANSWERS_WITHIN), f"no answer after {ANSWERS_WITHIN} s"
-        line = self.process.stdout.readline()
-        assert line, "the process has ended"
-        return json.loads(line)
-
-    def end(self):
-        self.process.stdin.close()
-        code = self.process.wait(20)
-        self.process.stdout.close()
-        return code
 
 
 class Race:
@@ -184,7 +144,7 @@ class Race:
 
 @pytest.fixture(scope="module")
 def racers():
-    racers = [Racer() for _ in range(2)]
+    racers = [Process("tests.sync.test_races", "child") for _ in range(2)]
     try:
         yield racers
         assert [racer.end() for racer in racers] == [0, 0]
