@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.system import SystemClock
 from sandbox.dynamics365 import Dataverse
 from sandbox.dynamics365.org import Identity
+from sandbox.odoo import Odoo
 from sandbox.testing import Client, Running, running
 
 if TYPE_CHECKING:
     from tests.sync.pairs import Pair
+    from tests.sync.two_sides import OdooSide
 
 KEY = "0123456789abcdef0123456789abcdef"
 SECRET = "sync-test-secret-value"
@@ -306,3 +308,33 @@ def linked(pair: "Pair") -> Any:
         return pair, rid, only(pair.rows("b"))
 
     return make
+
+
+@pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.oracle)])
+def odoo(request: pytest.FixtureRequest) -> "Iterator[OdooSide]":
+    """Odoo as a side of a link: the sandbox, new, or the real server, empty."""
+    from tests.sync.two_sides import OdooSide
+
+    with ExitStack() as stack:
+        if request.param == "sandbox":
+            facts = stack.enter_context(running(Odoo())).describe()
+        else:
+            real = request.getfixturevalue("real_odoo")
+            names = {"url": "URL", "database": "DB", "login": "USER", "api_key": "API_KEY"}
+            facts = {name: real[f"ODOO_{each}"] for name, each in names.items()}
+        client = stack.enter_context(Client(facts["url"]))
+        side = OdooSide(client, facts, steady=request.param == "real")
+        side.clear()
+        yield side
+
+
+@pytest.fixture
+def systems(azurite: str, remote: Remote, odoo: "OdooSide", tmp_path: Path) -> "Iterator[Pair]":
+    """Two instances of a hub over Azurite, between Dynamics 365 as `a` and Odoo as `b`."""
+    from tests.sync.pairs import paired
+    from tests.sync.two_sides import DynamicsSide
+    from tests.sync.two_systems import CONTACTS
+
+    sides = {"a": DynamicsSide(remote, odoo.steady), "b": odoo}
+    with paired(azurite, remote, sides, b"", tmp_path, most=10 * CONTACTS) as pair:
+        yield pair

@@ -18,10 +18,11 @@ from crm_core.model.record import Record, open_items
 from crm_core.settings import load
 from crm_core.storage import layout
 from crm_core.storage.azure import AzureTable, StorageAccount
-from crm_core.storage.memory import MemoryBlob, MemoryQueue
+from crm_core.storage.memory import MemoryQueue
 from crm_core.system import SystemClock
 from sandbox.testing import Running
 from tests.sync.conftest import SECRET, Prefixed, Remote, environment
+from tests.sync.processes import Ended
 
 SOON = {"PUSH_DELAY_SECONDS": "0.001", "SWEEP_BUCKETS": "16", "ATTEMPT_SECONDS": "1"}
 NEWS = ("created", "updated", "deleted", "failed")
@@ -56,7 +57,9 @@ def settings_of(sandbox: Running) -> dict[str, str]:
 
 @dataclass
 class Pair:
-    """`entity` is what flows between the two. `hubs`: the instances that share store and queue; `hub` is the first."""
+    """`entity` is what flows between the two. `hubs`: the instances that share store and queue; `hub` is the first.
+    `workers`: who works in their place, where several do; `environ`: the settings of such a one.
+    """
 
     hubs: list[Hub]
     queue: MemoryQueue
@@ -64,6 +67,8 @@ class Pair:
     remotes: dict[str, Remote]
     entity: str = "account"
     connections: dict[str, Connection] = field(default_factory=dict)
+    workers: list[Any] = field(default_factory=list)
+    environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def hub(self) -> Hub:
@@ -127,12 +132,17 @@ class Pair:
                 return handled
         raise AssertionError("the lanes never become empty")
 
-    def _one(self, hub: Hub, lane: str) -> bool:
+    def _one(self, worker: Any, lane: str) -> bool:
+        """A message whose worker dies comes again, as the host sees to it."""
         messages = self.queue.receive(lane, invisible=600)
         if not messages:
             return False
-        hub.handle(lane, messages[0].body, messages[0].dequeue_count)
-        assert self.queue.delete(lane, messages[0])
+        try:
+            worker.handle(lane, messages[0].body, messages[0].dequeue_count)
+        except Ended:
+            assert self.queue.release(lane, messages[0])
+        else:
+            assert self.queue.delete(lane, messages[0])
         return True
 
     def work_one(self, kind: str) -> None:
@@ -149,15 +159,16 @@ class Pair:
         assert not kind, f"no message of kind {kind}"
 
     def work_together(self) -> None:
-        """Every instance handles messages at once, until there is none that is visible."""
+        """Every worker handles messages at once, until there is none that is visible."""
         failed: list[BaseException] = []
-        busy = [threading.Event() for _ in self.hubs]
+        workers = self.workers or self.hubs
+        busy = [threading.Event() for _ in workers]
 
         def body(number: int) -> None:
             try:
                 while not failed:
                     busy[number].set()
-                    if any(self._one(self.hubs[number], lane) for lane in layout.QUEUES):
+                    if any(self._one(workers[number], lane) for lane in layout.QUEUES):
                         continue
                     busy[number].clear()
                     if not any(each.is_set() for each in busy):
@@ -166,7 +177,7 @@ class Pair:
             except BaseException as error:  # noqa: BLE001  # raised below, in the test's thread
                 failed.append(error)
 
-        threads = [threading.Thread(target=body, args=(number,)) for number in range(len(self.hubs))]
+        threads = [threading.Thread(target=body, args=(number,)) for number in range(len(workers))]
         for each in threads:
             each.start()
         for each in threads:
@@ -232,6 +243,17 @@ class Pair:
             )
         }
 
+    def conflicts(self) -> list[Any]:
+        """Every one that waits for a person to decide between two values."""
+        found: list[Any] = []
+        place: Any = {}
+        while place is not None:
+            page, place = self.hub.page_of_conflicts(
+                DEFAULT_TENANT, place, top=1000, entity=self.entity, connection="", kind="value"
+            )
+            found += page
+        return found
+
     def records(self) -> list[Record]:
         """Every record; open item rows must be what the records say."""
         found, wanted = [], set()
@@ -264,10 +286,10 @@ def paired(
     folder: Path,
     *,
     entity: str = "contact",
-    creates: int = 1000,
+    most: int = 1000,
 ) -> Iterator[Pair]:
-    """Two instances of the hub between two sides, over Azurite. `remote`: the sandbox of one of them. `creates`: how
-    many rows a run may make before the brake stops it.
+    """Two instances of the hub between two sides, over Azurite. `remote`: the sandbox of one of them. `most`: so many
+    rows a run may make, or delete, before the brake stops it.
     """
     bundle = folder / "ca.pem"
     assert remote.sandbox.ca is not None
@@ -276,11 +298,12 @@ def paired(
     remote.options(limits={"requests": 10**9, "seconds": 10**9})
     clock = AheadClock()
     queue = MemoryQueue(clock)
-    more = {"CA_BUNDLE": str(bundle), "BRAKE_CREATES": str(creates), **SOON}
-    settings = load({**environment(azurite, remote), **more})
-    table, blob = Prefixed(AzureTable(StorageAccount(azurite))), MemoryBlob()
+    brakes = {"BRAKE_CREATES": str(most), "BRAKE_DELETES": str(most)}
+    environ = {**environment(azurite, remote), "CA_BUNDLE": str(bundle), **brakes, **SOON}
+    settings = load(environ)
+    table = Prefixed(AzureTable(StorageAccount(azurite)))
     with ExitStack() as stack:
-        hubs = [Hub(settings, clock=clock, table=table, queue=queue, blob=blob) for _ in range(2)]
+        hubs = [Hub(settings, clock=clock, table=table, queue=queue) for _ in range(2)]
         for each in hubs:
             stack.enter_context(closing(each))
-        yield Pair(hubs, queue, clock, sides, entity)
+        yield Pair(hubs, queue, clock, sides, entity, environ=environ)

@@ -37,7 +37,7 @@ def pair(azurite, remote, second_remote, tmp_path):
     second_remote.options(limits={"requests": 10**9, "seconds": 10**9})
     ca = second_remote.sandbox.ca.read_bytes()
     sides = {"a": remote, "b": second_remote}
-    with paired(azurite, remote, sides, ca, tmp_path, creates=10 * CONTACTS) as pair:
+    with paired(azurite, remote, sides, ca, tmp_path, most=10 * CONTACTS) as pair:
         yield pair
 
 
@@ -86,7 +86,7 @@ def oracle_pair(azurite, remote, tmp_path):
         client = stack.enter_context(Client(settings["base_url"], ca=tmp_path / "oracle-ca.pem"))
         sides = {"a": remote, "b": OracleSide(client)}
         pair = stack.enter_context(
-            paired(azurite, remote, sides, ca.cert_pem.bytes(), tmp_path, creates=10 * CONTACTS)
+            paired(azurite, remote, sides, ca.cert_pem.bytes(), tmp_path, most=10 * CONTACTS)
         )
         yield pair, settings
 
@@ -223,27 +223,16 @@ def test_a_policy_decides_between_edits_of_both_sides(pair, policy):
     assert_quiet(pair)
 
 
-def asked(pair):
-    """Every conflict that waits for a person."""
-    found, place = [], {}
-    while place is not None:
-        page, place = pair.hub.page_of_conflicts(
-            DEFAULT_TENANT, place, top=1000, entity="contact", connection="", kind="value"
-        )
-        found += page
-    return found
-
-
 @pytest.mark.parametrize("policy", ["manual", "skip"])
 def test_a_person_decides_between_edits_of_both_sides(pair, policy):
     filled(pair, FEW)
     link(pair, policy=policy)
-    assert not asked(pair)
+    assert not pair.conflicts()
     before = by_email(pair.rows("a"))
     wanted = edit_both(pair, sorted(before), seed=3)
     pair.settle()
     disputed = {email for email, each in wanted.items() if each["same"]}
-    waiting = asked(pair)
+    waiting = pair.conflicts()
     assert {each.record.fields["email"].casefold() for each in waiting} == disputed
     # With the phone, of which both changed it, goes what else the side changed that was read last.
     fields = {"manual": {"phone"}, "skip": {"phone", "job_title", "mobile"}}[policy]
@@ -258,7 +247,7 @@ def test_a_person_decides_between_edits_of_both_sides(pair, policy):
         pair.hub.resolve_conflict(DEFAULT_TENANT, each, take, None, "key:test")
     pair.settle()
     assert_agree(pair, FEW)
-    assert not asked(pair)
+    assert not pair.conflicts()
     rows = by_email(pair.rows("a"))
     for email, each in wanted.items():
         assert rows[email][1]["telephone1"] in (each["one"], each["two"])
