@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import select
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,8 @@ class Client:
         kind = {"Content-Type": "application/json; charset=utf-8"} if data is not None else {}
         sent = {**self.headers, **kind, **(headers or {})}
         try:
+            if self._is_closed_there():
+                self._connection.close()
             try:
                 self._connection.request(method, target, data, sent)
             except BrokenPipeError:  # an idle connection that the server has closed: nothing has reached it
@@ -78,6 +81,11 @@ class Client:
         except BaseException:
             self._connection.close()
             raise
+
+    def _is_closed_there(self) -> bool:
+        """Whether something has come that nobody asked for, such as the end of a connection that was idle for long."""
+        sock = self._connection.sock
+        return sock is not None and bool(select.select([sock], [], [], 0)[0])
 
 
 def options(**values: str) -> str:
