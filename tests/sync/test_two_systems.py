@@ -142,7 +142,7 @@ def test_an_edit_that_is_committed_late_is_found(systems):
 
 
 def test_what_is_made_at_both_sides_at_once_is_made_once(systems):
-    """Companies of one number, people of one e-mail (one of them only when the other was read), and what leads to them."""
+    """Companies of one number, people of one e-mail, and what leads to them."""
     counts = filled(systems)
     link(systems)
     moment(systems)

@@ -18,7 +18,7 @@ from tests.sync.two_systems import (
 )
 from tests.sync.workers import Workers
 
-KILLS = max(2, CONTACTS // 20)
+KILLS = max(2, CONTACTS // 50)
 
 
 @pytest.fixture
