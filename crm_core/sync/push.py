@@ -187,18 +187,29 @@ def _come_back(engine: Engine, job: Job, states: States | None, seconds: float) 
 
 
 def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
-    """Reads again what was held back while a create was open; what still has to wait stays."""
+    """Reads again what was held back while a create was open; what still has to wait stays, and so does everything
+    while the system does not answer: the tick sends another one.
+    """
     opened = engine.open(job.tenant, job.connection)
     entries = engine.held.of(job.tenant, job.connection, job.entity, engine.tuning.push_records)
     if opened is None or job.entity not in opened.connection.entities:
         for entry in entries:
             engine.held.close(entry)
         return
-    if not entries or opened.connection.paused:
+    states = engine.states.read(job.tenant, job.connection)
+    if not entries or opened.connection.paused or states is None or states.connection.health != "ok":
+        return
+    if seconds_until(states.connection.not_before, engine.clock.now()) > 0:
         return
     now = hub_time(engine.clock.now())
     applier = Applier(engine, job.tenant, ENTITIES[job.entity], opened, "", careful=True)
-    applier.apply([Snapshot(Change(entry.rid, None), now, now, hint=True) for entry in entries])
+    try:
+        applier.apply([Snapshot(Change(entry.rid, None), now, now, hint=True) for entry in entries])
+    except StoreUnavailable:
+        raise
+    except HubError as error:
+        failures.push_failed(engine, job, states, error)
+        return
     for entry in entries:
         engine.held.close(entry)
 

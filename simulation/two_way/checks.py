@@ -12,7 +12,7 @@ from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
 from simulation.host import LANES, Instance
 from simulation.scheduler import SECOND, START, SimPool
-from simulation.two_way.model import Thing
+from simulation.two_way.model import Edit, Thing
 from simulation.two_way.process import TENANT
 from simulation.two_way.servers import KEPT, REFERENCES, TAGS, ServerRow, edited_names, stored
 
@@ -229,5 +229,13 @@ class Checks:
             for edit in sorted(every, key=lambda each: each.number)
             if not any(each.may_know(edit) for each in thing.deletes)
         ]
-        if not alive and deletes and lost:
+        if not alive and deletes and not all(self._is_undone(thing, edit.name, lost) for edit in lost):
             self._broken(f"{thing.tag} is dead, though nobody who deleted it knew {lost}")
+
+    def _is_undone(self, thing: Thing, name: str, lost: Sequence[Edit]) -> bool:
+        """Whether a field has in the end what whoever deleted the thing saw: there and back is no edit."""
+        ours = [each.value for each in lost if each.name == name]
+        seen = [
+            each.value for each in sorted(thing.of(name), key=lambda each: each.number) if each not in lost
+        ]
+        return self.world.watch.is_same(name, ours[-1], seen[-1] if seen else None)

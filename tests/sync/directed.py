@@ -207,6 +207,13 @@ class World:
         for each in sync:
             self.pull(uid, each)
 
+    def forget_first_load(self, uid: str) -> None:
+        """As if what the remote has was never read to its end."""
+        states = self.engine.states.read(TENANT, uid)
+        assert states is not None
+        unread = replace(states.entities[self.entity], last_success="")
+        self.engine.states.save_entity(TENANT, uid, self.entity, unread)
+
     def _open(self, _: Any, uid: str) -> Opened:
         def wire(what: str, call: Callable[[], Any], writes: bool) -> Any:
             return self.calls.carry_out(what, call)

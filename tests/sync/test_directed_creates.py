@@ -19,6 +19,18 @@ def test_of_two_first_sights_one_makes_the_record():
     assert world.everywhere("last_name") == [["P"]] * 3
 
 
+def test_nothing_is_made_where_the_first_load_is_not_done():
+    """What a remote has is not in the hub yet: the row that would be made may be among it."""
+    world = World("ab")
+    world.forget_first_load("r2")
+    world.add("r1")
+    world.pull("r1")
+    world.push("r2")
+    assert world.sent("r2", "create") == 0
+    world.settle()
+    assert world.everywhere("last_name") == [["P"]] * 3
+
+
 def test_a_row_that_the_index_does_not_show_yet_is_waited_for():
     """Fault 13. A create gets no answer, and is carried out at the last moment. For twenty seconds a search by its
     marker finds nothing.

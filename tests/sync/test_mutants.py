@@ -29,7 +29,6 @@ FOUND = {
     "update_without_if_match": 1,
     "own_id_without_redirect": 1,
     "no_redirect": 2,
-    "no_full_pull_first": 2,
     "item_not_in_the_records_transaction": 1,
     "item_not_deleted_with_the_work": 1,
     "feed_without_an_overlap": 118,
@@ -123,6 +122,7 @@ IN_TESTS = {
     ),
     "delete_without_if_match": (deletes.test_a_delete_does_not_take_an_edit_along_that_nobody_read,),
     "no_tomb": (deletes.test_an_old_page_makes_nothing_of_a_row_that_the_hub_never_had,),
+    "no_full_pull_first": (creates.test_nothing_is_made_where_the_first_load_is_not_done,),
     "redirect_tried_once": (
         deletes.test_a_delete_that_is_read_just_before_the_row_gets_its_redirect_is_not_lost,
     ),

@@ -9,7 +9,9 @@ from crm_core.connection_admin import Wanted
 from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
+from crm_core.storage import layout
 from crm_core.sync import conflicts
+from crm_core.sync.engine import Job
 from tests.sync.pairs import SOON, only
 
 
@@ -317,6 +319,26 @@ def test_a_system_that_only_takes_is_called_well_again_though_nothing_is_left_fo
     bench.work()
     assert (bench.health().health, bench.health().failures) == ("ok", 0)
     assert bench.hub.tick() == 0
+
+
+def test_what_was_held_back_waits_quietly_while_the_system_does_not_answer(memory_bench):
+    bench = memory_bench
+    rid = bench.remote.create("Contoso")
+    bench.connect()
+    bench.pull()
+    engine, place = bench.hub.engine, (DEFAULT_TENANT, bench.connection.uid, "account")
+    engine.held.hold(*place, rid, "2026-01-01T00:00:00.000000Z")
+    bench.remote.fault("status", status=503)
+    engine.send(layout.FRESH, Job("held", *place))
+    bench.work()
+    assert bench.health().failures == 1
+    assert len(list(engine.held.of(*place, 10))) == 1
+    bench.remote.clear_faults()
+    bench.hub.states.save_connection(*place[:2], replace(bench.health(), not_before=""))
+    engine.send(layout.FRESH, Job("held", *place))
+    bench.work()
+    assert list(engine.held.of(*place, 10)) == []
+    assert bench.dead_letters() == []
 
 
 def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is(pair):

@@ -209,3 +209,34 @@ def test_lost_messages_cost_time_only(systems):
     assert_agree(systems, counts)
     assert_edits(systems, wanted)
     assert_quiet(systems)
+
+
+def test_an_activity_keeps_its_time_where_odoo_keeps_its_day(systems):
+    a, b = systems.remotes["a"], systems.remotes["b"]
+    account = a.add("account", {"name": "Company", "number": "C-1"})
+    tasks = a.at("task")
+    at = {"regardingobjectid_account_task@odata.bind": f"/accounts({account})"}
+    tasks.add({"subject": "To do", "scheduledend": "2026-02-28T17:45:00Z", **at})
+    link(systems, ("account", "activity"))
+
+    def there():
+        """(the end of the task, the day at Odoo, what the hub has)"""
+        (task,) = tasks.rows().values()
+        (row,) = b.do("mail.activity", "search_read", domain=[["summary", "=", "To do"]],
+                      fields=["date_deadline", "res_model", "active", "date_done"])  # fmt: skip
+        (record,) = replace(systems, entity="activity").records()
+        return task, row, record.fields
+
+    task, row, fields = there()
+    assert (row["res_model"], row["date_deadline"]) == ("res.partner", "2026-02-28")
+    assert (task["scheduledend"], fields["due_at"]) == ("2026-02-28T17:45:00Z", "2026-02-28T17:45:00Z")
+    moment(systems)
+    systems.both()
+    assert there() == (task, row, fields)
+    b.do("mail.activity", "write", ids=[row["id"]], vals={"date_deadline": "2026-03-02"})
+    b.do("mail.activity", "action_done", ids=[row["id"]])
+    moment(systems)
+    systems.settle()
+    task, row, fields = there()
+    assert (task["scheduledend"], task["statecode"]) == ("2026-03-02T00:00:00Z", 1)
+    assert (fields["due_at"], fields["status"]) == ("2026-03-02T00:00:00Z", "done")

@@ -24,33 +24,32 @@ MATCHES = {"account": "number", "contact": "email", "opportunity": ""}
 WORDS = {"account": "c-", "contact": "person", "opportunity": "deal"}
 """How the keys begin of what `filled` makes; a database of Odoo has partners of its own."""
 
-# Neither knows the other's users; an amount of Odoo is of the company's currency; its probability it reckons itself;
-# its priority 0 is no rating of Dynamics 365.
-NOT_OF_ODOO = ("owner_email", "currency", "probability", "rating")
+# Neither knows the other's users; an amount of Odoo is of the company's currency; its probability it reckons itself.
+NOT_OF_ODOO = ("owner_email", "currency", "probability")
 
 
-def link(pair, **how):
+def link(pair, entities=ENTITIES, **how):
     """Connects both, and lets them become one. `how`: what holds for each entity, such as `deletes`, for all or by entity."""
-    connect(pair, **how)
+    connect(pair, entities, **how)
     pair.settle()
 
 
-def connect(pair, **how):
-    entities = {
+def connect(pair, entities=ENTITIES, **how):
+    wanted = {
         entity: {
             "direction": "both",
-            "match": MATCHES[entity],
+            "match": MATCHES.get(entity, ""),
             **{name: each[entity] if isinstance(each, dict) else each for name, each in how.items()},
         }
-        for entity in ENTITIES
+        for entity in entities
     }
     a, b = pair.remotes["a"], pair.remotes["b"]
-    pair.add("a", settings_of(a.remote.sandbox), {"client_secret": SECRET}, entities)
+    pair.add("a", settings_of(a.remote.sandbox), {"client_secret": SECRET}, wanted)
     left_out = {
         name: {"fields": {field: None for field in NOT_OF_ODOO if field in MODELS[name].by_field}}
-        for name in ENTITIES
+        for name in entities
     }
-    pair.add("b", b.settings, b.secrets, entities, connector="odoo", mappings=left_out)
+    pair.add("b", b.settings, b.secrets, wanted, connector="odoo", mappings=left_out)
 
 
 def moment(pair):
