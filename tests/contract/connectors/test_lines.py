@@ -178,9 +178,10 @@ def test_a_line_with_a_key_that_the_document_has_not_is_refused(world, variant):
 
 def test_the_whole_document_is_refused_with_a_bad_line(world, variant, able):
     """All of it happens, or nothing."""
+    foreign = written(world, variant, line_of(world, variant)).fields["lines"][0]["key"]
     made = written(world, variant, line_of(world, variant))
     length = variant.map.lines.by_field["description"].length
-    bad = {**({"description": "x" * (length + 1)} if length else {"key": "1"}), "quantity": "1"}
+    bad = {**({"description": "x" * (length + 1)} if length else {"key": foreign}), "quantity": "1"}
     name = world.text(variant)
     with pytest.raises(BadRequest):
         world.connector.update(variant.entity, made.rid, Write({name: "Otro", "lines": [bad]}))
