@@ -196,8 +196,10 @@ def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
         for entry in entries:
             engine.held.close(entry)
         return
+    if not entries or opened.connection.paused:
+        return
     states = engine.states.read(job.tenant, job.connection)
-    if not entries or opened.connection.paused or states is None or states.connection.health != "ok":
+    if states is None or states.connection.health != "ok":
         return
     if seconds_until(states.connection.not_before, engine.clock.now()) > 0:
         return

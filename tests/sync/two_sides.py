@@ -217,7 +217,8 @@ class OdooSide(Side):
         if orders:
             self.do("sale.order", "action_cancel", ids=orders)
             self.do("sale.order", "unlink", ids=orders)
-        self.do("crm.lead", "unlink", ids=self.do("crm.lead", "search", domain=[]))
+        for model in ("crm.lead", "mail.activity"):
+            self.do(model, "unlink", ids=self.do(model, "search", domain=[]))
         own = []
         for model in ("res.company", "res.users"):
             rows = self.do(model, "search_read", domain=[], fields=["partner_id"], order="id")

@@ -4,6 +4,7 @@ CRMHUB_TWO_SYSTEMS_CONTACTS says how many contacts there are; companies and oppo
 """
 
 import os
+import re
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -21,7 +22,7 @@ CONTACTS = int(os.environ.get("CRMHUB_TWO_SYSTEMS_CONTACTS", "8"))
 KEYS = {"account": ("number", "name"), "contact": ("email", "last_name"), "opportunity": ("name",)}
 """What tells one thing from another at either side: the first of these that it has."""
 MATCHES = {"account": "number", "contact": "email", "opportunity": ""}
-WORDS = {"account": "c-", "contact": "person", "opportunity": "deal"}
+WORDS = {"account": r"c-\d", "contact": r"person\d", "opportunity": r"deal"}
 """How the keys begin of what `filled` makes; a database of Odoo has partners of its own."""
 
 # Neither knows the other's users; an amount of Odoo is of the company's currency; its probability it reckons itself.
@@ -179,7 +180,7 @@ def keyed(entity, rows):
 def made_keys(pair, entity):
     """The keys of what tests made, in order."""
     rows = keyed(entity, pair.remotes["b"].rows(entity))
-    return sorted(key for key in rows if key.startswith(WORDS[entity]))
+    return sorted(key for key in rows if re.match(WORDS[entity], key))
 
 
 def at_sides(pair, entity):
