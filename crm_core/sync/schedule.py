@@ -1,7 +1,7 @@
 """When a connection is due, and the tick that finds what is due. Pure but for `tick`, which only reads and enqueues."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from crm_core.errors import BadRequest
@@ -107,13 +107,14 @@ def tick(engine: Engine) -> int:
     return sent + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
 
 
-def _probe(engine: Engine, tenant: Tenant, uid: str, entities: Iterable[str]) -> int:
-    """A connection that nothing is pulled from, and that did not answer, is tried again though nothing may be open there
-    any more: else it would be called unreachable for ever. Gives how many messages that took.
+def _probe(engine: Engine, tenant: Tenant, uid: str, entities: Mapping[str, EntityState]) -> int:
+    """A connection that nothing is pulled from by itself, and that did not answer, is tried again though nothing may be
+    open there any more: else it would be called unreachable for ever. Gives how many messages that took.
     """
-    for entity in entities:
+    for entity, state in entities.items():
         side = engine.sides(tenant, entity).get(uid)
-        if side is not None and side.sync.pushes and not side.sync.pulls:
+        comes = bool(state.due or state.lease_run) and not (state.waits or state.stopped_run)
+        if side is not None and side.sync.pushes and not (side.sync.pulls and comes):
             engine.send(layout.FRESH, Job("push", tenant, uid, entity))
             return 1
     return 0

@@ -248,6 +248,10 @@ class World:
     def hint(self, uid: str, rid: str) -> None:
         """Somebody says that there is something to read."""
         self.engine.held.hold(TENANT, uid, self.entity, rid, hub_time(self.clock.now()))
+        self.held(uid)
+
+    def held(self, uid: str) -> None:
+        """Looks at what is held."""
         self._do("held", uid, self.entity)
 
     def dies(self, work: Callable[[], Any]) -> None:

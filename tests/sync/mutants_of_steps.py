@@ -153,6 +153,26 @@ def redirect_after_the_link(patch):
     patch.setattr(Pusher, "_settle", planted)
 
 
+def held_before_the_redirect_alone(patch):
+    redirect = Pusher._redirect
+
+    def planted(self, task, rid):
+        hold, held = self.engine.held.hold, []
+
+        def once(*about):
+            if not held:
+                hold(*about)
+            held.append(about)
+
+        self.engine.held.hold = once
+        try:
+            redirect(self, task, rid)
+        finally:
+            self.engine.held.hold = hold
+
+    patch.setattr(Pusher, "_redirect", planted)
+
+
 def redirect_tried_once(patch):
     patch.setattr(pushing_base, "REDIRECT_TRIES", 1)
 

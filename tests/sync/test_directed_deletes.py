@@ -48,6 +48,24 @@ def test_a_delete_that_is_read_just_before_the_row_gets_its_redirect_is_not_lost
     assert world.everywhere("last_name") == [[]] * 3
 
 
+def test_what_is_held_for_a_delete_is_not_closed_before_the_row_has_its_redirect():
+    """Fault 14. The delete was read, the id is held to be looked at, and somebody looks at it too early."""
+    world = World("ab")
+    world.add("r1")
+    world.pull("r1")
+
+    def meanwhile():
+        world.remove("r2")
+        world.pull("r2")
+        world.calls.after("upsert events", happens=lambda: world.held("r2"))
+
+    world.calls.after("r2 create", happens=meanwhile)
+    world.push("r2")
+    world.settle()
+    assert world.record().dead
+    assert world.everywhere("last_name") == [[]] * 3
+
+
 def test_a_delete_that_is_read_while_the_row_is_being_made_is_not_lost():
     """Fault 14. The same between the redirect and the link: the id leads to a record that does not know it yet."""
     world = World("ab")

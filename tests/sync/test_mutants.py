@@ -123,6 +123,9 @@ IN_TESTS = {
     "delete_without_if_match": (deletes.test_a_delete_does_not_take_an_edit_along_that_nobody_read,),
     "no_tomb": (deletes.test_an_old_page_makes_nothing_of_a_row_that_the_hub_never_had,),
     "no_full_pull_first": (creates.test_nothing_is_made_where_the_first_load_is_not_done,),
+    "held_before_the_redirect_alone": (
+        deletes.test_what_is_held_for_a_delete_is_not_closed_before_the_row_has_its_redirect,
+    ),
     "redirect_tried_once": (
         deletes.test_a_delete_that_is_read_just_before_the_row_gets_its_redirect_is_not_lost,
     ),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from crm_core.connection_admin import Wanted
-from crm_core.model.connection import DEFAULT_TENANT, EntitySync
+from crm_core.model.connection import DEFAULT_TENANT, EntitySync, Schedule
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
 from crm_core.storage import layout
@@ -339,6 +339,33 @@ def test_what_was_held_back_waits_quietly_while_the_system_does_not_answer(memor
     bench.work()
     assert list(engine.held.of(*place, 10)) == []
     assert bench.dead_letters() == []
+
+
+@pytest.mark.parametrize("schedule", [Schedule(minutes=1), Schedule()], ids=["by the minute", "by hand"])
+def test_what_was_held_back_is_read_once_the_system_answers_again(memory_bench, schedule):
+    bench = memory_bench
+    rid = bench.remote.create("Contoso")
+    bench.connect(entities={"account": "both"}, schedule=schedule)
+    bench.pull()
+    bench.work()
+    engine, place = bench.hub.engine, (DEFAULT_TENANT, bench.connection.uid, "account")
+    bench.remote.delete(rid)
+    engine.held.hold(*place, rid, "2026-01-01T00:00:00.000000Z")
+    bench.remote.fault("status", status=503)
+    for _ in range(3):
+        bench.hub.states.save_connection(*place[:2], replace(bench.health(), not_before=""))
+        engine.send(layout.FRESH, Job("held", *place))
+        bench.work()
+    assert bench.health().health == "unreachable"
+    bench.remote.clear_faults()
+    for _ in range(3):
+        bench.hub.states.save_connection(*place[:2], replace(bench.health(), not_before=""))
+        if schedule.minutes:
+            bench.due()
+        bench.hub.tick()
+        bench.work()
+    assert bench.health().health == "ok"
+    assert list(engine.held.of(*place, 10)) == []
 
 
 def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is(pair):

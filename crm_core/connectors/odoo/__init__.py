@@ -220,8 +220,12 @@ class Odoo(Connector):
     def create(self, entity: str, write: Write) -> Change:
         """By `load` under an external id: a create whose answer was lost can be repeated, and is made once."""
         model = self._writable(entity, "")
+        marker = write.marker or write.key
         with self.rest.verb():
-            rid = self._writer.create(model, write.marker or write.key or self._ids.uuid(), write)
+            # An earlier try may have got further than its record: lines would come twice, a step be refused.
+            found = self.marked(entity, [marker]) if marker else ()
+            was = found[0] if found else None
+            rid = self._writer.create(model, marker or self._ids.uuid(), write, was)
             with after_writing():
                 return self._reader.get(model, rid)
 

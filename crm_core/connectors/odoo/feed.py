@@ -83,8 +83,11 @@ class Feed:
             parts.append(list(at["filter"]))
         start = str(at.get("from") or "") if "from" in at else _start(str(at["since"]))
         if start:
-            moment = parse_instant(start)
-            parts.append([[model.modified, ">=", moment.strftime("%Y-%m-%d %H:%M:%S")]])
+            moment = parse_instant(start).strftime("%Y-%m-%d %H:%M:%S")
+            changed = [[[model.modified, ">=", moment]]]
+            if model.lines is not None:  # a line that is changed by itself does not move its document's time
+                changed.append([[f"order_line.{model.lines.modified}", ">=", moment]])
+            parts.append(joined("|", changed))
         if at.get("after"):
             parts.append([["id", ">", int(at["after"])]])
         return joined("&", parts)

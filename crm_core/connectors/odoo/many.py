@@ -11,9 +11,10 @@ from typing import Any
 
 from crm_core.connector import STOPPING, Outcome, Unit, Write, not_begun
 from crm_core.connectors.odoo.client import Client
+from crm_core.connectors.odoo.loading import BY_ID
 from crm_core.connectors.odoo.models.common import SYSTEM, Model
 from crm_core.connectors.odoo.reading import Reader, check_id
-from crm_core.connectors.odoo.writing import BY_ID, Writer
+from crm_core.connectors.odoo.writing import Writer
 from crm_core.errors import HubError, RecordGone, Rejected, VendorError
 from crm_core.model.json_text import dump_json
 from crm_core.ports import Ids
@@ -58,7 +59,9 @@ class Many:
                     marker = write.marker or write.key or self._ids.uuid()
                     creates[tuple(values)].append((index, marker, values))
                 else:
-                    updates.append((index, self._writer.values(model, write)))
+                    values = self._writer.values(model, write)
+                    self._writer.sent(model, values)  # what it refuses is this write's own
+                    updates.append((index, values))
             except HubError as error:
                 if error.recovery in STOPPING:
                     if isinstance(error, VendorError):
@@ -70,12 +73,21 @@ class Many:
             units += [self._created(model, writes, part) for part in _portions(found)]
         units += self._updates(model, writes, updates)
         units += [self._deleted(model, writes, part) for part in _portions(deletes)]
-        return units, settled
+        return [self._timed(unit) for unit in units], settled
+
+    def _timed(self, unit: Unit) -> Unit:
+        """All calls of a unit share the time that one write has: a later one could land after others take it for dead."""
+
+        def carry_out() -> Outcomes:
+            with self._client.rest.verb():
+                return dict(unit())
+
+        return carry_out
 
     def _updates(
         self, model: Model, writes: Sequence[Write], updates: Sequence[tuple[int, Mapping[str, Any]]]
     ) -> list[Unit]:
-        """By `load`, or by `write` where that takes no more calls, or the order of two updates of one record counts."""
+        """By `load`, or by `write` where that takes no more calls, or where a record has two updates."""
         columns: dict[tuple[str, ...], list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
         once = len({writes[index].rid for index, _ in updates}) == len(updates)
         for index, values in updates:
@@ -103,7 +115,7 @@ class Many:
     ) -> Unit:
         def carry_out() -> Outcomes:
             try:
-                made = self._writer.load(model, [(marker, values) for _, marker, values in rows])
+                made = self._writer.loads.load(model, [(marker, values) for _, marker, values in rows])
             except HubError as error:
                 return {index: Outcome(error=error) for index, _, _ in rows}
             outcomes: Outcomes = {}
@@ -127,7 +139,7 @@ class Many:
     ) -> Unit:
         def carry_out() -> Outcomes:
             try:
-                done = self._writer.load(
+                done = self._writer.loads.load(
                     model, [(writes[index].rid, values) for index, values in rows], BY_ID
                 )
             except (Rejected, RecordGone) as error:  # without a word of which

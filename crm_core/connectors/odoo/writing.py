@@ -1,38 +1,30 @@
-"""Writes in Odoo's words: values by `write`, creates and many rows by `load`, lines by commands, states by the methods that set them."""
+"""Writes in Odoo's words: values by `write`, creates by `load`, lines by commands, states by the methods that set them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crm_core.connector import Change, Write
 from crm_core.connectors.odoo.activities import TYPE, Activities
-from crm_core.connectors.odoo.client import BULK_SECONDS, SERIALIZE, Client
+from crm_core.connectors.odoo.client import Client
+from crm_core.connectors.odoo.loading import Loader
 from crm_core.connectors.odoo.lookups import Lookups
-from crm_core.connectors.odoo.marking import external_id
 from crm_core.connectors.odoo.metadata import Metadata
 from crm_core.connectors.odoo.models.common import SYSTEM, Model, root
 from crm_core.connectors.odoo.reading import LINES, Reader
 from crm_core.connectors.odoo.references import OF_PARTNER, emptied, is_shared
 from crm_core.connectors.odoo.steps import DONE, FIRST, OPENING, REOPEN, STEPS, Call
-from crm_core.connectors.odoo.wire import BY_NUMBER, REFERENCE, cleaned, loaded, sent
+from crm_core.connectors.odoo.wire import BY_NUMBER, REFERENCE, cleaned, sent
 from crm_core.errors import (
-    BadAnswer,
     BadRequest,
     FieldError,
     HubError,
     RecordGone,
     Rejected,
-    Unavailable,
     VendorError,
 )
 from crm_core.ports import Clock
-from crm_core.protocols.rest import redact
 
 STATUS = "status"
-BY_MARKER, BY_ID = "id", ".id"
-"""Columns of a load that say which record a row is of: by its external id, or by its id."""
-TRIES = 3
-"""How often a create is sent when the database could not serialize it: another one with its external id was faster."""
-WAIT_SECONDS = 0.3
 
 
 class Writer:
@@ -52,7 +44,7 @@ class Writer:
         self._lookups = lookups
         self._activities = activities
         self._reader = reader
-        self._clock = clock
+        self.loads = Loader(client, metadata, clock, self.named)
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -104,6 +96,12 @@ class Writer:
             if facts[name].type in BY_NUMBER and value is not None and not str(value).isdigit():
                 field = self.field_of(model, name)
                 raise BadRequest.field(field, f"{field}: expected the id of a record at the system.")
+            try:
+                sent(facts[name].type, value)
+            except (ValueError, TypeError, AttributeError):  # native values come as the caller gave them
+                field = self.field_of(model, name)
+                kind = facts[name].type
+                raise BadRequest.field(field, f"{field}: expected a {kind}, as text.") from None
 
     def sent(self, model: Model, native: Mapping[str, Any]) -> dict[str, Any]:
         """As `write` takes them. Raises BadRequest for a day that is emptied and that Odoo can't be without."""
@@ -144,99 +142,36 @@ class Writer:
             or self.state_of(model, write) is not None
         )
 
-    # --- loads -----------------------------------------------------------------------------------------------------
-
-    def load(
-        self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]], key: str = BY_MARKER
-    ) -> list[int | HubError]:
-        """What became of each (key, clean values), all with values for the same fields: the id, or why not. By marker
-        they are made, by id they are changed.
-
-        One call is one transaction: where a row is refused nothing is written, and the others go once more.
-        """
-        outcomes: dict[int, int | HubError] = {}
-        left = list(range(len(rows)))
-        tries = 0
-        while left:
-            told = self._loaded(model, [rows[index] for index in left], key)
-            ids = told.get("ids")
-            if isinstance(ids, list) and len(ids) == len(left):
-                outcomes |= dict(zip(left, (int(each) for each in ids), strict=True))
-                break
-            refused = self._refused(model, told)
-            if any(SERIALIZE in each.message for each in refused.values()):
-                tries += 1
-                if tries >= TRIES:
-                    busy = Unavailable(
-                        "The database could not serialize the writes; come again.", system=SYSTEM
-                    )
-                    outcomes |= dict.fromkeys(left, busy)
-                    break
-                self._clock.sleep(WAIT_SECONDS * tries)
-                continue
-            if not refused or max(refused) >= len(left):
-                raise BadAnswer("The answer to load tells neither ids nor errors.", system=SYSTEM)
-            outcomes |= {left[at]: error for at, error in refused.items()}
-            left = [index for at, index in enumerate(left) if at not in refused]
-        return [outcomes[index] for index in range(len(rows))]
-
-    def _loaded(
-        self, model: Model, rows: Sequence[tuple[str, Mapping[str, Any]]], key: str
-    ) -> Mapping[str, Any]:
-        types = self._metadata.types(model)
-        names = list(rows[0][1])
-        columns = [f"{name}/.id" if types[name] == "many2one" else name for name in names]
-        data = [
-            [external_id(own) if key == BY_MARKER else own]
-            + [loaded(types[name], values[name]) for name in names]
-            for own, values in rows
-        ]
-        told = self._client.call(
-            model.remote, "load", fields=[key, *columns], data=data,
-            repeatable=True, timeout=BULK_SECONDS,  # once more it finds what it has made, or sets what is set
-        )  # fmt: skip
-        if not isinstance(told, dict):
-            raise BadAnswer("The answer to load is no object.", system=SYSTEM)
-        return told
-
-    def _refused(self, model: Model, told: Mapping[str, Any]) -> dict[int, HubError]:
-        found: dict[int, HubError] = {}
-        for each in told.get("messages") or []:
-            if isinstance(each, dict) and each.get("type") == "error":
-                message = redact(str(each.get("message", "")))
-                place = int(each.get("record", 0) or 0)
-                if each.get("field") == BY_ID:
-                    gone = RecordGone(message, system=SYSTEM, vendor_status=200)
-                    found.setdefault(place, gone)
-                    continue
-                named = [str(each["field"])] if each.get("field") else []
-                error = Rejected(f"odoo refused a record: {message}", system=SYSTEM, vendor_status=200)
-                errors = [FieldError(name.partition("/")[0], message) for name in named]
-                error.errors = tuple(errors)
-                found.setdefault(place, self.named(model, error, {}))
-        return found
-
     # --- creates ---------------------------------------------------------------------------------------------------
 
-    def create(self, model: Model, marker: str, write: Write) -> str:
-        """The id of the record that was made, with its lines and in its state: all of it, or none is left."""
+    def create(self, model: Model, marker: str, write: Write, was: Change | None = None) -> str:
+        """The id of the record that was made, with its lines and in its state: all of it, or none is left.
+
+        `was`: what an earlier try with this marker made, as it is; only what it lacks is done.
+        """
         wanted = self.state_of(model, write)
         values = self.new(model, write)
         self._check_stays(model, wanted, values.get(TYPE))
         commands = self._commands(model, write.fields.get(LINES) or [], ())
-        (made,) = self.load(model, [(marker, values)])
+        if was is not None:
+            made: int | HubError = int(was.rid)
+            commands = [] if (was.fields or {}).get(LINES) else commands
+        else:
+            (made,) = self.loads.load(model, [(marker, values)])
         if isinstance(made, HubError):
             raise made
         try:
             if commands:
                 self._write(model, made, {"order_line": commands}, write)
-            if self.led(model):
+            # What has moved on since may have been moved by a person.
+            if self.led(model) and (was is None or self._state(model, was) == FIRST[model.remote]):
                 state = (
                     wanted if wanted is not None else ("sale" if not model.initial else FIRST[model.remote])
                 )
                 self._go(model, made, FIRST[model.remote], state)
         except (Rejected, BadRequest):
-            self._client.call(model.remote, "unlink", ids=[made])
+            if was is None:
+                self._client.call(model.remote, "unlink", ids=[made])
             raise
         return str(made)
 

@@ -164,6 +164,9 @@ class PushBase:
                 self.engine.records.redirect(self.tenant, self.entity.name, derived, task.id, there)
                 == task.id
             ):
+                if there is not None:
+                    # Once more: whoever read it before the redirect was there found nothing, and closed it.
+                    self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, self._now())
                 return  # else the delete was read just now
 
     def _fail(self, task: Task, code: str, message: str, limit: int) -> None:
