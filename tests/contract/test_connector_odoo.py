@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from crm_core.connector import Answer, Query, Request, Transport, Write
-from crm_core.errors import BadRequest, RecordGone, Rejected
+from crm_core.errors import BadRequest, NotPermitted, RecordGone, Rejected
 from crm_core.model.filters import parse_filter
 from crm_core.model.options import Order
 from tests.contract.connectors.odoo import Real, Sandbox, SandboxRpc
@@ -404,3 +404,9 @@ def test_before_19_one_is_at_a_record_or_is_none(world):
     assert f"{ACTIVITY}/load" not in called
     made = connector.create("activity", Write({"kind": "task", "subject": "A", **at(world)}))
     assert made.fields["regarding_id"] == world.shared("account")
+
+
+def test_a_check_names_the_right_that_is_missing_and_who_has_it(old):
+    old.remote._control("POST", "options", {"deny": {"res.partner": ["read"]}})
+    with pytest.raises(NotPermitted, match=r"\(res\.partner\).*allowed for the following groups"):
+        old.open().check()
