@@ -22,7 +22,7 @@ from crm_core.model.fields import Type, hub_time
 from crm_core.model.filters import parse_filter
 from crm_core.model.mapping import EntityMap
 from crm_core.model.matching import matcher
-from crm_core.model.overrides import effective
+from crm_core.model.overrides import effective_or_declared
 from crm_core.model.state import ConnectionState, EntityState
 from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
 from crm_core.settings import VAULT_REFERENCE, DefaultConnection
@@ -437,10 +437,7 @@ def _entity_errors(
         for name in unknown
     ]
     for name in entities.keys() - set(unknown):
-        emap = kind.entities[name]
-        if name in mappings:
-            with suppress(BadRequest):  # what is wrong with a mapping is told by itself
-                emap = effective(emap, mappings[name]["document"])
+        emap = effective_or_declared(kind.entities[name], mappings.get(name))
         errors.extend(_sync_errors(f"entities.{name}", emap, entities[name]))
     return errors
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
@@ -55,6 +56,14 @@ def effective(
     if not document:
         return declared
     return _Compiler(declared, document, where or declared.entity.name).map(described)
+
+
+def effective_or_declared(declared: Map, saved: Mapping[str, Any] | None) -> Map:
+    """The map that saved overrides make; the declared one without any, and where they fit no more."""
+    if saved:
+        with suppress(BadRequest):  # the connection itself tells what is wrong
+            return effective(declared, saved["document"])
+    return declared
 
 
 def with_customs(entity: Entity, documents: Iterable[Mapping[str, Any]]) -> Entity:

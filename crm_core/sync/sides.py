@@ -1,17 +1,15 @@
 """A connection as the merge sees it: which fields it reads and writes, how it stores them, what decides. No I/O."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from crm_core.connector import Connector, VersionKind
-from crm_core.errors import BadRequest
 from crm_core.model.connection import Connection, Deletes, EntitySync, Policy
 from crm_core.model.entities import Entity
 from crm_core.model.filters import parse_filter
 from crm_core.model.matching import Test, matcher
-from crm_core.model.overrides import effective
+from crm_core.model.overrides import effective_or_declared
 from crm_core.model.record import same_value
 
 INNER = frozenset({"deleted_at"})
@@ -108,11 +106,8 @@ class Config(dict[str, Side]):
 def side_of(connection: Connection, kind: type[Connector], entity: Entity, breaker: Breaker) -> Side:
     """The part of a connection in an entity that it has."""
     sync = connection.entities[entity.name]
-    emap = kind.entities[entity.name]
     saved = connection.mappings.get(entity.name)
-    if saved:
-        with suppress(BadRequest):  # it fits no more: the connection itself says so; the others go on
-            emap = effective(emap, saved["document"])
+    emap = effective_or_declared(kind.entities[entity.name], saved)
     told, written = frozenset(emap.read_names) - INNER, frozenset(emap.written_names) - INNER
     passes = matcher(parse_filter(sync.filter), emap.entity) if sync.filter else None
     return Side(

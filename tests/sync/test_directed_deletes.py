@@ -10,77 +10,64 @@ def _older_page(world):
     world.chances["r2"].lag, world.chances["r2"].again = 0.0, False
 
 
-def test_a_delete_that_is_read_before_the_row_has_a_redirect_is_not_lost():
-    """Fault 14. A row is made; before its id is known here a person deletes it, and a pull reads that of an id that
-    nobody knows. The record is linked to that id afterwards: it has to be looked at.
+def being_made():
+    """A world whose only row is still to be made at the second remote, and what a person does there at the worst moment:
+    he deletes it, and a pull reads that.
     """
     world = World("ab")
     world.add("r1")
     world.pull("r1")
 
-    def meanwhile():
+    def removed():
         world.remove("r2")
         world.pull("r2")
 
-    world.calls.after("r2 create", happens=meanwhile)
+    return world, removed
+
+
+def push_to_its_end(world):
+    """The delete is known in the end, and passed on."""
     world.push("r2")
     world.settle()
     assert world.record().dead
     assert world.everywhere("last_name") == [[]] * 3
+
+
+def test_a_delete_that_is_read_before_the_row_has_a_redirect_is_not_lost():
+    """Fault 14. A row is made; before its id is known here a person deletes it, and a pull reads that of an id that
+    nobody knows. The record is linked to that id afterwards: it has to be looked at.
+    """
+    world, meanwhile = being_made()
+    world.calls.after("r2 create", happens=meanwhile)
+    push_to_its_end(world)
 
 
 def test_a_delete_that_is_read_just_before_the_row_gets_its_redirect_is_not_lost():
     """Fault 14. The same after a look found nothing at the id, and before the redirect is written there."""
-    world = World("ab")
-    world.add("r1")
-    world.pull("r1")
-
-    def meanwhile():
-        world.remove("r2")
-        world.pull("r2")
-
+    world, meanwhile = being_made()
     world.calls.after(
         "r2 create", happens=lambda: world.calls.before("insert records", "redirect", happens=meanwhile)
     )
-    world.push("r2")
-    world.settle()
-    assert world.record().dead
-    assert world.everywhere("last_name") == [[]] * 3
+    push_to_its_end(world)
 
 
 def test_what_is_held_for_a_delete_is_not_closed_before_the_row_has_its_redirect():
     """Fault 14. The delete was read, the id is held to be looked at, and somebody looks at it too early."""
-    world = World("ab")
-    world.add("r1")
-    world.pull("r1")
+    world, removed = being_made()
 
     def meanwhile():
-        world.remove("r2")
-        world.pull("r2")
+        removed()
         world.calls.after("upsert events", happens=lambda: world.held("r2"))
 
     world.calls.after("r2 create", happens=meanwhile)
-    world.push("r2")
-    world.settle()
-    assert world.record().dead
-    assert world.everywhere("last_name") == [[]] * 3
+    push_to_its_end(world)
 
 
 def test_a_delete_that_is_read_while_the_row_is_being_made_is_not_lost():
     """Fault 14. The same between the redirect and the link: the id leads to a record that does not know it yet."""
-    world = World("ab")
-    world.add("r1")
-    world.pull("r1")
-
-    def meanwhile():
-        world.remove("r2")
-        world.pull("r2")
-
+    world, meanwhile = being_made()
     world.calls.after("insert records", "redirect", happens=meanwhile)
-    world.push("r2")
-    world.settle()
-    assert world.record().dead
-    assert world.everywhere("last_name") == [[]] * 3
+    push_to_its_end(world)
 
 
 def test_our_own_delete_is_not_taken_for_a_persons():

@@ -23,6 +23,8 @@ from crm_core.protocols.rest import after_writing
 ROWS_PER_CALL = 100
 
 Outcomes = dict[int, Outcome]
+_Update = tuple[int, Mapping[str, Any], Mapping[str, Any]]
+"""The place of an update among the writes, its clean values, and those as `write` takes them."""
 
 
 class Many:
@@ -42,7 +44,7 @@ class Many:
         settled: Outcomes = {}
         units: list[Unit] = []
         creates: dict[tuple[str, ...], list[tuple[int, str, Mapping[str, Any]]]] = defaultdict(list)
-        updates: list[tuple[int, Mapping[str, Any]]] = []
+        updates: list[_Update] = []
         deletes: list[int] = []
         with suppress(HubError):  # each write meets it by itself
             self._writer.foresee(model, writes)
@@ -60,8 +62,7 @@ class Many:
                     creates[tuple(values)].append((index, marker, values))
                 else:
                     values = self._writer.values(model, write)
-                    self._writer.sent(model, values)  # what it refuses is this write's own
-                    updates.append((index, values))
+                    updates.append((index, values, self._writer.sent(model, values)))
             except HubError as error:
                 if error.recovery in STOPPING:
                     if isinstance(error, VendorError):
@@ -84,19 +85,16 @@ class Many:
 
         return carry_out
 
-    def _updates(
-        self, model: Model, writes: Sequence[Write], updates: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> list[Unit]:
+    def _updates(self, model: Model, writes: Sequence[Write], updates: Sequence[_Update]) -> list[Unit]:
         """By `load`, or by `write` where that takes no more calls, or where a record has two updates."""
-        columns: dict[tuple[str, ...], list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
-        once = len({writes[index].rid for index, _ in updates}) == len(updates)
-        for index, values in updates:
-            columns[tuple(values) if once else ()].append((index, values))
+        columns: dict[tuple[str, ...], list[_Update]] = defaultdict(list)
+        once = len({writes[index].rid for index, _, _ in updates}) == len(updates)
+        for update in updates:
+            columns[tuple(update[1]) if once else ()].append(update)
         units: list[Unit] = []
         for rows in columns.values():
             same: dict[bytes, tuple[Mapping[str, Any], list[int]]] = {}
-            for index, values in rows:
-                told = self._writer.sent(model, values)
+            for index, _, told in rows:
                 same.setdefault(dump_json(told), (told, []))[1].append(index)
             parts = _portions(rows)
             if once and len(same) > len(parts):
@@ -134,22 +132,23 @@ class Many:
 
         return carry_out
 
-    def _loaded(
-        self, model: Model, writes: Sequence[Write], rows: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> Unit:
+    def _loaded(self, model: Model, writes: Sequence[Write], rows: Sequence[_Update]) -> Unit:
         def carry_out() -> Outcomes:
             try:
                 done = self._writer.loads.load(
-                    model, [(writes[index].rid, values) for index, values in rows], BY_ID
+                    model, [(writes[index].rid, values) for index, values, _ in rows], BY_ID
                 )
             except (Rejected, RecordGone) as error:  # without a word of which
                 done = [error] * len(rows)
             except HubError as error:
-                return {index: Outcome(error=error) for index, _ in rows}
-            refused = [row for row, each in zip(rows, done, strict=True) if isinstance(each, HubError)]
-            left = {index for index, _ in rows} - {index for index, _ in refused}
+                return {index: Outcome(error=error) for index, _, _ in rows}
             # By themselves they are refused in the words of a single write, or taken after all.
-            alone = [(self._writer.sent(model, values), [index]) for index, values in refused]
+            alone = [
+                (told, [index])
+                for (index, _, told), each in zip(rows, done, strict=True)
+                if isinstance(each, HubError)
+            ]
+            left = {index for index, _, _ in rows} - {index for _, (index,) in alone}
             outcomes = self._updated(model, writes, alone)() if alone else {}
             return {**outcomes, **self._read(model, {index: writes[index].rid for index in left})}
 
