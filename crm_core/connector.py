@@ -281,11 +281,15 @@ class Write:
 
 @dataclass(frozen=True)
 class Hook:
-    """A webhook as it came. `headers`: names in lower case. `query`: of its address, decoded."""
+    """A webhook as it came. `headers`: names in lower case. `query`: of its address, decoded; a parameter that is given
+    twice is not in it. `url`: the hub's public address as it was called, with its query, "" if the hub does not know it.
+    """
 
     headers: Mapping[str, str] = field(repr=False)
     query: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    method: str = "POST"
+    url: str = field(default="", repr=False)
 
     def json(self) -> Any:
         """The body as JSON, fractions as Decimal; raises BadAnswer if it is none."""
@@ -294,8 +298,8 @@ class Hook:
 
 @dataclass(frozen=True)
 class Event:
-    """A hint that a record may have changed: it is read anew. `when`: the time that the system tells of it, "" for none,
-    by which repeats of one change are known.
+    """A hint that a record may have changed: it is read anew. `when`: the time that the system tells of it, by which
+    repeats of one change are known; "" where it tells none, or another change of the record may have the same.
     """
 
     entity: str
@@ -461,10 +465,10 @@ class Connector(ABC):
         """
         raise NotSupported(f"{self.label} can't read a part of '{entity}'; leave since and filter out.")
 
-    def verify(self, hook: Hook) -> None:  # noqa: ARG002  # for subclasses
-        """Raises SignatureInvalid for a webhook that this connection's system did not send.
+    def verify(self, hook: Hook) -> str:  # noqa: ARG002  # for subclasses
+        """Proves that this connection's system sent a webhook; gives the fingerprint of the secret that proves it.
 
-        NotSupported: this system sends none.
+        Nothing of it is parsed before. Raises SignatureInvalid; NotSupported: this system sends none.
         """
         raise NotSupported(f"{self.label} sends no webhooks here; its changes come with the next pull.")
 

@@ -170,12 +170,17 @@ def test_a_post_is_a_hint_to_what_the_model_holds():
 
 
 def test_a_post_proves_itself_by_our_token_alone():
-    hooks.verify(post(POST, query={"token": "t-ñ"}), "t-ñ")
-    hooks.verify(post(POST, headers={"x-hub-token": "t"}), "t")
-    for hook, secret in (
-        (post(POST), ""),
-        (post(POST, query={"token": ""}), ""),
-        (post(POST, query={"token": "u"}), "t"),
+    assert hooks.PROOF.proof(post(POST, query={"token": "t-ñ"}), ["new", "t-ñ"], 0.0)
+    assert hooks.PROOF.proof(post(POST, headers={"x-hub-token": "t"}), ["t"], 0.0)
+    for hook, secrets in (
+        (post(POST), [""]),
+        (post(POST, query={"token": ""}), [""]),
+        (post(POST, query={"token": "u"}), ["t"]),
     ):
         with pytest.raises(SignatureInvalid):
-            hooks.verify(hook, secret)
+            hooks.PROOF.proof(hook, secrets, 0.0)
+
+
+def test_only_a_time_with_its_microseconds_names_one_change():
+    for text in ("2026-11-21 21:12:21", "", None, 5):
+        assert {each.when for each in hooks.parse(post({**POST, "write_date": text}))} == {""}

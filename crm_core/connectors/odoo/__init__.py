@@ -50,6 +50,7 @@ from crm_core.ports import Pool
 from crm_core.protocols.auth import Lasting
 from crm_core.protocols.guard import Origins, of_setting
 from crm_core.protocols.rest import Rest, after_writing
+from crm_core.protocols.signatures import secrets_of
 
 WAYS = ("auto", "json2", "jsonrpc")
 ONLINE = ".odoo.com"
@@ -88,7 +89,7 @@ class Odoo(Connector):
             "Token of webhooks",
             required=False,
             secret=True,
-            help="Any long random text; automation rules bear it in their address",
+            help="Any long random text; automation rules bear it in their address. While it is changed: both, a blank between",
         ),
         Setting(
             "company",
@@ -129,7 +130,8 @@ class Odoo(Connector):
         )  # fmt: skip
         self._client = client = self._client_of(account)
         self._ids = tools.ids
-        self._hook_token = account.secrets.get("webhook_token", "")
+        self._clock = tools.clock
+        self._hook_secrets = secrets_of(account.secrets.get("webhook_token", ""))
         self._metadata = Metadata(client)
         lookups = Lookups(client, tools.clock)
         self._markers = Markers(client)
@@ -274,8 +276,8 @@ class Odoo(Connector):
     def begin(self, entity: str, *, since: str, where: Node | None) -> Cursor:
         return self._feed.begin(self.map(entity), since, where)
 
-    def verify(self, hook: Hook) -> None:
-        hooks.verify(hook, self._hook_token)
+    def verify(self, hook: Hook) -> str:
+        return hooks.PROOF.proof(hook, self._hook_secrets, self._clock.now().timestamp())
 
     def parse(self, hook: Hook) -> Sequence[Event]:
         return hooks.parse(hook)
