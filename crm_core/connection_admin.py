@@ -267,7 +267,8 @@ class ConnectionAdmin:
             return
         try:
             if states.connection.health != "ok" or states.connection.failures:
-                well = ConnectionState(more=states.connection.more, etag=states.connection.etag)
+                now = states.connection
+                well = ConnectionState(hooked=now.hooked, more=now.more, etag=now.etag)
                 self._states.save_connection(connection.tenant, connection.uid, well)
             for entity, state in states.entities.items():
                 if state.waits:

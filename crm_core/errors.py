@@ -10,7 +10,10 @@ HubError
 │   ├── NotSupported         405  this system can't
 │   ├── Conflict             409  something else holds the place
 │   ├── Stale                412  If-Match does not hold
-│   └── Unprocessable        422  a key used again for another request
+│   ├── TooLarge             413
+│   ├── UnsupportedMedia     415  a content type or encoding that is not taken
+│   ├── Unprocessable        422  a key used again for another request
+│   └── TooManyRequests      429  the hub's own limit
 ├── Misconfigured            503  a setting or secret is missing or wrong
 ├── StoreUnavailable         503  our own storage does not answer
 ├── NotBegun                 503  one of many writes that was not sent, because of another or of the time
@@ -132,6 +135,24 @@ class Stale(CallerError):
 
 class Unprocessable(CallerError):
     status = 422
+
+
+class TooLarge(CallerError):
+    status = 413
+
+
+class UnsupportedMedia(CallerError):
+    status = 415
+
+
+class TooManyRequests(CallerError):
+    """Come again after `retry_after` seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Misconfigured(HubError):

@@ -15,6 +15,7 @@ from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
 from crm_core.diagnosis import Diagnosis
 from crm_core.errors import BadRequest, HubError, Misconfigured, NotFound, StoreUnavailable
+from crm_core.hook_admin import HookAdmin
 from crm_core.log import Log, bind
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES, Entity
@@ -35,7 +36,9 @@ from crm_core.storage.azure import (
     managed_identity,
 )
 from crm_core.storage.connections import Connections
+from crm_core.storage.events import Events
 from crm_core.storage.held import Held
+from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters, Stats
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
@@ -43,9 +46,10 @@ from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_k
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import brake, conflicts, jobs, results, schedule, starting
 from crm_core.sync.edit import Editor
-from crm_core.sync.engine import Engine, Opened, Tuning, wake
+from crm_core.sync.engine import Engine, Job, Opened, Tuning, wake
 from crm_core.sync.sides import Config, Side, side_of
 from crm_core.system import SystemClock, SystemIds, ThreadPool
+from crm_core.webhooks import Receiver
 
 _log = Log("crm_core.hub")
 
@@ -122,15 +126,18 @@ class Hub:
             settings.allow_loopback,
             settings.ca_bundle,
         )
+        stored = blob or AzureBlob(account, layout.CONTAINER)
         self.engine = Engine(
             self.records,
             self.keys,
             Held(self.table),
+            Hints(self.table),
+            Events(self.table, stored),
             self.states,
             self.runs,
             DeadLetters(self.table, self.clock, self.ids),
             self.queue,
-            blob or AzureBlob(account, layout.CONTAINER),
+            stored,
             self.clock,
             self.ids,
             self.pool,
@@ -149,6 +156,12 @@ class Hub:
             connector_class,
             guard.check_url,
             self.engine.tuning.push_delay_seconds,
+        )
+        self.hooks = HookAdmin(
+            self.connections, self.keys, self.states, self.engine.hints, self.clock, self.ids
+        )
+        self.receiver = Receiver(
+            settings.hooks, self.keys, self.queue, stored, self.clock, self.ids, self.open, self._reopened
         )
         self.diagnosis = Diagnosis(
             self.admin, self.secrets, self.tools, self.table, self.queue, self.engine.blob, self.pool
@@ -252,6 +265,10 @@ class Hub:
         self._changes += 1
         self._listed.pop(connection.tenant, None)
 
+    def _reopened(self, connection: Connection) -> Opened | None:
+        self.forget(connection)
+        return self.open(connection.tenant, connection.uid)
+
     def clear_cache(self, connection: Connection) -> Connection:
         """Everything that processes keep of a connection is read anew: here at once, elsewhere within 60 s.
 
@@ -333,7 +350,7 @@ class Hub:
         """Ends a run that the brake stopped. Raises Conflict for any other."""
         return brake.cancel(self.engine, tenant, run)
 
-    def wake_pushes(self, connection: Connection) -> None:
+    def wake(self, connection: Connection) -> None:
         """What waited while the connection was paused, or needed a person, goes on at once; the tick would find it too."""
         for entity, sync in connection.entities.items():
             if sync.pushes:
@@ -343,6 +360,9 @@ class Hub:
                     entity,
                     [(connection.uid, bucket) for bucket in layout.BUCKETS],
                 )
+        if connection.hooks:
+            for entity in self.engine.hints.entities(connection.tenant, connection.uid):
+                self.engine.send(layout.FRESH, Job("hints", connection.tenant, connection.uid, entity))
 
     # --- people and apps -----------------------------------------------------------------------------------------
 

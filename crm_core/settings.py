@@ -35,13 +35,15 @@ _TUNING = (
     "BRAKE_DELETES", "BRAKE_DELETES_PERCENT", "BRAKE_CREATES", "BRAKE_CREATES_PERCENT", "PUSH_RECORDS",
     "PUSH_START_SECONDS", "ATTEMPT_SECONDS", "PUSH_DELAY_SECONDS", "SWEEP_BUCKETS", "BREAKER_FLIPS", "BREAKER_SECONDS",
 )  # fmt: skip
+_HOOKS = ("WEBHOOKS_PER_MINUTE", "WEBHOOKS_PER_SOURCE", "WEBHOOKS_REFUSED")
+_HOOK_ORIGINS = "WEBHOOK_ORIGINS"
 _STORAGE_URIS = ("tableServiceUri", "queueServiceUri", "blobServiceUri")
 _STORAGE_KEYS = ("accountName", *_STORAGE_URIS, "credential", "clientId")
 
 NAMES = (
     STORAGE, *(f"{STORAGE}__{key}" for key in _STORAGE_KEYS), "HUB_API_KEY", "INTEGRATION_ENCRYPTION_KEY",
     "KEY_VAULT_URL", "AZURE_CLIENT_ID",
-    "PUBLIC_URL", "ALLOW_LOOPBACK", "ALLOW_PRIVATE_HOSTS", "CA_BUNDLE", *_TUNING,
+    "PUBLIC_URL", "ALLOW_LOOPBACK", "ALLOW_PRIVATE_HOSTS", "CA_BUNDLE", *_TUNING, *_HOOKS, _HOOK_ORIGINS,
     *(name for pair in _DYNAMICS.values() for name in pair), _SYNC_ENABLED, _SYNC_INTERVAL,
 )  # fmt: skip
 """Every setting of the hub; the platform's own (WEBSITE_...) aside."""
@@ -68,6 +70,19 @@ class DefaultConnection:
 
 
 @dataclass(frozen=True)
+class HookSettings:
+    """How many webhooks a minute one instance takes: of an address, of a source, and how many wrong ones of a source.
+
+    `origins`: senders that the CloudEvents handshake allows, in lower case.
+    """
+
+    per_minute: float = 6000
+    per_source: float = 6000
+    refused: float = 60
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     storage: StorageSettings
     api_key: str = field(repr=False)
@@ -84,6 +99,7 @@ class Settings:
     ca_bundle: str
     dynamics: DefaultConnection | None
     tuning: Mapping[str, float]
+    hooks: HookSettings = HookSettings()
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -104,6 +120,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         ca_bundle=reader.text("CA_BUNDLE"),
         dynamics=reader.dynamics(),
         tuning=reader.tuning(),
+        hooks=reader.hooks(),
     )
     if settings.allow_loopback and reader.instance():
         reader.wrong("ALLOW_LOOPBACK", "is for a local hub only; remove it from the app's settings in Azure")
@@ -163,6 +180,14 @@ class _Reader:
     def tuning(self) -> dict[str, float]:
         values = {name.lower(): self.number(name) for name in _TUNING}
         return {name: value for name, value in values.items() if value is not None}
+
+    def hooks(self) -> HookSettings:
+        per_minute, per_source, refused = (self.number(name) for name in _HOOKS)
+        origins = tuple(each.strip().lower() for each in self.text(_HOOK_ORIGINS).split(",") if each.strip())
+        usual = HookSettings()
+        return HookSettings(
+            per_minute or usual.per_minute, per_source or usual.per_source, refused or usual.refused, origins
+        )
 
     def api_key(self) -> str:
         key = self.text("HUB_API_KEY")

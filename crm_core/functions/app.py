@@ -13,10 +13,22 @@ from crm_core.functions import (
     runs,
     system,
     triggers,
+    webhooks,
 )
 from crm_core.log import quiet_libraries
 
-__all__ = ["batch", "build", "conflicts", "crm", "integrations", "mappings", "records", "runs", "system"]
+__all__ = [
+    "batch",
+    "build",
+    "conflicts",
+    "crm",
+    "integrations",
+    "mappings",
+    "records",
+    "runs",
+    "system",
+    "webhooks",
+]
 
 
 def build() -> func.FunctionApp:

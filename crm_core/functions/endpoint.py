@@ -32,6 +32,7 @@ from crm_core.errors import (
     NotBegun,
     NotFound,
     RateLimited,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     Unprocessable,
@@ -75,6 +76,8 @@ class Route:
     """One line of the table. `role` None: open to everybody. `body`: how its JSON is validated, if it has one.
 
     `long`: it may also answer 202, with a run to follow. `refused`: parameters of other APIs, and what to do instead.
+    `raw`: the handler itself proves who calls, and gets the request as it came: no key, parameter, body or
+    Idempotency-Key is looked at before.
     """
 
     method: str
@@ -89,6 +92,7 @@ class Route:
     tag: str = ""
     long: bool = False
     refused: tuple[tuple[str, str], ...] = ()
+    raw: bool = False
 
 
 ROUTES: list[Route] = []
@@ -105,6 +109,7 @@ def route(
     answer: int = 200,
     long: bool = False,
     refused: Mapping[str, str] | None = None,
+    raw: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declares a handler. `path` in werkzeug's form below the root; `body` gives a pydantic model, imported late;
     `item_body`: the body is an item of the entity in the path.
@@ -116,7 +121,7 @@ def route(
         ROUTES.append(
             Route(
                 method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag, long,
-                tuple((refused or {}).items()),
+                tuple((refused or {}).items()), raw,
             )
         )  # fmt: skip
         return handler
@@ -221,10 +226,13 @@ def _answer(hub: "Hub", req: func.HttpRequest, trace: str) -> Reply:
         headers={name.lower(): value for name, value in req.headers.items()},
         body=req.get_body(),
         trace=trace,
+        target=raw_path + (f"?{raw_query}" if raw_query else ""),
     )
     found, parts = match(incoming.method, incoming.path)
     entity = BY_PATH.get(parts.get("entities", ""))
     bind(route=re.sub(r"<(\w+)>", r"{\1}", found.path), entity=entity.name if entity else "")
+    if found.raw:
+        return found.handler(Call(hub, ANYBODY, incoming, parts, {}))
     principal = authenticate(hub, incoming, found.role)
     bind(tenant=principal.tenant.name, principal=principal.id)
     if found.role is not None:
@@ -414,7 +422,7 @@ def problem(error: HubError, trace: str) -> Reply:
             "requestId": error.request_id,
         }
         extra["vendor"] = {name: value for name, value in vendor.items() if value}
-    if isinstance(error, (RateLimited, Unavailable, NotBegun)):
+    if isinstance(error, (RateLimited, Unavailable, NotBegun, TooManyRequests)):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 5)))
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)

@@ -268,6 +268,7 @@ def delete(call: Call) -> Reply:
             "confirm", "confirm: a connection's secrets can't be brought back; say confirm=true."
         )
     hub.admin.delete(found)
+    hub.hooks.forget(found)
     hub.forget(found)
     return Reply(204)
 
@@ -280,7 +281,7 @@ def test(call: Call) -> Reply:
     hub.forget(found)
     who = hub.connect(call.tenant, found.uid).connector.check()
     hub.admin.mend(found)
-    hub.wake_pushes(found)
+    hub.wake(found)
     return Reply(200, {"status": "ok", "connection": found.slug, **who})
 
 
@@ -301,5 +302,5 @@ def _paused(call: Call, *, paused: bool) -> Reply:
     saved = hub.admin.pause(_find(call), paused=paused)
     hub.forget(saved)
     if not paused:
-        hub.wake_pushes(saved)
+        hub.wake(saved)
     return _reply(call, saved)

@@ -39,7 +39,9 @@ class Principal:
 
 @dataclass(frozen=True)
 class Incoming:
-    """One HTTP request. `path` is decoded, without the trailing slash; header names in lower case."""
+    """One HTTP request. `path` is decoded, without the trailing slash; header names in lower case. `target`: path and
+    query as they were called.
+    """
 
     method: str
     path: str
@@ -47,11 +49,12 @@ class Incoming:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     trace: str = ""
+    target: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: `body` None is no body, else JSON; `text` instead: JSON that was written before."""
+    """An answer: `body` None is no body, else JSON; `text` instead: what was written before."""
 
     status: int = 200
     body: Any = None

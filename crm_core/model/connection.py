@@ -101,6 +101,7 @@ class EntitySync:
 class Connection:
     """One account at one remote system. `slug` is for people; `uid` never changes and names it everywhere else.
 
+    `hooks`: the addresses of its webhooks, each with the time until which it is good, "" for good.
     `mappings`: by entity, the overrides of its mapping that hold now: {"version", "saved_at", "document"}.
     `more`: what newer code wrote, kept as it is. `entities`: by canonical name. `secrets_version`: of the bundle it was saved with. `generation`: how often its caches were cleared.
     """
@@ -120,6 +121,7 @@ class Connection:
     paused: bool = False
     secret_names: tuple[str, ...] = ()
     mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hooks: Mapping[str, str] = field(default_factory=dict, repr=False)
     more: Mapping[str, Any] = field(default_factory=dict)
     etag: str = field(default="", compare=False)
 
@@ -145,6 +147,7 @@ class Connection:
                 if self.mappings
                 else {}
             ),
+            **({"hooks": dict(self.hooks)} if self.hooks else {}),
         }
 
     @classmethod

@@ -50,7 +50,8 @@ class _Stored:
 @dataclass(frozen=True)
 class ConnectionState(_Stored):
     """`not_before`: no call earlier (RFC 3339). `failures`: in a row, of any entity. `wake`: entity -> when a push that
-    had to wait comes back. `waiting`: some record waits here for one that it refers to.
+    had to wait comes back. `waiting`: some record waits here for one that it refers to. `hooked`: webhooks may have come
+    in for it.
     """
 
     health: Health = "ok"
@@ -59,6 +60,7 @@ class ConnectionState(_Stored):
     problem: Problem | None = None
     wake: Mapping[str, str] = field(default_factory=dict)
     waiting: bool = False
+    hooked: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""How fast one connection may be called: so many calls at a time, and none before the moment that its system named."""
+"""How fast one connection may be called: so many calls at a time, and none before the moment that its system named. And
+how fast others may call the hub.
+"""
 
 import copy
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +16,47 @@ MAX_WAIT_SECONDS = 2.0
 LOOK_SECONDS = 0.02
 BUSY_SECONDS = 1.0
 """When to come again, if every call under way is a long one."""
+
+
+MAX_CALLERS = 10_000
+"""Callers that a gate remembers; whoever came longest ago is forgotten first."""
+
+
+class Gate:
+    """So many calls a minute of each caller in this process, as many at once; safe for many threads.
+
+    It asks no storage: whoever floods the hub must not cost it anything.
+    """
+
+    def __init__(self, clock: Clock, per_minute: float) -> None:
+        self._clock = clock
+        self._most = max(1.0, per_minute)
+        self._per_second = per_minute / 60
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By caller: how many calls were left, and when."""
+        self._lock = threading.Lock()
+
+    def wait(self, caller: str) -> float:
+        """Seconds until the caller may call; 0 if it may now."""
+        with self._lock:
+            left = self._left_of(caller)
+        return 0.0 if left >= 1 else (1 - left) / self._per_second
+
+    def take(self, caller: str) -> float:
+        """As `wait`, and if it may, this was a call."""
+        with self._lock:
+            left = self._left_of(caller)
+            if left < 1:
+                return (1 - left) / self._per_second
+            self._left[caller] = left - 1, self._clock.monotonic()
+            self._left.move_to_end(caller)
+            if len(self._left) > MAX_CALLERS:
+                self._left.popitem(last=False)
+        return 0.0
+
+    def _left_of(self, caller: str) -> float:
+        left, at = self._left.get(caller, (self._most, 0.0))
+        return min(self._most, left + (self._clock.monotonic() - at) * self._per_second)
 
 
 class Limits:

@@ -1,5 +1,5 @@
-"""What must be unique, claimed by an insert: slugs, match keys of records, and the keys under which a caller repeats a
-request.
+"""What must be unique, claimed by an insert: slugs, match keys of records, addresses of webhooks, and the keys under
+which a caller repeats a request.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ from contextlib import suppress
 from crm_core.model.connection import Tenant
 from crm_core.ports import Row, RowChanged, RowExists, Table
 from crm_core.storage import layout
-from crm_core.storage.state import json_data, json_values
+from crm_core.storage.state import inserted, json_data, json_values
 
 
 class Keys:
@@ -42,6 +42,22 @@ class Keys:
 
     def release_slug(self, tenant: Tenant, slug: str) -> None:
         self._table.delete(layout.KEYS, f"{tenant.name}~slug", slug)
+
+    def claim_hook(self, hook: str, tenant: Tenant, uid: str) -> None:
+        """Before the connection says that it has this address. RowExists: 128 random bits came twice."""
+        row = Row(layout.hook_pk(hook), hook, json_values({"tenant": tenant.name, "uid": uid}))
+        inserted(self._table, layout.KEYS, row)
+
+    def owner_of(self, hook: str) -> tuple[Tenant, str] | None:
+        """Whose address it is or was; the connection says until when."""
+        row = self._table.get(layout.KEYS, layout.hook_pk(hook), hook)
+        if row is None:
+            return None
+        data = json_data(row)
+        return Tenant(data["tenant"]), str(data["uid"])
+
+    def drop_hook(self, hook: str) -> None:
+        self._table.delete(layout.KEYS, layout.hook_pk(hook), hook)
 
     def claim_match(self, tenant: Tenant, entity: str, key: str, record_id: str) -> str:
         """Claims a match key for a record; gives the record that has it, which may be another one.

@@ -9,12 +9,18 @@
 |             | {tenant}~match~{entity}~{2 hex} | {hash of field and value}            | the record's next key |
 |             | {tenant}~idem~{2 hex}       | {hash of principal, route and key}       | replaced after 24 h   |
 |             | {tenant}~diagnose           | {random}                                 | who wrote it, at once |
+|             | ~hook~{2 characters}        | {address of webhooks}                    | a later address, or with the connection |
 | config      | {tenant}                    | connection~{uid}                         | DELETE of it          |
 |             |                             | mapping~{uid}~{entity}~{version:010}     | with the connection   |
 | state       | {tenant}~{connection uid}   | connection                               | with the connection   |
 |             |                             | entity~{entity}                          | with the connection   |
 | runs        | {tenant}                    | {run id}, newest first                   | kept                  |
 | events      | {tenant}~held~{connection uid} | {entity}~{remote id}                  | who has read it again |
+|             | {tenant}~hint~{connection uid} | {entity}~{remote id}                  | who has read it again |
+|             |                             | ~{entity}: a worker was called           | who finds nothing left |
+|             | {tenant}~in~{connection uid} | e~{event id}, newest first              | kept                  |
+|             |                             | open~{event id}: its work is not done    | the work's end        |
+|             |                             | seen~{hash}: a change that is done       | kept                  |
 | deadletters | {tenant}                    | {id}, newest first                       | kept                  |
 | stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
@@ -27,6 +33,7 @@ Blobs: container `crmhub`.
 | runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read                 | the run's end         |
 | runs/{tenant}/{run id}/items                     | the operations of a batch                | the run's end         |
 | runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | kept                  |
+| events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message     | kept                  |
 | answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
 
@@ -123,6 +130,40 @@ def held_range(tenant: Tenant) -> tuple[str, str]:
 
 def held_rk(entity: str, rid: str) -> str:
     return f"{entity}~{quote(rid)}"
+
+
+def hint_pk(tenant: Tenant, connection: str) -> str:
+    return f"{tenant.name}~hint~{connection}"
+
+
+def hint_worker_rk(entity: str) -> str:
+    """Of the row that says that a worker was called; after the hints themselves."""
+    return f"~{entity}"
+
+
+def event_pk(tenant: Tenant, connection: str) -> str:
+    return f"{tenant.name}~in~{connection}"
+
+
+EVENT, OPEN, SEEN = "e~", "open~", "seen~"
+"""How row keys of events begin."""
+
+
+def event_blob(tenant: Tenant, connection: str, event_id: str) -> str:
+    return f"events/{tenant.name}/{connection}/{event_id}"
+
+
+_HOOK = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def is_hook(text: str) -> bool:
+    """Whether it can be an address of webhooks: 128 bits in base64."""
+    return bool(_HOOK.fullmatch(text))
+
+
+def hook_pk(hook: str) -> str:
+    """Of no tenant: an address names none."""
+    return f"~hook~{hook[:2]}"
 
 
 def mapping_rk(connection: str, entity: str, version: int) -> str:

@@ -1,17 +1,21 @@
 """What sync works with: stores, queue, clock, and a way to open a connection. Wired by the hub."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from crm_core.connector import Connector
 from crm_core.errors import BadRequest
 from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import Entity
+from crm_core.model.record import NOTHING
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
 from crm_core.storage import layout
+from crm_core.storage.events import Events
 from crm_core.storage.held import Held
+from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
@@ -24,7 +28,7 @@ MESSAGE_VERSION = 1
 @dataclass(frozen=True)
 class Job:
     """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it.
-    `buckets`: of a push, those that have work.
+    `buckets`: of a push, those that have work. `event`: of a webhook, what came, or the id of its row alone.
     """
 
     kind: str
@@ -35,11 +39,12 @@ class Job:
     attempt: int = 0
     trace: str = ""
     buckets: str = ""
+    event: Mapping[str, Any] = NOTHING
 
     def to_message(self) -> str:
         data = {"v": MESSAGE_VERSION, "job": self.kind, **vars(self), "tenant": self.tenant.name}
         data.pop("kind")
-        return json.dumps({name: value for name, value in data.items() if value})
+        return json.dumps({name: value for name, value in data.items() if value}, ensure_ascii=False)
 
     @classmethod
     def from_message(cls, body: str) -> "Job":
@@ -49,7 +54,7 @@ class Job:
             raise ValueError("not a message of this version")
         known = {
             name: data[name]
-            for name in ("connection", "entity", "run", "attempt", "trace", "buckets")
+            for name in ("connection", "entity", "run", "attempt", "trace", "buckets", "event")
             if name in data
         }
         try:
@@ -109,6 +114,8 @@ class Engine:
     records: Records
     keys: Keys
     held: Held
+    hints: Hints
+    events: Events
     states: StateStore
     runs: RunStore
     dead_letters: DeadLetters

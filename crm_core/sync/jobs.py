@@ -11,7 +11,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
-from crm_core.sync import failures
+from crm_core.sync import failures, intake
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.pull import pull
@@ -29,6 +29,8 @@ HANDLERS: Mapping[str, Handler] = {
     "held": held,
     "waiting": waiting,
     "widen": widen,
+    "event": intake.event,
+    "hints": intake.hints,
 }
 
 
@@ -139,6 +141,8 @@ def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
         failures.set_back(
             engine, job, "Bug", "The work failed at every delivery of its message; see the dead letters."
         )
+    if job.kind == "event":
+        intake.buried(engine, job)
     engine.dead_letters.add(
         job.tenant,
         kind=job.kind,

@@ -12,6 +12,8 @@ from crm_core.storage import layout
 from crm_core.sync.engine import Engine, Job, wake
 
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+OVERDUE_SECONDS = 120.0
+"""A webhook whose work is open for so long has lost its message."""
 MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
 
 
@@ -80,9 +82,10 @@ def next_due(schedule: Schedule, after: datetime) -> str:
 
 def tick(engine: Engine) -> int:
     """Enqueues a pull for every entity that is due or whose worker died, a push run where one is, and whoever has
-    something to push; gives how many messages that took. Does none of the work.
+    something to push or to read again; gives how many messages that took. Does none of the work.
 
-    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state.
+    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state, and two for
+    each connection that has webhooks.
     """
     now = engine.clock.now()
     sent = 0
@@ -92,6 +95,8 @@ def tick(engine: Engine) -> int:
         if states.connection.health == "needs_attention" or _later(states.connection.not_before, now):
             continue
         before = sent
+        if states.connection.hooked:
+            sent += _sweep_webhooks(engine, tenant, uid, now)
         for entity, state in states.entities.items():
             if is_due(state, now):
                 run = state.lease_run if lapsed(state, now) else ""
@@ -118,6 +123,18 @@ def _probe(engine: Engine, tenant: Tenant, uid: str, entities: Mapping[str, Enti
             engine.send(layout.FRESH, Job("push", tenant, uid, entity))
             return 1
     return 0
+
+
+def _sweep_webhooks(engine: Engine, tenant: Tenant, uid: str, now: datetime) -> int:
+    """Sends messages for what webhooks left: events that are open for long, entities for which hints wait. Gives how many."""
+    sent = 0
+    for event_id in engine.events.waiting(tenant, uid, hub_time(now - timedelta(seconds=OVERDUE_SECONDS))):
+        engine.send(layout.FRESH, Job("event", tenant, uid, event={"id": event_id}))
+        sent += 1
+    for entity in engine.hints.entities(tenant, uid):
+        engine.send(layout.FRESH, Job("hints", tenant, uid, entity))
+        sent += 1
+    return sent
 
 
 def _minute(now: datetime) -> int:

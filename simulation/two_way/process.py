@@ -8,7 +8,9 @@ from typing import Any
 from crm_core.errors import RateLimited, Unavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES
+from crm_core.storage.events import Events
 from crm_core.storage.held import Held
+from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable, Message
@@ -85,9 +87,10 @@ class Process:
         pool = SimPool(scheduler)
         ids = SimIds(scheduler.chance(f"ids {name} {scheduler.now}"))
         self._known: tuple[Mapping[str, Connection], float] = ({}, -CACHE_SECONDS)
+        blob = SimBlob(seam, stores.blob)
         self.engine = Engine(
-            Records(table, pool), Keys(table), Held(table), StateStore(table), RunStore(table),
-            DeadLetters(table, self.clock, ids), CountedQueue(seam, stores), SimBlob(seam, stores.blob),
+            Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob), StateStore(table),
+            RunStore(table), DeadLetters(table, self.clock, ids), CountedQueue(seam, stores), blob,
             self.clock, ids, pool, self._open, self._sides, stores.tuning,
         )  # fmt: skip
 

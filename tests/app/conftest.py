@@ -333,6 +333,8 @@ def host(
         "PYTHON_THREADPOOL_THREAD_COUNT": "16",
         "PAGE_RECORDS": "25",
         "BRAKE_DELETES": str(BRAKE_DELETES),
+        "WEBHOOK_ORIGINS": "eventgrid.azure.net, em.example",
+        "WEBHOOKS_REFUSED": "6000",  # tests share an address
         **changes,
     }
     arguments = ["--port", "0", "--settings", str(settings), "--poll-min", "0.05", "--poll-max", "0.2"]
@@ -434,6 +436,15 @@ def account(sandbox: Sandbox) -> Iterator[Callable[..., str]]:
     for rid in made:
         if rid in present:
             sandbox.delete(rid)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """What a condition gives once it gives something."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"nothing after {seconds} s"
+        time.sleep(0.05)
+    return found
 
 
 def too_many(api, sandbox, connection):

@@ -17,7 +17,7 @@ import pytest
 
 import crm_core.functions.app
 from crm_core.functions.endpoint import ROUTES, Route
-from tests.app.conftest import many_at_once, too_many
+from tests.app.conftest import many_at_once, too_many, wait_until
 
 pytestmark = pytest.mark.xdist_group("app-api")
 
@@ -122,6 +122,9 @@ class Invoke:
     status: int = 200
     body: Any = None
     holds: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
+    """Of an answer that is no JSON."""
 
 
 NEW = {"slug": "made-by-post", "connector": "dynamics365", "entities": {"account": "pull"}, "schedule": {}}
@@ -165,6 +168,22 @@ CALLS: Mapping[str, Invoke] = {
     ),
     "POST /api/integrations/<connection>/resume": Invoke(
         "/api/integrations/walk/resume", holds={"state": "ok"}
+    ),
+    "GET /api/integrations/<connection>/webhook": Invoke(
+        "/api/integrations/walk/webhook", holds={"connection": "walk"}
+    ),
+    "POST /api/integrations/<connection>/webhook": Invoke(
+        "/api/integrations/quiet/webhook?at_once=true", 201, holds={"connection": "quiet"}
+    ),
+    "DELETE /api/integrations/<connection>/webhook": Invoke("/api/integrations/quiet/webhook", 204),
+    "POST /api/webhooks/<hook>": Invoke("/api/webhooks/{hook}?code=the-walk", 202, {"no": "hint"}),
+    "GET /api/webhooks/<hook>": Invoke("/api/webhooks/{hook}?validationToken=a%20b%3C", text="a b<"),
+    "OPTIONS /api/webhooks/<hook>": Invoke(
+        "/api/webhooks/{hook}", headers={"WebHook-Request-Origin": "eventgrid.azure.net"}, text=""
+    ),
+    "GET /api/events": Invoke("/api/events?connection=walk&top=1"),
+    "GET /api/events/<event>": Invoke(
+        "/api/events/{event}?connection=walk", holds={"id": "{event}", "body": "null"}
     ),
     "GET /api/integrations/<connection>/mappings/<entity>": Invoke(
         "/api/integrations/walk/mappings/account", holds={"entity": "account", "version": 0}
@@ -230,7 +249,7 @@ def there(api, sandbox, demo):
     new = {
         **NEW,
         "settings": demo["settings"],
-        "secrets": {"client_secret": sandbox.facts["client_secret"]},
+        "secrets": {"client_secret": sandbox.facts["client_secret"], "webhook_key": "the-walk"},
     }
     for slug in ("walk", "quiet", "unloved"):
         api.ok("POST", "/api/integrations", {**new, "slug": slug})
@@ -246,6 +265,11 @@ def there(api, sandbox, demo):
     rows |= twins(api, sandbox, new)
     for name in ("channel", "old_channel"):
         rows[name] = api.ok("POST", "/api/records/channels", {"name": name})["id"]
+    (address,) = api.ok("POST", "/api/integrations/walk/webhook")["value"]
+    rows["hook"] = address["url"].rpartition("/")[2]
+    rows["event"] = api.ok("POST", f"{address['url']}?code=the-walk", data="null")["id"]
+    event = f"/api/events/{rows['event']}?connection=walk"
+    wait_until(lambda: api("GET", event).status_code == 200)
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
     for slug in ("walk", "quiet", "made-by-post", "stopped", "refused", "twins"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
@@ -287,12 +311,17 @@ def filled(value: Any, names: Mapping[str, Any]) -> Any:
 def test_every_route_answers_a_good_call(api, there, route):
     invoke = CALLS.get(name_of(route))
     assert invoke, f"{name_of(route)} is new: say in CALLS how it is called"
-    answer = api(route.method, invoke.path.format(**there), filled(invoke.body, there))
+    path, body = invoke.path.format(**there), filled(invoke.body, there)
+    answer = api(route.method, path, body, headers=invoke.headers)
     assert answer.status_code == invoke.status == route.answer, answer.text
     assert answer.headers["Cache-Control"] == "no-store"
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", answer.headers["traceparent"])
     if invoke.status == 204:
         assert answer.content == b""
+        return
+    if invoke.text is not None:
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.text == invoke.text
         return
     assert answer.headers["Content-Type"] == "application/json"
     assert {name: answer.json()[name] for name in invoke.holds} == {
@@ -331,7 +360,10 @@ def test_every_route_but_the_open_ones_is_closed_without_the_key(api, problem, r
 
 
 def test_the_open_routes_are_few_and_tell_a_stranger_nothing(api):
-    assert sorted(each.path for each in ROUTES if each.role is None) == ["/api/crm/system/health", "/health"]
+    # Webhooks are proven by the route itself.
+    known = ["/api/crm/system/health", "/health"]
+    assert sorted(each.path for each in ROUTES if each.role is None and not each.raw) == known
+    assert {each.path for each in ROUTES if each.raw} == {"/api/webhooks/<hook>"}
     for path in ("/health", "/api/crm/system/health"):
         answer = api("GET", path, key=None)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

@@ -15,7 +15,9 @@ from crm_core.model.fields import hub_time
 from crm_core.model.record import Record, open_items
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
+from crm_core.storage.events import Events
 from crm_core.storage.held import Held
+from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
@@ -184,9 +186,10 @@ class World:
         table: Any = Table(MemoryTable(), self.calls)
         ids = SimIds(self.time.chance("ids"))
         pool = OneByOne()
+        blob = MemoryBlob()
         self.engine = Engine(
-            Records(table, pool), Keys(table), Held(table), StateStore(table), RunStore(table),
-            DeadLetters(table, self.clock, ids), self.queue, MemoryBlob(), self.clock, ids, pool, self._open, self._sides,
+            Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob), StateStore(table),
+            RunStore(table), DeadLetters(table, self.clock, ids), self.queue, blob, self.clock, ids, pool, self._open, self._sides,
             Tuning(sweep_buckets=16, page_records=page),
         )  # fmt: skip
         for number, letter in enumerate(kinds, 1):

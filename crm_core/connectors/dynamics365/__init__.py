@@ -19,6 +19,8 @@ from crm_core.connector import (
     Change,
     Connector,
     Cursor,
+    Event,
+    Hook,
     Outcome,
     Page,
     Query,
@@ -29,6 +31,7 @@ from crm_core.connector import (
     Write,
     carried_out,
 )
+from crm_core.connectors.dynamics365 import hooks
 from crm_core.connectors.dynamics365.client import NO_ROW, Client, explain, json_of
 from crm_core.connectors.dynamics365.feed import Feed
 from crm_core.connectors.dynamics365.lookups import Lookups
@@ -68,6 +71,7 @@ from crm_core.protocols.guard import Origins, of_setting
 from crm_core.protocols.odata import check_guid, key_segment
 from crm_core.protocols.odata_batch import ChangeSet, Part
 from crm_core.protocols.rest import Rest, after_writing
+from crm_core.protocols.signatures import secrets_of
 
 DEFAULT_VERSION = "v9.2"
 
@@ -135,6 +139,13 @@ class Dynamics365(Connector):
             default="https://login.microsoftonline.com",
             help="Another one only for a sovereign cloud",
         ),
+        Setting(
+            "webhook_key",
+            "Key of webhooks",
+            required=False,
+            secret=True,
+            help="Any long random text; service endpoints send it. While it is changed: both, a blank between",
+        ),
     )
     # Hosts of Dataverse in the public and the sovereign clouds, and of their sign-in services.
     origins = (".dynamics.com", ".dynamics.cn", ".microsoftdynamics.us", ".appsplatform.us")
@@ -170,6 +181,8 @@ class Dynamics365(Connector):
             account, tools, system=self.name, base_url=f"{base}/api/data/{version}/", auth=auth, origins=origins,
             explain=self.explain, concurrency=self.concurrency,
         )  # fmt: skip
+        self._clock = tools.clock
+        self._hook_secrets = secrets_of(account.secrets.get("webhook_key", ""))
         self._ids = tools.ids
         self._without_actions: set[str] = set()
         self._client = Client(self.rest, tools.ids)
@@ -416,6 +429,12 @@ class Dynamics365(Connector):
 
     def begin(self, entity: str, *, since: str, where: Node | None) -> Cursor:
         return self._feed.begin(self.map(entity), since, where)
+
+    def verify(self, hook: Hook) -> str:
+        return hooks.PROOF.proof(hook, self._hook_secrets, self._clock.now().timestamp())
+
+    def parse(self, hook: Hook) -> Sequence[Event]:
+        return hooks.parse(hook)
 
     def explain(self, answer: Answer) -> HubError:
         return explain(answer)

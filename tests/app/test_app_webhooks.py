@@ -1,0 +1,408 @@
+"""Webhooks come in: what gets in, what does not, and what becomes of it in the store."""
+
+import gzip
+import json
+import time
+import uuid
+
+import pytest
+
+from tests.app.conftest import SECRET, settings_of, wait_until
+
+pytestmark = pytest.mark.xdist_group("app-api")
+
+KEY = "the~key/of+webhooks-0123456789"
+REFUSED = "The webhook could not be verified."
+
+
+def post_of(table, rid, message="Update", **more):
+    """What a step of Dataverse posts (a RemoteExecutionContext), cut short."""
+    return {
+        "BusinessUnitId": str(uuid.uuid4()), "CorrelationId": str(uuid.uuid4()), "Depth": 1, "MessageName": message,
+        "Mode": 1, "Stage": 40, "OperationCreatedOn": "/Date(1767607872000+0000)/", "OperationId": str(uuid.uuid4()),
+        "PrimaryEntityName": table, "PrimaryEntityId": rid, "InputParameters": [], "PreEntityImages": [], **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def hooked(api, connect):
+    """A connection that was pulled once and takes webhooks: (its slug, the address)."""
+    slug = "hooked-" + uuid.uuid4().hex[:8]
+    connect(slug, secrets={"client_secret": SECRET, "webhook_key": KEY})
+    api.run(slug)
+    (address,) = api.ok("POST", f"/api/integrations/{slug}/webhook")["value"]
+    assert address["url"].startswith("https://hub.example.test/api/webhooks/")
+    assert address["until"] is None
+    return slug, address["url"]
+
+
+def send(api, url, body, key=KEY, **more):
+    headers = {"x-hub-token": key, **more.pop("headers", {})} if key is not None else more.pop("headers", {})
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    return api("POST", url, data=data, key=None, headers=headers, **more)
+
+
+def events(api, slug):
+    return api.ok("GET", f"/api/events?connection={slug}&top=200")["value"]
+
+
+def event(api, slug, answer):
+    """The event of a webhook that was taken, once its work is done."""
+    assert answer.status_code == 202, answer.text
+    path = f"/api/events/{answer.json()['id']}?connection={slug}"
+
+    def done():
+        found = api("GET", path)
+        return found.status_code == 200 and found.json()["state"] != "open" and found.json()
+
+    return wait_until(done)
+
+
+# --- what becomes of it ------------------------------------------------------------------------------------------
+
+
+def test_a_change_is_in_the_store_soon_after_its_webhook(api, hooked, account, sandbox):
+    slug, url = hooked
+    rid = account(name="Comes by webhook")
+    assert rid not in api.stored(slug)
+    found = event(api, slug, send(api, url, post_of("account", rid, "Create")))
+    assert (found["state"], found["outcome"]) == ("done", "read again")
+    record = wait_until(lambda: api.stored(slug).get(rid))
+    assert (record["name"], record["version"]) == ("Comes by webhook", 1)
+
+    sandbox.update(rid, name="Changed")
+    send(api, url, post_of("account", rid.upper()))
+    record = wait_until(lambda: (now := api.stored(slug)[rid])["version"] == 2 and now)
+    assert record["name"] == "Changed"
+
+    sandbox.delete(rid)
+    send(api, url, post_of("account", rid, "Delete"))
+    assert wait_until(lambda: api.stored(slug)[rid].get("deleted_at"))
+
+
+def test_nothing_else_is_believed_than_what_the_system_says_when_asked(api, hooked, account):
+    """A body that lies about a record changes nothing but when it is read."""
+    slug, url = hooked
+    rid = account(name="As it is")
+    lie = [
+        {
+            "key": "Target",
+            "value": {"LogicalName": "account", "Attributes": [{"key": "name", "value": "Lie"}]},
+        }
+    ]
+    event(api, slug, send(api, url, post_of("account", rid, InputParameters=lie)))
+    assert wait_until(lambda: api.stored(slug).get(rid))["name"] == "As it is"
+    nobody = str(uuid.uuid4())
+    event(api, slug, send(api, url, post_of("account", nobody, "Create", InputParameters=lie)))
+    rid = account(name="After it")
+    event(api, slug, send(api, url, post_of("account", rid, "Create")))
+    wait_until(lambda: rid in api.stored(slug))
+    assert nobody not in api.stored(slug)
+
+
+def test_a_repeat_of_what_is_done_is_dropped(api, hooked, account, sandbox):
+    slug, url = hooked
+    rid = account(name="Once")
+    post = post_of("account", rid, "Create")
+    event(api, slug, send(api, url, post))
+    wait_until(lambda: rid in api.stored(slug))
+    again = [event(api, slug, send(api, url, post)) for _ in range(3)]
+    assert [each["outcome"] for each in again] == ["a repeat"] * 3
+    # Another operation on the same record is none.
+    assert event(api, slug, send(api, url, post_of("account", rid)))["outcome"] == "read again"
+    # Without an id of the operation nobody can tell.
+    bare = {"PrimaryEntityName": "account", "PrimaryEntityId": rid}
+    assert [event(api, slug, send(api, url, bare))["outcome"] for _ in range(2)] == ["read again"] * 2
+
+
+def test_many_posts_of_one_change_cost_few_reads(api, hooked, account, sandbox):
+    slug, url = hooked
+    rid = account(name="Often told")
+    before = sandbox.last_request()
+    told = [send(api, url, {"PrimaryEntityName": "account", "PrimaryEntityId": rid}) for _ in range(20)]
+    assert {event(api, slug, each)["outcome"] for each in told} == {"read again"}
+    wait_until(lambda: rid in api.stored(slug))
+    time.sleep(3)  # a read that was still to come would come now
+    reads = [each for each in sandbox.requests_since(before) if "/api/data/" in each["path"]]
+    assert 1 <= len(reads) <= 6, [each["path"] for each in reads]
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ({"PrimaryEntityName": "systemuser", "PrimaryEntityId": str(uuid.uuid4())}, "about nothing here"),
+        ({"PrimaryEntityName": "account", "PrimaryEntityId": "no id"}, "not understood"),
+        ([1, 2], "not understood"),
+        (b"{", "not understood"),
+        (b"\xff\xfe", "not understood"),
+        (b"[" * 20_000, "not understood"),
+        (b"", "not understood"),
+    ],
+)
+def test_what_is_proven_is_kept_whatever_it_says(api, hooked, body, outcome):
+    slug, url = hooked
+    found = event(api, slug, send(api, url, body))
+    assert (found["state"], found["outcome"]) == ("done", outcome)
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert found["body"] == sent.decode("utf-8", "replace")
+
+
+def test_a_long_body_is_kept_whole(api, hooked, account):
+    slug, url = hooked
+    rid = account(name="Long one")
+    post = post_of("account", rid, "Create", Padding="ñ" * 100_000)
+    answer = send(api, url, post, headers={"x-ms-dynamics-msg-size-exceeded": "true"})
+    found = event(api, slug, answer)
+    assert json.loads(found["body"]) == post
+    assert found["headers"]["x-ms-dynamics-msg-size-exceeded"] == "true"
+    wait_until(lambda: rid in api.stored(slug))
+
+
+def test_an_entity_that_is_not_pulled_is_not_read(api, hooked):
+    slug, url = hooked
+    found = event(api, slug, send(api, url, post_of("contact", str(uuid.uuid4()))))
+    assert found["state"] == "done"
+    assert api.ok("GET", "/api/records/contacts?top=5")["value"] == []
+
+
+def test_what_comes_while_a_connection_is_paused_is_read_later(api, hooked, account, sandbox):
+    slug, url = hooked
+    api.ok("POST", f"/api/integrations/{slug}/pause")
+    rid = account(name="Waits")
+    before = sandbox.last_request()
+    event(api, slug, send(api, url, post_of("account", rid, "Create")))
+    assert rid not in api.stored(slug)
+    assert not [each for each in sandbox.requests_since(before) if rid in str(each)]
+    api.ok("POST", f"/api/integrations/{slug}/resume")
+    wait_until(lambda: rid in api.stored(slug))
+
+
+def test_no_credential_is_kept(api, hooked):
+    slug, url = hooked
+    headers = {
+        "Authorization": "Basic " + KEY, "Cookie": KEY, "X-API-KEY": KEY, "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "x-ms-dynamics-entity-name": "account", "User-Agent": "Dynamics/9", "X-Other": KEY,
+    }  # fmt: skip
+    found = event(api, slug, send(api, f"{url}?code={KEY}&x={KEY}", {}, headers=headers))
+    assert KEY not in json.dumps(found)
+    assert found["headers"] == {
+        "content-type": "application/json", "user-agent": "Dynamics/9", "x-ms-dynamics-entity-name": "account",
+    }  # fmt: skip
+    assert len(found["proof"]) == 8
+
+
+# --- what does not get in ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_address_answers_exactly_as_a_wrong_key(api, hooked, connect, problem):
+    slug, url = hooked
+    connect("no-key-" + uuid.uuid4().hex[:8])
+    base, _, hook = url.rpartition("/")
+    before = len(events(api, slug))
+
+    def told(address, key, method="POST"):
+        answer = api(method, address, data=b"{}", key=None, headers={"x-hub-token": key} if key else {})
+        problem(answer, 401, "SignatureInvalid", REFUSED)
+        return sorted(name for name in answer.headers)
+
+    wrong = told(url, "wrong")
+    for address, key in (
+        (url, ""),
+        (url, KEY + "x"),
+        (url, f"{KEY},{KEY}"),
+        (url, f"{KEY} "[:-2]),
+        (f"{url}?code=wrong", ""),
+        (f"{url}?code={KEY[:-1]}", ""),
+        (f"{url}?code={KEY.replace('+', '%2B')}&code={KEY.replace('+', '%2B')}", ""),
+        (f"{base}/{'A' * 22}", KEY),
+        (f"{base}/{hook[:-1]}", KEY),
+        (f"{base}/{hook.swapcase()}", KEY),
+        (f"{base}/x", KEY),
+        (f"{base}/%20{hook}", KEY),
+        (f"{base}/{'x' * 5000}", KEY),
+    ):
+        assert told(address, key) == wrong, address
+    for method in ("GET", "OPTIONS"):
+        assert told(url, KEY, method) == told(f"{base}/{'A' * 22}", KEY, method) == wrong
+    assert len(events(api, slug)) == before
+
+
+def test_a_connection_without_a_key_takes_nothing(api, connect, problem):
+    slug = "keyless-" + uuid.uuid4().hex[:8]
+    connect(slug)
+    (address,) = api.ok("POST", f"/api/integrations/{slug}/webhook")["value"]
+    for key in ("", None, "x"):
+        problem(send(api, address["url"], {}, key=key), 401, "SignatureInvalid", REFUSED)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_no_webhook_is_refused_before_anything_is_known_of_the_sender(api, hooked, problem, known):
+    _, url = hooked
+    if not known:
+        url = url.rpartition("/")[0] + "/" + "A" * 22
+    compressed = send(api, url, gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+    problem(compressed, 415, "UnsupportedMedia", "A webhook comes uncompressed, without Content-Encoding.")
+    for kind in ("text/xml", "application/x-www-form-urlencoded", "text/plain", "", "application/jsonp"):
+        problem(
+            send(api, url, {}, headers={"Content-Type": kind}), 415, "UnsupportedMedia",
+            "A webhook is JSON: application/json, or a type that ends in +json.",
+        )  # fmt: skip
+    problem(send(api, url, b" " * (1024 * 1024 + 1)), 413, "TooLarge", "A webhook has at most 1048576 bytes.")
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/cloudevents+json"]
+)
+def test_json_has_several_names(api, hooked, kind):
+    slug, url = hooked
+    event(api, slug, send(api, url, {}, headers={"Content-Type": kind}))
+
+
+def test_other_methods_are_refused_by_name(api, hooked):
+    _, url = hooked
+    for method in ("PUT", "PATCH", "DELETE"):
+        answer = api(method, url, key=None)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS, POST")
+
+
+def test_too_many_wrong_ones_of_a_source_count_first(api, hooked, start_hub, connect):
+    """Limits are each instance's own; the last address of the header is what the front end saw."""
+    slug, url = hooked
+    hub = start_hub(WEBHOOKS_REFUSED="3", WEBHOOKS_PER_MINUTE="8", WEBHOOKS_PER_SOURCE="20")
+
+    def tried(source, key):
+        answer = hub(
+            "POST", url, data=b"{}", key=None, headers={"x-hub-token": key, "x-forwarded-for": source}
+        )
+        if answer.status_code == 429:
+            assert answer.json()["code"] == "TooManyRequests"
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        return answer.status_code
+
+    assert [tried("1.1.1.1:50", "wrong") for _ in range(5)] == [401] * 3 + [429] * 2
+    assert tried("2.2.2.2, 1.1.1.1:51", KEY) == 429  # also a right one: nobody looks at it
+    assert tried("1.1.1.1, 2.2.2.2", KEY) == 202
+    # The wrong ones did not use up what the system itself may send; too many right ones do.
+    assert [tried("3.3.3.3", KEY) for _ in range(9)] == [202] * 7 + [429] * 2
+    assert tried("4.4.4.4", KEY) == 429
+    assert [tried("5.5.5.5", KEY) for _ in range(20)] == [429] * 20
+    problem_ids = {each["outcome"] for each in events(api, slug)}
+    assert problem_ids <= {None, "not understood"}
+
+
+# --- addresses and keys ------------------------------------------------------------------------------------------
+
+
+def test_an_address_is_changed_without_a_gap(api, hooked, problem):
+    slug, old = hooked
+    new, former = api.ok("POST", f"/api/integrations/{slug}/webhook")["value"]
+    assert (former["url"], new["until"]) == (old, None)
+    assert former["until"] is not None
+    assert new["url"] != old
+    assert api.ok("GET", f"/api/integrations/{slug}/webhook")["value"] == [new, former]
+    for url in (old, new["url"]):
+        event(api, slug, send(api, url, {}))
+    (last,) = api.ok("POST", f"/api/integrations/{slug}/webhook?at_once=true")["value"]
+    event(api, slug, send(api, last["url"], {}))
+    for url in (old, new["url"]):
+        problem(send(api, url, {}), 401, "SignatureInvalid", REFUSED)
+    assert api("DELETE", f"/api/integrations/{slug}/webhook").status_code == 204
+    assert api.ok("GET", f"/api/integrations/{slug}/webhook")["value"] == []
+    problem(send(api, last["url"], {}), 401, "SignatureInvalid", REFUSED)
+
+
+def test_a_new_address_is_known_to_every_instance_at_once(api, hooked, start_hub):
+    slug, url = hooked
+    other = start_hub()
+    event(api, slug, send(other, url, {}))  # it has a copy of the connection now
+    new = api.ok("POST", f"/api/integrations/{slug}/webhook")["value"][0]
+    event(api, slug, send(other, new["url"], {}))
+
+
+def test_a_key_is_changed_without_a_gap(api, hooked, problem):
+    slug, url = hooked
+    path = f"/api/integrations/{slug}"
+    first = event(api, slug, send(api, url, {}))["proof"]
+    api.ok("PATCH", path, {"secrets": {"webhook_key": f"a-new-key-000 {KEY}"}})
+    assert event(api, slug, send(api, url, {}))["proof"] == first
+    assert event(api, slug, send(api, url, {}, key="a-new-key-000"))["proof"] != first
+    api.ok("PATCH", path, {"secrets": {"webhook_key": "a-new-key-000"}})
+    problem(send(api, url, {}), 401, "SignatureInvalid", REFUSED)
+    event(api, slug, send(api, url, {}, key="a-new-key-000"))
+
+
+def test_a_deleted_connection_takes_nothing(api, sandbox, problem):
+    body = {
+        "slug": "goes-soon", "connector": "dynamics365", "settings": settings_of(sandbox.facts), "schedule": {},
+        "secrets": {"client_secret": SECRET, "webhook_key": KEY}, "entities": {"account": "pull"},
+    }  # fmt: skip
+    api.ok("POST", "/api/integrations", body)
+    (address,) = api.ok("POST", "/api/integrations/goes-soon/webhook")["value"]
+    assert send(api, address["url"], {}).status_code == 202
+    api("DELETE", "/api/integrations/goes-soon?confirm=true")
+    problem(send(api, address["url"], {}), 401, "SignatureInvalid", REFUSED)
+
+
+# --- challenges --------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_sent_back_as_plain_text_and_nothing_else(api, hooked, problem):
+    slug, url = hooked
+    before = len(events(api, slug))
+    for method in ("GET", "POST"):
+        text = "Validation: <script>ñ</script> + %"
+        answer = api(
+            method, f"{url}?validationToken=Validation%3a+%3Cscript%3E%C3%B1%3C%2Fscript%3E+%2B+%25", key=None
+        )
+        assert (answer.status_code, answer.text) == (200, text)
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        problem(
+            api(method, f"{url}?validationToken={'x' * 1025}", key=None), 401, "SignatureInvalid", REFUSED
+        )
+    problem(send(api, f"{url}?validationToken=x", {}, key=None), 401, "SignatureInvalid", REFUSED)
+    assert len(events(api, slug)) == before
+
+
+def test_the_handshake_of_cloudevents_allows_configured_origins_only(api, hooked, problem):
+    _, url = hooked
+    asked = {"WebHook-Request-Origin": "EventGrid.azure.net", "WebHook-Request-Rate": "120"}
+    answer = api("OPTIONS", url, key=None, headers=asked)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["WebHook-Allowed-Origin"] == "EventGrid.azure.net"
+    assert answer.headers["WebHook-Allowed-Rate"] == "6000"
+    for origin in ("*", "evil.example", "eventgrid.azure.net.evil.example", ""):
+        refused = api("OPTIONS", url, key=None, headers={"WebHook-Request-Origin": origin})
+        problem(refused, 401, "SignatureInvalid", REFUSED)
+        assert "WebHook-Allowed-Origin" not in refused.headers
+
+
+def test_event_grid_gets_its_code_back_if_it_bears_the_key(api, hooked, problem):
+    slug, url = hooked
+    before = len(events(api, slug))
+    asked = [
+        {
+            "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+            "data": {"validationCode": "512d38b6"},
+        }
+    ]
+    headers = {"aeg-event-type": "SubscriptionValidation"}
+    assert send(api, url, asked, headers=headers).json() == {"validationResponse": "512d38b6"}
+    problem(send(api, url, asked, key="wrong", headers=headers), 401, "SignatureInvalid", REFUSED)
+    assert len(events(api, slug)) == before
+    for odd in ([], {}, [{"data": {}}], [{"data": {"validationCode": 5}}], b"{"):  # an event like any other
+        event(api, slug, send(api, url, odd, headers=headers))
+
+
+# --- reading them ------------------------------------------------------------------------------------------------
+
+
+def test_events_are_read_page_by_page_the_newest_first(api, hooked, problem):
+    slug, url = hooked
+    sent = [event(api, slug, send(api, url, {"n": n}))["id"] for n in range(5)]
+    pages = list(api.pages(f"/api/events?connection={slug}&top=2"))
+    assert [each["id"] for page in pages for each in page] == sent[::-1]
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert all("body" not in each for page in pages for each in page)
+    for name in ("x", "0" * 40, "a%2Fb", "..%2F"):
+        assert api("GET", f"/api/events/{name}?connection={slug}").status_code == 404
