@@ -63,7 +63,7 @@ def _opened(engine: Engine, job: Job) -> Inbound | None:
     """The event as its row has it, which is written if it is not there yet; None where there is none."""
     if "time" in job.event:
         return engine.events.open(job.tenant, job.connection, Inbound.from_message(job.event))
-    return engine.events.get(job.tenant, job.connection, job.event["id"])
+    return engine.events.get(job.tenant, job.connection, job.event.get("id", ""))
 
 
 def _told(opened: Opened, found: Inbound) -> tuple[Sequence[Event], str]:
@@ -95,12 +95,8 @@ def _wanted(connection: Connection, told: Sequence[Event]) -> Mapping[str, list[
 
 def buried(engine: Engine, job: Job) -> None:
     """An event whose work failed at every delivery of its message: only a person opens it again."""
-    found = (
-        Inbound.from_message(job.event)
-        if "time" in job.event
-        else engine.events.get(job.tenant, job.connection, job.event["id"])
-    )
-    if found is not None:
+    found = _opened(engine, job)
+    if found is not None and found.state == "open":
         engine.events.end(job.tenant, job.connection, found, "dead", "failed; see the dead letters")
 
 

@@ -10,7 +10,7 @@ from crm_core.connector import Account, Answer, Tools
 from crm_core.errors import RateLimited
 from crm_core.protocols import limits
 from crm_core.protocols.guard import Origins
-from crm_core.protocols.limits import Limits
+from crm_core.protocols.limits import MAX_CALLERS, Gate, Limits
 from crm_core.protocols.rest import Rest, explain_status
 from crm_core.system import SystemClock, SystemIds
 
@@ -121,3 +121,34 @@ def test_what_one_caller_was_told_all_of_the_process_heed():
             rest.call("GET", "a")
         assert 59 < told.value.retry_after <= 60
     assert system.calls == 1
+
+
+def test_a_gate_lets_so_many_a_minute_through_and_says_when_to_come_again():
+    clock = Steady()
+    gate = Gate(clock, 30)
+    assert [gate.take("a") for _ in range(30)] == [0.0] * 30
+    assert gate.take("a") == gate.wait("a") == pytest.approx(2.0)
+    assert gate.wait("b") == gate.take("b") == 0.0
+    clock.sleep(1.5)
+    assert gate.wait("a") == pytest.approx(0.5)
+    clock.sleep(0.5)
+    assert (gate.wait("a"), gate.take("a")) == (0.0, 0.0)
+    assert gate.take("a") > 0
+    clock.sleep(3600)
+    assert [gate.take("a") for _ in range(31)].count(0.0) == 30
+
+
+def test_a_gate_of_less_than_one_a_minute_lets_one_through():
+    clock = Steady()
+    gate = Gate(clock, 0.5)
+    assert gate.take("a") == 0.0
+    assert gate.take("a") == pytest.approx(120.0)
+
+
+def test_a_gate_forgets_whoever_came_longest_ago():
+    gate = Gate(Steady(), 1)
+    assert gate.take("first") == 0.0
+    for number in range(MAX_CALLERS):
+        assert gate.take(f"other {number}") == 0.0
+    assert gate.take("first") == 0.0
+    assert gate.take(f"other {MAX_CALLERS - 1}") > 0
