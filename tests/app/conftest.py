@@ -288,11 +288,12 @@ def start_sandbox(authority: Path) -> Iterator[Callable[..., Sandbox]]:
     """Starts sandboxes over http and https; all of them end with the session."""
     started: list[Sandbox] = []
 
-    def start(*arguments: str, trusted: bool = True) -> Sandbox:
+    def start(*arguments: str, trusted: bool = True, system: str = "dynamics365") -> Sandbox:
         signed = ["--cert", str(authority / "chain.pem"), "--key", str(authority / "key.pem")]
+        secret = ["--client-secret", SECRET] if system == "dynamics365" else []
         process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox", "dynamics365", "--port", "0", "--tls-port", "0",
-             "--client-secret", SECRET, *(signed if trusted else ()), *arguments],
+            [sys.executable, "-m", "sandbox", system, "--port", "0", "--tls-port", "0",
+             *secret, *(signed if trusted else ()), *arguments],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         sandbox = Sandbox(process, {}, plain_session())

@@ -191,6 +191,77 @@ def test_no_credential_is_kept(api, hooked):
     assert len(found["proof"]) == 8
 
 
+# --- an Odoo that sends them itself ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odoo(api, start_sandbox):
+    """An Odoo, the slug of a connection to it, and an automation rule there that posts to the hub."""
+    server = start_sandbox(system="odoo")
+    token, slug = "odoo~token+0123456789", "odoo-" + uuid.uuid4().hex[:8]
+    facts = server.facts
+    plain = facts["control"].partition("/_sandbox")[0]
+    body = {
+        "slug": slug, "connector": "odoo", "schedule": {}, "entities": {"contact": "pull"},
+        "settings": {"base_url": plain, "database": facts["database"]},
+        "secrets": {"api_key": facts["api_key"], "webhook_token": token},
+    }  # fmt: skip
+    api.ok("POST", "/api/integrations", body)
+    (address,) = api.ok("POST", f"/api/integrations/{slug}/webhook")["value"]
+    api.run(slug)
+
+    def call(model, method, **arguments):
+        answer = server.session.post(
+            f"{plain}/json/2/{model}/{method}", json=arguments, timeout=30,
+            headers={"Authorization": f"bearer {facts['api_key']}"},
+        )  # fmt: skip
+        assert answer.ok, answer.text
+        return answer.json()
+
+    path = address["url"].removeprefix("https://hub.example.test")
+    partner = call("ir.model", "search", domain=[["model", "=", "res.partner"]])[0]
+    wanted = [["model", "=", "res.partner"], ["name", "in", ["name", "is_company", "write_date"]]]
+    action = {
+        "name": "Tell the hub", "model_id": partner, "state": "webhook",
+        "webhook_url": f"{api.url}{path}?token={token.replace('+', '%2B')}",
+        "webhook_field_ids": [[6, 0, call("ir.model.fields", "search", domain=wanted)]],
+    }  # fmt: skip
+    for trigger in ("on_create_or_write", "on_unlink"):
+        actions = [[6, 0, call("ir.actions.server", "create", vals_list=[action])]]
+        rule = {"name": trigger, "model_id": partner, "trigger": trigger, "action_server_ids": actions}
+        call("base.automation", "create", vals_list=[rule])
+    yield slug, call
+    api("DELETE", f"/api/integrations/{slug}?confirm=true")
+
+
+def contacts(api, slug):
+    """The stored contacts of a connection, by remote id."""
+    return {
+        link["id"]: record
+        for page in api.pages("/api/records/contacts?top=500")
+        for record in page
+        for link in record["links"]
+        if link["connection"] == slug
+    }
+
+
+def test_what_a_person_does_in_odoo_is_in_the_store_without_a_pull(api, odoo):
+    slug, call = odoo
+    (key,) = call("res.partner", "create", vals_list=[{"name": "Ada Lovelace", "email": "ada@x.example"}])
+    record = wait_until(lambda: contacts(api, slug).get(str(key)))
+    assert record["email"] == "ada@x.example"
+    call("res.partner", "write", ids=[key], vals={"email": "countess@x.example"})
+    assert wait_until(lambda: contacts(api, slug)[str(key)]["email"] == "countess@x.example")
+    # Odoo posts the create 13 times, the write twice.
+    told = wait_until(lambda: len(found := events(api, slug)) == 15 and found)
+    wait_until(lambda: all(each["state"] == "done" for each in events(api, slug)))
+    outcomes = [each["outcome"] for each in events(api, slug)]
+    assert set(outcomes) == {"read again", "a repeat"}
+    assert len({each["proof"] for each in told}) == 1
+    call("res.partner", "unlink", ids=[key])
+    assert wait_until(lambda: contacts(api, slug)[str(key)].get("deleted_at"))
+
+
 # --- what does not get in ----------------------------------------------------------------------------------------
 
 
