@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -184,18 +184,28 @@ def azurite() -> Iterator[str]:
 
 
 @contextmanager
-def running_azurite(account: str, key: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """An Azurite in memory; `environment` can give it an account of another name and key."""
+def running_azurite(
+    account: str,
+    key: str,
+    environment: Mapping[str, str] | None = None,
+    *,
+    ports: Sequence[int] = (),
+    folder: Path | None = None,
+) -> Iterator[str]:
+    """An Azurite in memory, or with its data in a folder; `environment` can give it an account of another name and key.
+
+    `ports`: of blobs, queues and tables; free ones if there are none.
+    """
     node = shutil.which("node")
     assert node, "the tests need Node.js for Azurite"
     assert AZURITE.exists(), "run `make install` first: the tests need Azurite"
-    blob, queue, table = free_ports(3)
+    blob, queue, table = ports or free_ports(3)
     process = subprocess.Popen(
         [
             node,
             str(AZURITE),
             "--silent",
-            "--inMemoryPersistence",
+            *(["--location", str(folder)] if folder else ["--inMemoryPersistence"]),
             "--disableTelemetry",
             "--skipApiVersionCheck",
             "--blobPort",

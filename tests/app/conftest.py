@@ -315,14 +315,9 @@ def sandbox(start_sandbox: Callable[..., Sandbox]) -> Sandbox:
     return start_sandbox("--records", str(RECORDS))
 
 
-@contextmanager
-def host(
-    azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory, changes: Mapping[str, str]
-) -> Iterator[Hub]:
-    """The app under Microsoft's worker library; queues are polled often, so that a run begins at once."""
-    settings = tmp_path_factory.mktemp("hub") / "settings.json"
-    settings.write_text('{"IsEncrypted": false, "Values": {}}')
-    environment = {
+def hub_environment(azurite: str, authority: Path) -> dict[str, str]:
+    """The hub's settings."""
+    return {
         **dict.fromkeys(FOREIGN, ""),
         "AzureWebJobsStorage": azurite,
         "HUB_API_KEY": API_KEY,
@@ -336,8 +331,17 @@ def host(
         "BRAKE_DELETES": str(BRAKE_DELETES),
         "WEBHOOK_ORIGINS": "eventgrid.azure.net, em.example",
         "WEBHOOKS_REFUSED": "6000",  # tests share an address
-        **changes,
     }
+
+
+@contextmanager
+def host(
+    azurite: str, authority: Path, tmp_path_factory: pytest.TempPathFactory, changes: Mapping[str, str]
+) -> Iterator[Hub]:
+    """The app under Microsoft's worker library; queues are polled often, so that a run begins at once."""
+    settings = tmp_path_factory.mktemp("hub") / "settings.json"
+    settings.write_text('{"IsEncrypted": false, "Values": {}}')
+    environment = {**hub_environment(azurite, authority), **changes}
     arguments = ["--port", "0", "--settings", str(settings), "--poll-min", "0.05", "--poll-max", "0.2"]
     with Child(ROOT, *arguments, env=environment) as child, plain_session() as session:
         yield Hub(child.url, child, session)
