@@ -4,6 +4,7 @@ One storage operation for each, the message; two for one that is too long for a 
 wrong proof and a connection that takes no webhooks are answered is the same.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -82,6 +83,7 @@ class Receiver:
         self._sources = Gate(clock, settings.per_source)
         self._refusals = Gate(clock, settings.refused)
         self._owners: OrderedDict[str, tuple[Owner | None, float]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def receive(self, address: str, hook: Hook, source: str) -> str | Answer:
         """The id of the event that is kept from now on, or the answer to a challenge.
@@ -133,10 +135,11 @@ class Receiver:
         if held is not None and now - held[1] < ADDRESS_SECONDS:
             return held[0]
         owner = self._keys.owner_of(address) if layout.is_hook(address) else None
-        self._owners[address] = owner, now
-        self._owners.move_to_end(address)
-        while len(self._owners) > MAX_ADDRESSES:
-            self._owners.popitem(last=False)
+        with self._lock:
+            self._owners[address] = owner, now
+            self._owners.move_to_end(address)
+            if len(self._owners) > MAX_ADDRESSES:
+                self._owners.popitem(last=False)
         return owner
 
     # --- keeping it ----------------------------------------------------------------------------------------------

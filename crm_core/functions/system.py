@@ -107,7 +107,10 @@ def clear_cache(call: Call) -> Reply:
 
 @route("GET", "/api/crm/system/stats", role=Role.READER, parameters=PERIOD)
 def stats(call: Call) -> Reply:
-    """Calls to remote systems and to the hub's own storage in the last minutes or hours, over all instances."""
+    """Calls to remote systems and to the hub's own storage in the last minutes or hours, over all instances; webhooks.
+
+    Of webhooks to no address of a connection `hub` tells.
+    """
     answer, figures, own = _figures(call)
     calls = figures.get("remote_calls", 0)
     answer["remote"] = {
@@ -121,7 +124,10 @@ def stats(call: Call) -> Reply:
         "requests": own.get("requests", 0),
         "storage_calls": own.get("storage_calls", 0),
         "vault_calls": own.get("vault_calls", 0),
+        "webhooks_refused": own.get("webhooks_refused", 0),
     }
+    names = ("accepted", "refused", "repeated")
+    answer["webhooks"] = {name: figures.get(f"webhooks_{name}", 0) for name in names}
     return Reply(200, answer)
 
 

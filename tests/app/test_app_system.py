@@ -98,7 +98,8 @@ def test_stats_count_what_a_connection_calls(api, connect, faults):
     # Both are of the whole hub; the call that asks is not in its own answer.
     assert after["hub"]["requests"] - before["hub"]["requests"] == 6
     assert after["hub"]["storage_calls"] > before["hub"]["storage_calls"]
-    assert after["hub"].keys() == {"requests", "storage_calls", "vault_calls"}
+    assert after["hub"].keys() == {"requests", "storage_calls", "vault_calls", "webhooks_refused"}
+    assert after["webhooks"] == {"accepted": 0, "refused": 0, "repeated": 0}
     assert (after["connection"], after["minutes"]) == ("counted", 60)
     began, ended = (datetime.fromisoformat(after[name]) for name in ("from", "to"))
     assert timedelta(minutes=59) <= ended - began < timedelta(minutes=60)

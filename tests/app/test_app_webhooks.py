@@ -361,6 +361,22 @@ def test_too_many_wrong_ones_of_a_source_count_first(api, hooked, start_hub, con
     assert problem_ids <= {None, "not understood"}
 
 
+def test_what_came_in_and_what_did_not_is_counted(api, hooked, account):
+    slug, url = hooked
+    stats = f"/api/crm/system/stats?connection={slug}&minutes=60"
+    before = api.ok("GET", stats)["hub"]["webhooks_refused"]
+    rid = account(name="Counted")
+    post = post_of("account", rid)
+    for _ in range(2):
+        event(api, slug, send(api, url, post))
+    for _ in range(3):
+        send(api, url, post, key="wrong")
+    send(api, url.rpartition("/")[0] + "/" + "A" * 22, post)
+    found = api.ok("GET", stats)
+    assert found["webhooks"] == {"accepted": 2, "refused": 3, "repeated": 1}
+    assert found["hub"]["webhooks_refused"] == before + 1
+
+
 # --- addresses and keys ------------------------------------------------------------------------------------------
 
 

@@ -35,9 +35,10 @@ pytestmark = pytest.mark.xdist_group("app-sweep")
 
 ACCOUNT = "sweepaccount"
 LOG, ANSWERS, QUEUES, BLOBS = "log", "answers", "queues", "blobs"
-RECORDS, KEYS, STATE, RUNS, DEAD = (
-    f"table {name}" for name in (layout.RECORDS, layout.KEYS, layout.STATE, layout.RUNS, layout.DEADLETTERS)
-)  # fmt: skip
+RECORDS, KEYS, STATE, RUNS, DEAD, EVENTS = (
+    f"table {name}"
+    for name in (layout.RECORDS, layout.KEYS, layout.STATE, layout.RUNS, layout.DEADLETTERS, layout.EVENTS)
+)
 
 
 def core(name: str) -> str:
@@ -78,6 +79,12 @@ PASSPHRASE = planted("passphrase of a certificate").text
 WRONG_PASSPHRASE = planted("wrong passphrase").text
 CERTIFICATE = planted("private key of a certificate")  # its needles are lines of the PEM text
 TOKENS = planted("access tokens, one in a vendor's message")  # its needles are read while the hub runs
+HOOK_KEY = planted("key of webhooks").text
+WRONG_HOOK_KEY = planted("wrong key of webhooks").text
+OTHER_HEADER = planted("other header of a webhook").text
+# The body of a webhook is kept, and on its way in a message.
+HOOK_BODY = planted("value in the body of a webhook", EVENTS, QUEUES, ANSWERS).text
+UNPROVEN = planted("value in the body of a webhook without proof").text
 # What callers send as proof.
 WRONG_KEY = planted("wrong API key").text
 WRONG_BEARER = planted("wrong bearer token").text
@@ -316,6 +323,7 @@ def swept(authority, start_sandbox):
         bad_requests(run)
         live(run)
         pulls(run)
+        webhooks(run, settings)
         failures(run, settings)
         messages(run)
         yield run
@@ -471,6 +479,37 @@ def pulls(run):
     FEED.needles = sorted(tokens)
 
 
+def webhooks(run, settings):
+    """Some that get in, with the key wherever it may be, and some that do not."""
+    secrets = {"client_secret": SECRET, "webhook_key": HOOK_KEY}
+    assert run("POST", "/api/integrations", body_of("hooked", settings, secrets)).ok
+    url = run("POST", "/api/integrations/hooked/webhook").json()["value"][0]["url"]
+    rid = run.sandbox.create(name="Of a webhook")
+    post = {"PrimaryEntityName": "account", "PrimaryEntityId": rid, "Value": HOOK_BODY}
+    headers = {"X-Other": OTHER_HEADER, "Cookie": OTHER_HEADER, "User-Agent": "sweep"}
+    good = [
+        run("POST", url, post, key=None, headers={**headers, "X-Hub-Token": HOOK_KEY}),
+        run("POST", f"{url}?code={quote(HOOK_KEY, safe='')}", post, key=None, headers=headers),
+        run("POST", f"{url}?code={quote(HOOK_KEY, safe='')}", [HOOK_BODY], key=None, headers=headers),
+    ]
+    assert [each.status_code for each in good] == [202] * 3
+    bad = {"Value": UNPROVEN}
+    for path, more in (
+        (url, {"X-Hub-Token": WRONG_HOOK_KEY}),
+        (url, {"Authorization": f"Bearer {HOOK_KEY}", "X-API-KEY": WRONG_HOOK_KEY}),
+        (f"{url}?code={quote(WRONG_HOOK_KEY, safe='')}", {}),
+        (f"{url}x?code={quote(HOOK_KEY, safe='')}", {"X-Hub-Token": HOOK_KEY}),
+    ):
+        assert run("POST", path, bad, key=None, headers={**headers, **more}).status_code == 401
+    deadline = time.monotonic() + 60
+    for each in good:
+        path = f"/api/events/{each.json()['id']}?connection=hooked"
+        while (found := run("GET", path)).status_code == 404 or found.json()["state"] == "open":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert HOOK_BODY in found.json()["body"]
+
+
 def failures(run, settings):
     """The remote system fails, and says things that it should not."""
     token = run.note_tokens()
@@ -549,6 +588,7 @@ def test_what_may_be_somewhere_is_found_there(corpus):
         ("value at the remote system", RECORDS),
         ("old value", RECORDS),
         ("value of a create", KEYS),
+        ("value in the body of a webhook", EVENTS),
         ("value in a vendor's reason", STATE),
         ("delta and next links", STATE),
         ("body of a message that is no job", QUEUES),
@@ -560,12 +600,11 @@ def test_what_may_be_somewhere_is_found_there(corpus):
 
 
 def test_everything_was_searched(corpus):
-    # Nothing is pushed here, so that nothing is ever held back.
-    tables = {f"table {name}" for name in layout.TABLES if name != layout.EVENTS}
+    tables = {f"table {name}" for name in layout.TABLES}
     assert corpus.keys() >= {LOG, ANSWERS, QUEUES, BLOBS, *tables}
     log = corpus[LOG].decode()
     for event in ("request", "remote request", "token", "job", "run", "tick", "pull failed", "poison",
-                  "message is no job", "function failed", "bug while answering"):  # fmt: skip
+                  "message is no job", "function failed", "bug while answering", "webhook", "webhook refused"):  # fmt: skip
         assert f'"event":"{event}"' in log, event
 
 
