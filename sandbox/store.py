@@ -169,6 +169,8 @@ class Table:
 
 
 Apply = Callable[[], object]
+Watch = Callable[[str, Row | None, Row | None], None]
+"""Told of each row after it was committed: its table, the row before and after (None: there was none, or it is gone)."""
 
 
 class Store:
@@ -195,6 +197,8 @@ class Store:
         self._pending: list[tuple[float, int, Apply]] = []
         self._order = itertools.count()
         self._undo: list[Apply] | None = None
+        self.watch: Watch | None = None
+        self._told: list[tuple[str, Row | None, Row | None]] = []
 
     def table(self, name: str) -> Table:
         """The table as everybody sees it now: commits first what is due."""
@@ -254,10 +258,12 @@ class Store:
             undo, self._undo = self._undo, None
             for step in reversed(undo):
                 step()
+            self._told.clear()
             self.version += 1  # what was computed for a version that was undone must not be found again
             raise
         finally:
             self._undo = None
+        self._tell()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -266,12 +272,13 @@ class Store:
             with self.transaction():
                 yield
             return
-        mark = len(self._undo)
+        mark, told = len(self._undo), len(self._told)
         try:
             yield
         except BaseException:
             while len(self._undo) > mark:
                 self._undo.pop()()
+            del self._told[told:]
             self.version += 1
             raise
 
@@ -290,6 +297,18 @@ class Store:
             old, dead = where.rows.get(key), where.dead.get(key)
             self._undo.append(lambda: where.restore(key, old, dead))
 
+    def _changed(self, table: str, old: Row | None, new: Row | None) -> None:
+        if self.watch is not None:
+            self._told.append((table, old, new))
+            if self._undo is None:
+                self._tell()
+
+    def _tell(self) -> None:
+        told, self._told = self._told, []
+        for each in told:
+            assert self.watch is not None
+            self.watch(*each)
+
     def _commit(self, table: str, key: str, patch: Values, begun: datetime, created: datetime | None) -> Row:
         self._remember(table, key)
         where = self.tables.setdefault(table, Table())
@@ -302,6 +321,7 @@ class Store:
             row = Row(key, {**old.values, **patch}, self.version, old.created, max(old.modified, begun))
         self._stamp(table, row)
         where.put(row)
+        self._changed(table, old, row)
         return row
 
     def _remove(self, table: str, key: str, begun: datetime) -> None:
@@ -309,7 +329,9 @@ class Store:
         if key in where.rows:
             self._remember(table, key)
             self.version += 1
+            old = where.rows[key]
             where.remove(Dead(key, self.version, begun))
+            self._changed(table, old, None)
 
     def dump(self) -> Values:
         """All that has committed, as JSON values (see ``to_json``)."""

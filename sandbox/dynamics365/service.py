@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
-from sandbox.dynamics365 import batch, business, samples
+from sandbox.dynamics365 import batch, business, hooks, samples
 from sandbox.dynamics365.auth import Auth
 from sandbox.dynamics365.errors import UNSUPPORTED, Refused, no_segment
 from sandbox.dynamics365.org import OPTIONS, Identity, Org, stamp
@@ -45,7 +45,7 @@ class Dataverse:
         options: Values | None = None,
     ) -> None:
         clock = clock or Clock()
-        self._start_options = {**OPTIONS, **(options or {})}
+        self._start_options = {**OPTIONS, **hooks.OPTIONS, **(options or {})}
         self.frame = Frame(
             clock,
             Store(clock, stamp, views={e.name: e.view for e in TABLES.values() if e.view}),
@@ -59,6 +59,8 @@ class Dataverse:
         self.writer = Writer(self.org)
         self.api = Api(self.org, self.writer)
         self.org.seed_rows()
+        self.hooks = hooks.Hooks(self.frame, self.org.id, seed)
+        self.frame.store.watch = self.hooks.committed
 
     # --- what the frame asks of every system -------------------------------------------------------------
 

@@ -191,6 +191,72 @@ def test_no_credential_is_kept(api, hooked):
     assert len(found["proof"]) == 8
 
 
+# --- a Dataverse that sends them itself --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def telling(api, hooked, sandbox):
+    """The sandbox tells the connection of every account, as faults say; gives its slug."""
+    slug, url = hooked
+    path = url.removeprefix("https://hub.example.test")
+
+    def tell(authtype=5, **faults):
+        value = {"X-Hub-Token": KEY} if authtype == 5 else KEY
+        hook = {"url": api.url + path, "authtype": authtype, "authvalue": value, "tables": ["account"]}
+        sandbox.control(
+            "POST",
+            "options",
+            {"webhooks": {slug: hook}, "webhook_faults": {"times": 1, "lost": 0.0, "delay": 0.0, **faults}},
+        )
+        return slug
+
+    yield tell
+    sandbox.control("POST", "options", {"webhooks": {slug: {"tables": []}}})
+
+
+@pytest.mark.parametrize("authtype", [4, 5])
+def test_what_a_person_does_in_dataverse_is_in_the_store_without_a_pull(
+    api, telling, account, sandbox, authtype
+):
+    slug = telling(authtype)
+    rid = account(name="Told")
+    assert wait_until(lambda: api.stored(slug).get(rid))["name"] == "Told"
+    sandbox.update(rid, name="Told again", telephone1="1")
+    wait_until(lambda: api.stored(slug)[rid]["name"] == "Told again")
+    sandbox.delete(rid)
+    wait_until(lambda: api.stored(slug)[rid].get("deleted_at"))
+
+
+def test_repeats_disorder_and_delays_end_as_the_system_is(api, telling, account, sandbox):
+    slug = telling(times=3, delay=1.5)
+    rids = [account(name=f"Row {number}") for number in range(6)]
+    for turn in range(5):
+        for rid in rids:
+            sandbox.update(rid, name=f"{rid[:4]} {turn}")
+    sandbox.delete(rids[0])
+
+    def same():
+        stored = api.stored(slug)
+        left = {rid: stored[rid]["name"] for rid in rids[1:] if rid in stored}
+        gone = rids[0] not in stored or stored[rids[0]].get("deleted_at")  # it may never have been read
+        return gone and left == {rid: f"{rid[:4]} 4" for rid in rids[1:]}
+
+    wait_until(same)
+    wait_until(
+        lambda: len(found := events(api, slug)) >= 111 and all(each["state"] == "done" for each in found)
+    )
+    time.sleep(2.5)  # a read that was put off
+    assert same()
+
+
+def test_a_webhook_that_is_lost_is_made_good_by_the_next_pull(api, telling, account):
+    slug = telling(lost=1.0)
+    rid = account(name="Nobody told")
+    assert api.run(slug)["counts"]["created"] == 1
+    assert api.stored(slug)[rid]["name"] == "Nobody told"
+    assert events(api, slug) == []
+
+
 # --- an Odoo that sends them itself ------------------------------------------------------------------------------
 
 
