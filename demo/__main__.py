@@ -100,14 +100,16 @@ def _demo(given: argparse.Namespace, parts: Parts, stack: contextlib.ExitStack) 
     link.connect(hub, odoo)
     run = drive.sync(hub, parts, total)
     noticed = drive.notice(hub, control, parts)
+    drive.listen(hub, url, control)
+    told = drive.notice(hub, control, parts, ask=False)
     loads = link.first_load(hub, parts)
     passed = link.to_odoo(hub, control, person, parts), link.to_dynamics(hub, control, person, parts)
     for slug in loads:
         drive.schedule(hub, slug)
 
     print(f"\nThe sandbox has {total:,} accounts; the run {run['id']}:\n{summary.figures(run)}")
-    if noticed is not None:
-        print("\n" + summary.seen(noticed, *drive.look(hub, noticed.rid)))
+    if noticed is not None and told is not None:
+        print("\n" + summary.seen(noticed, told, *drive.look(hub, told.rid)))
     print("\n" + summary.linked(odoo, loads, *passed))
     print(f"\nAddresses, of this machine alone:\n{summary.addresses(url, sandbox, odoo, folder.path)}")
     print(

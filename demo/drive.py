@@ -1,10 +1,12 @@
 """The hub's main job, over HTTP only, as an app and a person at the vendor would see it."""
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from demo.fill import TABLE
 from demo.http import Client
@@ -48,7 +50,7 @@ def keep(
     slug: str,
     connector: str,
     settings: Mapping[str, str],
-    secrets: Mapping[str, str],
+    credentials: Mapping[str, str],
     what: Mapping[str, Any],
 ) -> None:
     """A connection, made or brought up to date, e.g. if the sandbox's port is another one now."""
@@ -57,10 +59,10 @@ def keep(
     if status == 404:
         # Without a schedule as yet: the first run is the one that is shown, not one that a timer began.
         body = {"slug": slug, "connector": connector, "schedule": {}, **what}
-        hub.call("POST", "/api/integrations", {**body, "settings": settings, "secrets": secrets})
+        hub.call("POST", "/api/integrations", {**body, "settings": settings, "secrets": credentials})
         return
     if {name: found["settings"].get(name) for name in settings} != settings:
-        hub.call("PATCH", path, {"settings": settings, "secrets": secrets})
+        hub.call("PATCH", path, {"settings": settings, "secrets": credentials})
     if not what["entities"].keys() <= found["entities"].keys():  # of a demo that had less
         hub.call("PATCH", path, what)
     if found["state"] == "paused":
@@ -110,10 +112,24 @@ def ended(hub: Client, parts: Parts, run_id: str, advance: Advance = lambda _don
     return dict(run)
 
 
-def notice(hub: Client, sandbox: Client, parts: Parts) -> Noticed | None:
+def listen(hub: Client, url: str, sandbox: Client) -> None:
+    """From here on the sandbox tells the hub of each change of an account, by webhooks."""
+    path = f"/api/integrations/{CONNECTION}"
+    key = secrets.token_urlsafe(32)
+    hub.call("PATCH", path, {"secrets": {"webhook_key": key}})
+    _, found = hub.call("GET", f"{path}/webhook")
+    if not found["value"]:
+        _, found = hub.call("POST", f"{path}/webhook")
+    address = url + urlsplit(found["value"][0]["url"]).path
+    hook = {"url": address, "authtype": 5, "authvalue": {"X-Hub-Token": key}, "tables": [TABLE]}
+    sandbox.call("POST", "/options", {"webhooks": {CONNECTION: hook}})
+
+
+def notice(hub: Client, sandbox: Client, parts: Parts, *, ask: bool = True) -> Noticed | None:
     """Change an account as a person at the vendor would, ask for a run, wait until the store has it.
 
-    None if the store has no account that still lives at the vendor.
+    `ask`: False asks for none: the vendor says that there is something. None if the store has no account that still
+    lives at the vendor.
     """
     _, page = hub.call("GET", "/api/records/accounts?top=100")
     found = (
@@ -123,10 +139,12 @@ def notice(hub: Client, sandbox: Client, parts: Parts) -> Noticed | None:
     if record is None or link is None:
         return None
     phone = datetime.now(UTC).strftime("+57 %d %H%M %S%f")[:15]
+    begin = time.monotonic()
     sandbox.call("PATCH", f"/rows/{TABLE}/{link['id']}", {"values": {"telephone1": phone}})
     sandbox.call("POST", "/save")
-    begin = time.monotonic()
-    start_run(hub, CONNECTION, TABLE)
+    if ask:
+        begin = time.monotonic()
+        start_run(hub, CONNECTION, TABLE)
     while time.monotonic() - begin < _FOUND_WITHIN:
         _, now = hub.call("GET", f"/api/records/accounts/{record['id']}")
         if now.get("phone") == phone:

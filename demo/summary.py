@@ -29,11 +29,13 @@ def _row(cells: list[tuple[str, Any]]) -> str:
     )
 
 
-def seen(noticed: Noticed, live: Mapping[str, Any], live_seconds: float) -> str:
+def seen(noticed: Noticed, told: Noticed, live: Mapping[str, Any], live_seconds: float) -> str:
     return (
         f"A person at the vendor gave '{noticed.name}' the phone {noticed.phone}:\n"
         f"  in the store (version {noticed.version}) {noticed.seconds:.1f} s after POST /api/runs\n"
-        f"  live through the hub, GET /api/crm/accounts/{noticed.rid}: {live['phone']} in {live_seconds:.2f} s"
+        f"and then {told.phone}, of which the vendor told the hub by a webhook:\n"
+        f"  in the store (version {told.version}) {told.seconds:.1f} s after the change, without a run\n"
+        f"  live through the hub, GET /api/crm/accounts/{told.rid}: {live['phone']} in {live_seconds:.2f} s"
     )
 
 

@@ -115,6 +115,7 @@ def test_once_ends_after_the_summary_and_a_second_run_keeps_the_data(start):
     assert f"records read {RECORDS}, created {RECORDS}, updated 0, unchanged 0, deleted 0, failed 0" in said
     assert re.search(r"remote calls [1-9]\d*, storage calls [1-9]\d*, seconds \d+\.\d", said)
     assert re.search(r"in the store \(version 2\) \d+\.\d s after POST /api/runs", said)
+    assert re.search(r"in the store \(version 3\) \d+\.\d s after the change, without a run", said)
     assert_linked(said, "an Odoo of the sandbox")
     key = (first.data / "api-key").read_text().strip()
     assert len(key) >= 32
@@ -128,8 +129,10 @@ def test_once_ends_after_the_summary_and_a_second_run_keeps_the_data(start):
     said = second.text()
     assert f"The sandbox has {RECORDS} accounts" in said
     assert "Filling" not in said
-    assert "records read 0, created 0, updated 0" in said
-    assert "in the store (version 3)" in said
+    # What came by the webhook is read again, and was known.
+    assert "records read 1, created 0, updated 0, unchanged 1" in said
+    assert "in the store (version 4)" in said
+    assert re.search(r"in the store \(version 5\) \d+\.\d s after the change, without a run", said)
     assert key in said
     assert_linked(said, "an Odoo of the sandbox")
     second.assert_gone()
