@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks import counts, imports, latency, systems
+from benchmarks import counts, imports, intake, latency, systems
 from benchmarks.parts import Bench
 from benchmarks.worker import RAW, READ, Cost, Result
 from demo.parts import Parts
@@ -81,6 +81,7 @@ def _arguments() -> argparse.Namespace:
         "--pushes", type=int, nargs="*", default=[2_000, 10_000], help="contacts (default: %(default)s)"
     )
     parser.add_argument("--latency", type=int, default=10, help="edits that are timed (default: %(default)s)")
+    parser.add_argument("--webhooks", type=int, default=2_000, help="that are sent (default: %(default)s)")
     parser.add_argument("--no-azurite", action="store_true", help="only the sink")
     parser.add_argument("--json", action="store_true", help="data instead of a table")
     parser.add_argument("--save-counts", action="store_true", help="write benchmarks/counts.json anew")
@@ -187,6 +188,7 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
     pushed = pushes(bench, given)
     synced = {system: bench.sync(system, systems.CHANGED) for system in systems.REMOTES}
     waited = latency.measure(parts, folder / "latency", given.latency) if given.latency else ()
+    taken = intake.measure(parts, folder / "webhooks", given.webhooks) if given.webhooks else None
     if given.save_counts:
         loads = {row.name: counts.calls_of(row.result) for row in found if row.store == "sink"}
         counts.save(
@@ -206,6 +208,7 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
             "pushes": told,
             "systems": {system: asdict(each) for system, each in synced.items()},
             "latency_ms": waited,
+            "webhooks": asdict(taken) if taken else None,
             "imports": seconds,
             "differences": wrong,
         }
@@ -214,7 +217,11 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         print(table(found))
         print("nothing new: remote + storage calls of a pull for which nothing had changed")
         print(scale_line(found))
-        print("\n".join([*push_lines(pushed), *systems.lines(synced), *latency.lines(waited)]))
+        print(
+            "\n".join(
+                [*push_lines(pushed), *systems.lines(synced), *latency.lines(waited), *intake.lines(taken)]
+            )
+        )
         print(_import_line(imported))
         print("\n".join(wrong) or "Calls are those of benchmarks/counts.json.")
     return 1 if wrong else 0

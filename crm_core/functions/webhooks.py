@@ -5,7 +5,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from crm_core.connector import Hook
 from crm_core.errors import NotFound
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, whole_number
@@ -43,6 +42,8 @@ def handshake(call: Call) -> Reply:
 
 
 def _received(call: Call) -> Reply:
+    from crm_core.connector import Hook  # with all that it imports: indexing the app needs none of it
+
     hub: Hub = call.hub
     incoming = call.incoming
     given = parse_qsl(incoming.target.partition("?")[2], keep_blank_values=True)

@@ -98,7 +98,8 @@ def test_every_connector_has_its_golden_calls():
 
 def test_the_command_measures_and_finds_no_difference():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--records", "400", "--pages", "100", "--no-azurite", "--pushes", "200", "--latency", "1"],
+        [sys.executable, "-m", "benchmarks", "--records", "400", "--pages", "100", "--no-azurite", "--pushes", "200", "--latency", "1",
+         "--webhooks", "80"],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -106,5 +107,10 @@ def test_the_command_measures_and_finds_no_difference():
     assert re.search(r"^push: 200 contacts made: \d+ remote calls, ", done.stdout, re.MULTILINE)
     assert re.search(
         r"^An edit at one system is at the other after \d+ ms \(median of 1", done.stdout, re.MULTILINE
+    )
+    assert re.search(
+        r"^Webhooks: [\d,]+ a second .* accepted by one host, .* of it \(aim 0\.7\)\.$",
+        done.stdout,
+        re.MULTILINE,
     )
     assert "Calls are those of benchmarks/counts.json." in done.stdout
