@@ -18,6 +18,8 @@ HOOK_BYTES = 16
 """Random ones: nobody can guess an address."""
 KEEP_HOURS = 24
 """How long a former address is good beside its successor."""
+KEEP_FORMER = 5
+"""So many former addresses at most, the newest ones."""
 MARK_TRIES = 5
 NEVER = "~"
 """Later than every time."""
@@ -56,9 +58,12 @@ class HookAdmin:
         self._keys.claim_hook(hook, connection.tenant, connection.uid)
         now = self._clock.now()
         until = hub_time(now + timedelta(hours=KEEP_HOURS))
-        former = {} if at_once else current(connection.hooks, now)
-        kept = {each: ends or until for each, ends in former.items()}
-        return self._save(connection, {hook: "", **kept})
+        former = [] if at_once else list(current(connection.hooks, now).items())[:KEEP_FORMER]
+        try:
+            return self._save(connection, {hook: "", **{each: ends or until for each, ends in former}})
+        except Conflict:
+            self._keys.drop_hook(hook)
+            raise
 
     def remove(self, connection: Connection) -> Connection:
         """No webhook gets in any more. Raises Conflict as `renew` does."""

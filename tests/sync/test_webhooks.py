@@ -3,12 +3,13 @@
 import json
 import uuid
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
 from crm_core.connection_admin import Wanted
 from crm_core.connector import Hook
-from crm_core.errors import SignatureInvalid
+from crm_core.errors import Conflict, SignatureInvalid
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.fields import hub_time
@@ -238,29 +239,76 @@ def test_a_hint_that_comes_just_before_the_worker_leaves_is_read(memory_bench, m
     assert left(bench) == []
 
 
-@pytest.mark.parametrize("kind", ["unavailable", "throttle"])
-def test_while_the_system_does_not_answer_everything_stays(remote, kind):
+@pytest.fixture
+def ahead(remote):
+    """A bench, and its clock, which can be put forward."""
     clock = AheadClock()
     queue = MemoryQueue(clock)
     settings = {**environment("UseDevelopmentStorage=true", remote), **SOON}
     hub = Hub(load(settings), clock=clock, table=MemoryTable(), queue=queue, blob=MemoryBlob())
     with closing(hub):
-        bench = Bench(hub, remote, queue)
-        address = hooked(bench)
-        rid = remote.create("Contoso")
-        fault = {"unavailable": ("status", {"status": 503}), "throttle": ("throttle", {})}[kind]
-        remote.fault(fault[0], **fault[1])
-        sent = send(bench, address, post_of(rid))
+        yield Bench(hub, remote, queue), clock
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "throttle"])
+def test_while_the_system_does_not_answer_everything_stays(ahead, remote, kind):
+    bench, clock = ahead
+    address = hooked(bench)
+    rid = remote.create("Contoso")
+    fault = {"unavailable": ("status", {"status": 503}), "throttle": ("throttle", {})}[kind]
+    remote.fault(fault[0], **fault[1])
+    sent = send(bench, address, post_of(rid))
+    bench.work()
+    assert event(bench, sent).state == "done"
+    assert left(bench) == [f"account~{rid}", "~account"]
+    remote.clear_faults()
+    for _ in range(60):
+        clock.ahead += timedelta(minutes=1)
+        bench.hub.tick()
         bench.work()
-        assert event(bench, sent).state == "done"
-        assert left(bench) == [f"account~{rid}", "~account"]
-        remote.clear_faults()
-        for _ in range(60):
-            clock.ahead += AheadClock.ahead.__class__(minutes=1)
-            hub.tick()
-            bench.work()
-        assert bench.stored()[rid].fields["name"] == "Contoso"
-        assert left(bench) == []
+    assert bench.stored()[rid].fields["name"] == "Contoso"
+    assert left(bench) == []
+
+
+def test_a_former_address_is_good_for_a_day(ahead):
+    bench, clock = ahead
+    old = hooked(bench)
+    bench.connection = bench.hub.hooks.renew(bench.connection, at_once=False)
+    bench.hub.forget(bench.connection)
+    (new,) = bench.connection.hooks.keys() - {old}
+    clock.ahead = timedelta(hours=23, minutes=59)
+    for each in (old, new):
+        send(bench, each, {})
+    clock.ahead = timedelta(hours=24, minutes=1)
+    send(bench, new, {})
+    with pytest.raises(SignatureInvalid):
+        send(bench, old, {})
+    bench.connection = bench.hub.hooks.renew(bench.connection, at_once=False)
+    assert bench.hub.keys.owner_of(old) is None
+    assert bench.hub.keys.owner_of(new) == (DEFAULT_TENANT, bench.connection.uid)
+
+
+def test_only_some_former_addresses_are_kept(ahead):
+    bench, clock = ahead
+    made = [hooked(bench)]
+    for _ in range(7):
+        clock.ahead += timedelta(minutes=1)
+        bench.connection = bench.hub.hooks.renew(bench.connection, at_once=False)
+        made += bench.connection.hooks.keys() - set(made)
+    assert set(bench.connection.hooks) == set(made[-6:])
+    owned = {each for each in made if bench.hub.keys.owner_of(each)}
+    assert owned == set(made[-6:])
+
+
+def test_who_loses_to_another_change_leaves_no_address(memory_bench):
+    bench = memory_bench
+    hooked(bench)
+    old = bench.connection
+    bench.connection = bench.hub.admin.pause(old, paused=True)
+    with pytest.raises(Conflict):
+        bench.hub.hooks.renew(old, at_once=False)
+    rows = bench.hub.table.query(layout.KEYS).rows
+    assert {row.rk for row in rows if row.pk.startswith("~hook~")} == set(old.hooks)
 
 
 def test_one_that_can_t_be_opened_keeps_its_events_for_a_person(memory_bench, monkeypatch):
