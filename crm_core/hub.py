@@ -36,7 +36,7 @@ from crm_core.storage.azure import (
     managed_identity,
 )
 from crm_core.storage.connections import Connections
-from crm_core.storage.events import Events
+from crm_core.storage.events import Events, Inbound
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters, Stats
@@ -44,7 +44,7 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import brake, conflicts, jobs, results, schedule, starting
+from crm_core.sync import brake, conflicts, intake, jobs, results, schedule, starting
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Job, Opened, Tuning, wake
 from crm_core.sync.sides import Config, Side, side_of
@@ -349,6 +349,10 @@ class Hub:
     def cancel_run(self, tenant: Tenant, run: Run) -> Run:
         """Ends a run that the brake stopped. Raises Conflict for any other."""
         return brake.cancel(self.engine, tenant, run)
+
+    def replay_event(self, connection: Connection, event: Inbound) -> None:
+        """As `intake.replay`."""
+        intake.replay(self.engine, connection.tenant, connection.uid, event)
 
     def wake(self, connection: Connection) -> None:
         """What waited while the connection was paused, or needed a person, goes on at once; the tick would find it too."""

@@ -153,14 +153,29 @@ def events(call: Call) -> Reply:
     return Reply(200, body)
 
 
-@route("GET", "/api/events/<event>", role=Role.OPERATOR, parameters=[_CONNECTION])
-def event(call: Call) -> Reply:
-    """One webhook with its body, as it came."""
+def _event(call: Call) -> "tuple[Connection, Inbound]":
     hub: Hub = call.hub
     connection = hub.find(call.tenant, call.parameters.get("connection", ""))
     name = call.parts["event"]
     found = hub.engine.events.get(call.tenant, connection.uid, name) if _EVENT_ID.fullmatch(name) else None
     if found is None:
         raise NotFound(f"There is no event '{name}' of {connection.slug}.")
+    return connection, found
+
+
+@route("GET", "/api/events/<event>", role=Role.OPERATOR, parameters=[_CONNECTION])
+def event(call: Call) -> Reply:
+    """One webhook with its body, as it came."""
+    hub: Hub = call.hub
+    _, found = _event(call)
     body = hub.engine.events.whole(found).body
     return Reply(200, {**_item(found), "body": body.decode("utf-8", "replace")})
+
+
+@route("POST", "/api/events/<event>/replay", role=Role.OPERATOR, parameters=[_CONNECTION], answer=202)
+def replay_event(call: Call) -> Reply:
+    """Has the work of a webhook done again, whatever came of it; 409 while it is open."""
+    hub: Hub = call.hub
+    connection, found = _event(call)
+    hub.replay_event(connection, found)
+    return Reply(202, {**_item(found), "state": "open", "outcome": None})

@@ -79,6 +79,13 @@ class Events:
         row = self._table.get(layout.EVENTS, layout.event_pk(tenant, connection), layout.EVENT + event_id)
         return _event(row) if row else None
 
+    def reopen(self, tenant: Tenant, connection: str, event: Inbound) -> None:
+        """Its work is open again. RowChanged if somebody else has just changed it."""
+        pk = layout.event_pk(tenant, connection)
+        first = Operation("replace", _row(pk, replace(event, state="open", outcome="")), event.etag)
+        index = Operation("upsert", Row(pk, layout.OPEN + event.id, json_values({"time": event.time})))
+        self._table.transact(layout.EVENTS, [first, index])
+
     def whole(self, event: Inbound) -> Inbound:
         """With its body, wherever that is."""
         return replace(event, body=self._blob.get(event.blob) or b"") if event.blob else event

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from crm_core.connector import Change, Event, Hook
-from crm_core.errors import BadAnswer, HubError, NotSupported, StoreUnavailable
+from crm_core.errors import BadAnswer, Conflict, HubError, NotSupported, StoreUnavailable
 from crm_core.log import Log
-from crm_core.model.connection import Connection
+from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, seconds_until
-from crm_core.ports import count
+from crm_core.ports import RowChanged, count
 from crm_core.storage import layout
 from crm_core.storage.events import Inbound
 from crm_core.storage.hints import Hint
@@ -48,7 +48,7 @@ def event(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # 
     found = engine.events.whole(found)
     told, outcome = _told(opened, found)
     change = _change(found, told)
-    if change and engine.events.is_done(job.tenant, job.connection, change):
+    if change and "again" not in job.event and engine.events.is_done(job.tenant, job.connection, change):
         count("webhooks_repeated", connection=job.connection)
         outcome, change = "a repeat", ""
     else:
@@ -93,8 +93,21 @@ def _wanted(connection: Connection, told: Sequence[Event]) -> Mapping[str, list[
     return found
 
 
+def replay(engine: Engine, tenant: Tenant, connection: str, found: Inbound) -> None:
+    """A person has the work of an event done again, whatever came of it. Raises Conflict while it is open."""
+    refused = Conflict("The event is being worked on; look at it again in a while.")
+    if found.state == "open":
+        raise refused
+    try:
+        engine.events.reopen(tenant, connection, found)
+    except RowChanged:
+        raise refused from None
+    again = {"id": found.id, "again": True}
+    engine.send(layout.FRESH, Job("event", tenant, connection, event=again))
+
+
 def buried(engine: Engine, job: Job) -> None:
-    """An event whose work failed at every delivery of its message: only a person opens it again."""
+    """An event whose work failed at every delivery of its message: only a person opens it again (`replay`)."""
     found = _opened(engine, job)
     if found is not None and found.state == "open":
         engine.events.end(job.tenant, job.connection, found, "dead", "failed; see the dead letters")

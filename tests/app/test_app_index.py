@@ -185,6 +185,9 @@ CALLS: Mapping[str, Invoke] = {
     "GET /api/events/<event>": Invoke(
         "/api/events/{event}?connection=walk", holds={"id": "{event}", "body": "null"}
     ),
+    "POST /api/events/<event>/replay": Invoke(
+        "/api/events/{event}/replay?connection=walk", 202, holds={"id": "{event}", "state": "open"}
+    ),
     "GET /api/integrations/<connection>/mappings/<entity>": Invoke(
         "/api/integrations/walk/mappings/account", holds={"entity": "account", "version": 0}
     ),
@@ -269,7 +272,7 @@ def there(api, sandbox, demo):
     rows["hook"] = address["url"].rpartition("/")[2]
     rows["event"] = api.ok("POST", f"{address['url']}?code=the-walk", data="null")["id"]
     event = f"/api/events/{rows['event']}?connection=walk"
-    wait_until(lambda: api("GET", event).status_code == 200)
+    wait_until(lambda: api("GET", event).json().get("state") == "done")
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
     for slug in ("walk", "quiet", "made-by-post", "stopped", "refused", "twins"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")

@@ -438,7 +438,8 @@ def test_what_came_in_and_what_did_not_is_counted(api, hooked, account):
     for _ in range(3):
         send(api, url, post, key="wrong")
     send(api, url.rpartition("/")[0] + "/" + "A" * 22, post)
-    found = api.ok("GET", stats)
+    # What a message led to is counted when its function ends.
+    found = wait_until(lambda: (now := api.ok("GET", stats))["webhooks"]["repeated"] and now)
     assert found["webhooks"] == {"accepted": 2, "refused": 3, "repeated": 1}
     assert found["hub"]["webhooks_refused"] == before + 1
 
@@ -545,6 +546,21 @@ def test_event_grid_gets_its_code_back_if_it_bears_the_key(api, hooked, problem)
     assert len(events(api, slug)) == before
     for odd in ([], {}, [{"data": {}}], [{"data": {"validationCode": 5}}], b"{"):  # an event like any other
         event(api, slug, send(api, url, odd, headers=headers))
+
+
+def test_a_person_has_an_event_worked_on_again(api, hooked, account, sandbox, problem):
+    slug, url = hooked
+    rid = account(name="Once more")
+    answer = send(api, url, post_of("account", rid))
+    event(api, slug, answer)
+    wait_until(lambda: rid in api.stored(slug))
+    sandbox.update(rid, name="Changed since")
+    path = f"/api/events/{answer.json()['id']}/replay?connection={slug}"
+    assert api.ok("POST", path)["state"] == "open"
+    assert event(api, slug, answer)["outcome"] == "read again"  # though the change is done
+    wait_until(lambda: api.stored(slug)[rid]["name"] == "Changed since")
+    nobody = api("POST", f"/api/events/{'0' * 20}/replay?connection={slug}")
+    problem(nobody, 404, "NotFound", f"There is no event '{'0' * 20}' of {slug}.")
 
 
 # --- reading them ------------------------------------------------------------------------------------------------

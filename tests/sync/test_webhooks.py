@@ -186,6 +186,16 @@ def test_an_event_that_fails_at_every_delivery_is_dead_and_stays_so(memory_bench
     assert event(bench, sent).state == "dead"
     assert rid not in bench.stored()
     assert left(bench) == []
+    found = event(bench, sent)
+    bench.hub.replay_event(bench.connection, found)
+    with pytest.raises(Conflict):
+        bench.hub.replay_event(bench.connection, found)  # as it was before
+    with pytest.raises(Conflict):
+        bench.hub.replay_event(bench.connection, event(bench, sent))
+    bench.work()
+    assert event(bench, sent).state == "done"
+    assert bench.stored()[rid].fields["name"] == "Contoso"
+    assert left(bench) == []
 
 
 def test_a_record_that_is_announced_again_while_it_is_read_is_read_again(memory_bench, monkeypatch):
