@@ -19,6 +19,7 @@ from crm_core.errors import (
     NotSupported,
     Recovery,
 )
+from crm_core.frozen import frozen_dataclass
 from crm_core.model import filters
 from crm_core.model.entities import ENTITIES
 from crm_core.model.expand import Expansion, refuse
@@ -180,7 +181,7 @@ class TokenFacts:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Change:
     """What the remote says of one record: its canonical fields, or `fields` None for a delete.
 

@@ -18,6 +18,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
+from crm_core.frozen import frozen_dataclass
+
 Value = str | int | float | bool | bytes
 """What a property of a row can be. int is stored as a 64-bit integer."""
 
@@ -66,7 +68,7 @@ class RowTooLarge(StoreError):
         self.property_name = property_name
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Row:
     """One row of a table. `etag` is empty until the store has given one."""
 
@@ -80,7 +82,7 @@ class Row:
         return replace(self, values={**self.values, **values})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Operation:
     """One step of a transaction. `etag` guards replace and delete; "*" means whatever is there."""
 
@@ -265,7 +267,6 @@ def wire_size(value: Value) -> int:
     return 8
 
 
-@lru_cache(maxsize=4096)
 def check_key(value: str) -> None:
     """Raises ValueError for a key that the service would refuse. Keys are built by our own layout."""
     if len(value) > MAX_KEY_CHARACTERS:
@@ -275,12 +276,21 @@ def check_key(value: str) -> None:
 
 
 def check_row(row: Row) -> int:
-    """The size of the row in bytes; raises RowTooLarge or ValueError where the service would refuse it.
+    """The size of the row in bytes; raises RowTooLarge or ValueError where the service would refuse it."""
+    _check_partition(row.pk)
+    check_key(row.rk)
+    return row_size(row)
+
+
+_check_partition = lru_cache(maxsize=256)(check_key)
+"""Most rows are of a few partitions."""
+
+
+def row_size(row: Row) -> int:
+    """In bytes, of a row whose keys are known to be good; raises RowTooLarge.
 
     Sizes as the service counts them: 4 bytes + UTF-16 keys + for each property 8 + UTF-16 name + value.
     """
-    check_key(row.pk)
-    check_key(row.rk)
     if len(row.values) > MAX_PROPERTIES:
         raise RowTooLarge(f"a row with {len(row.values)} properties is over {MAX_PROPERTIES}")
     size = 4 + 2 * (len(row.pk) + len(row.rk))

@@ -179,41 +179,47 @@ class EntityMap:
     def inward(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical fields of a remote row; empty ones are left out. Raises ValueError naming the property."""
         fields: dict[str, Any] = {}
-        for name, native, take, reference, companion, read in self._readers:
-            value = row.get(native) if take is None else take(row)
-            if value is None or value == "":
-                continue
-            if reference is not None:
-                target = reference.target(row)
-                if target is None:
+        native = ""
+        try:
+            for name, native, read in self._readers:
+                value = row.get(native)
+                if value is not None and value != "" and (value := read(value)) is not None:
+                    fields[name] = value
+            for each, native, take, read, companion in self._other_readers:
+                value = take(row) if take else row.get(native)
+                if value is None or value == "":
+                    continue
+                target = each.target(row) if each.targets else None
+                if each.targets and target is None:
                     continue  # a reference to something else
-                if companion:
-                    fields[companion] = target.entity
-            try:
-                value = read(value)
-            except ValueError as error:
-                raise ValueError(f"{native}: {error}") from None
-            if value is not None:
-                fields[name] = value
+                if (value := read(value)) is not None:
+                    fields[each.field] = value
+                    if companion and target is not None:
+                        fields[companion] = target.entity
+        except ValueError as error:
+            raise ValueError(f"{native}: {error}") from None
         return fields
 
     @cached_property
-    def _readers(self) -> Sequence["_Reader"]:
-        """Of each field that is read what that needs: its name, `native`, `take`, itself if it is a reference, its
-        companion, and how its value is read.
+    def _readers(self) -> Sequence[tuple[str, str, Callable[[Any], Any]]]:
+        """Of each field that is a property of its own: its name, `native`, and how its value is read."""
+        known = self.entity.by_name
+        return [
+            (each.field, each.native, each.reader(known[each.field]))
+            for each in self.fields
+            if each.readable and each.take is None and not each.targets
+        ]
+
+    @cached_property
+    def _other_readers(self) -> Sequence["_Reader"]:
+        """Of the other fields, references among them: the field, `native`, `take`, how its value is read, its
+        companion.
         """
         known = self.entity.by_name
         return [
-            (
-                each.field,
-                each.native,
-                each.take,
-                each if each.targets else None,
-                known[each.field].companion,
-                each.reader(known[each.field]),
-            )
+            (each, each.native, each.take, each.reader(known[each.field]), known[each.field].companion)
             for each in self.fields
-            if each.readable
+            if each.readable and (each.take is not None or each.targets)
         ]
 
     def outward(self, fields: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -387,9 +393,7 @@ class EntityMap:
             self._accept_one(kind.companion, self.specific[name][1], described, fields, native)
 
 
-_Reader = tuple[
-    str, str, Callable[[Mapping[str, Any]], Any] | None, FieldMap | None, str, Callable[[Any], Any]
-]
+_Reader = tuple[FieldMap, str, Callable[[Mapping[str, Any]], Any] | None, Callable[[Any], Any], str]
 
 
 def merge_into(row: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final, Literal
 
+from crm_core.frozen import frozen_dataclass
 from crm_core.model.entities import ENTITIES
 from crm_core.model.json_text import ordered_json
 
@@ -36,7 +37,7 @@ UNKNOWN: Final[Mapping[str, Any]] = {"unknown": True}
 LinkState = Literal["new", "creating", "live", "gone"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Stamp:
     """When a value was set (RFC 3339, UTC) and from where."""
 
@@ -63,7 +64,7 @@ class Attempt:
         return {**data, "read": True} if self.read else data
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Link:
     """A record's state at one connection.
 
@@ -135,7 +136,7 @@ _USUAL = tuple(Link.__dataclass_fields__[name].default for name in _REST)
 _rest_of: Callable[[Link], tuple[Any, ...]] = attrgetter(*_REST)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Record:
     """The hub's version of one thing.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crm_core.frozen import frozen_dataclass
 from crm_core.model.connection import Tenant
 from crm_core.model.record import SCHEMA_VERSION, Record, open_items
 from crm_core.ports import (
@@ -23,8 +24,8 @@ from crm_core.ports import (
     StoreError,
     Table,
     Value,
-    check_row,
     every_row,
+    row_size,
     wire_size,
 )
 from crm_core.storage import layout
@@ -57,7 +58,7 @@ class Tomb:
     rid: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Stored:
     """What a row at a record id holds, and its ETag."""
 
@@ -83,7 +84,7 @@ class HistoryEntry:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class RecordWrite:
     """One record to be written: what was read (None: nothing there), what it becomes, and its history."""
 
@@ -329,7 +330,7 @@ def _pack(
     for write in writes:
         operations = _operations(pk, write)
         try:
-            needed = sum(check_row(operation.row) * WIRE_FACTOR + WIRE_ROW_BYTES for operation in operations)
+            needed = sum(row_size(operation.row) * WIRE_FACTOR + WIRE_ROW_BYTES for operation in operations)
         except RowTooLarge:
             result.too_large.append((write, _largest_field(write.after)))
             continue

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from crm_core.connector import Change, VersionKind
+from crm_core.frozen import frozen_dataclass
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.record import Link, Record, Stamp
@@ -22,7 +23,7 @@ CLOCK_MARGIN = timedelta(seconds=10)
 """The clocks of the hub's instances differ by less."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a remote said of one record. `lo`, `hi`: hub time before the request and after the response. `hint`: nobody
     said more than that there is something to read.

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from crm_core.connector import Change
+from crm_core.frozen import frozen_dataclass
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time
@@ -43,7 +44,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + amount)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Entry:
     """A snapshot on its way into the record `id`. `looked`: a point read made in this round. `beside`: the record that
     its remote id leads to, which lives at another one.
