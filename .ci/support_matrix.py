@@ -61,6 +61,8 @@ def _share(connector: type[Connector], entity: Entity) -> str:
     emap = connector.entities.get(entity.name)
     if emap is None:
         return "-"
+    if connector.delivers_to:
+        return "told of all fields"
     return f"[{len(_mapped(emap))} of {len(_own(entity))} fields](#{_anchor(connector, entity.name)})"
 
 
@@ -80,6 +82,8 @@ def _anchor(connector: type[Connector], entity: str) -> str:
 
 def section(connector: type[Connector]) -> str:
     """One connector: what it can do, then its entities."""
+    if connector.delivers_to:
+        return _receiver(connector)
     facts = [
         ["entities", ", ".join(connector.entities)],
         ["pulled unless the connection says otherwise", ", ".join(connector.pulled or connector.entities)],
@@ -97,6 +101,18 @@ def section(connector: type[Connector]) -> str:
     ]
     head = f"## {connector.label} (`{connector.name}`)\n\n" + _table(["", ""], facts)
     return "\n".join([head, *(_entity(connector, emap) for emap in connector.entities.values())])
+
+
+def _receiver(connector: type[Connector]) -> str:
+    """One that is told of changes, by our own names."""
+    facts = [
+        ["entities", ", ".join(connector.entities)],
+        ["live calls", "none: every version of a record is delivered, and nothing is read back"],
+        ["settings", _settings(connector, secret=False)],
+        ["secrets", _settings(connector, secret=True)],
+    ]
+    names = "Every field goes under its own name, unless the connection's mapping says otherwise."
+    return f"## {connector.label} (`{connector.name}`)\n\n" + _table(["", ""], facts) + f"\n{names}\n"
 
 
 def _expand_too(connector: type[Connector]) -> str:

@@ -155,9 +155,10 @@ class ConnectionAdmin:
     def _begin_states(self, connection: Connection) -> None:
         now = self._clock.now()
         due = hub_time(now) if connection.schedule != Schedule() else ""
+        widens = not self._connector_class(connection.connector).delivers_to
         states = {
             entity: EntityState(
-                due=due if sync.pulls else "", push_due=self._push_due() if sync.pushes else ""
+                due=due if sync.pulls else "", push_due=self._push_due() if sync.pushes and widens else ""
             )
             for entity, sync in connection.entities.items()
         }
@@ -172,13 +173,14 @@ class ConnectionAdmin:
         is read soon.
         """
         states = self._states.read(after.tenant, after.uid)
+        widens = not self._connector_class(after.connector).delivers_to
         for entity, sync in after.entities.items():
             was = before.entities.get(entity)
             state = states.entities.get(entity) if states else None
             same = was == sync and before.mappings.get(entity) == after.mappings.get(entity)
             if was is None or same or state is None:
                 continue
-            push_due = self._push_due() if sync.pushes else ""
+            push_due = self._push_due() if sync.pushes and widens else ""
             due = state.due if sync.pulls else ""
             if sync.pulls and not was.pulls and after.schedule != Schedule():
                 due = hub_time(self._clock.now())
@@ -214,6 +216,7 @@ class ConnectionAdmin:
             present = {}  # what can't be read is replaced as a whole
         bundle = {name: value for name, value in {**present, **wanted.secrets}.items() if value}
         self._check_mappings(self._check(kind, changed, bundle), changed, connection.mappings)
+        _check_receiver(kind, connection, changed, present, wanted.secrets)
         self._connections.keep_mappings(connection, changed_entities(connection.mappings, changed.mappings))
         saved = self._save(changed)  # first: who loses the ETag to somebody else changes nothing
         if bundle != present:
@@ -348,6 +351,7 @@ class ConnectionAdmin:
         errors = [
             *_setting_errors(kind, connection.settings, secrets),
             *_entity_errors(kind, connection.entities, connection.mappings),
+            *_delivery_errors(kind, connection),
             *mapping_errors(kind, connection.mappings),
         ]
         if errors:
@@ -379,6 +383,21 @@ class ConnectionAdmin:
 
 def _all_pulled(kind: type[Connector]) -> dict[str, EntitySync]:
     return dict.fromkeys(kind.pulled or kind.entities, EntitySync())
+
+
+def _check_receiver(
+    kind: type[Connector],
+    before: Connection,
+    after: Connection,
+    bundle: Mapping[str, str],
+    given: Mapping[str, str],
+) -> None:
+    """Secrets don't go to another receiver than the one that they were given for. Raises BadRequest."""
+    was, now = (each.settings.get(kind.delivers_to, "") for each in (before, after))
+    if was and now and urlsplit(was)[:2] != urlsplit(now)[:2] and not bundle.keys() <= given.keys():
+        path = f"settings.{kind.delivers_to}"
+        names = ", ".join(sorted(bundle.keys() - given.keys()))
+        raise BadRequest.field(path, f"{path}: is another receiver; give the secrets anew with it ({names}).")
 
 
 def _setting_errors(
@@ -440,7 +459,23 @@ def _entity_errors(
     for name in entities.keys() - set(unknown):
         emap = effective_or_declared(kind.entities[name], mappings.get(name))
         errors.extend(_sync_errors(f"entities.{name}", emap, entities[name]))
+        if not kind.delivers_to:
+            errors.extend(
+                FieldError(
+                    f"entities.{name}.{what}", f"entities.{name}.{what}: {kind.label} is told of no events."
+                )
+                for what in ("events", "becomes")
+                if getattr(entities[name], what)
+            )
     return errors
+
+
+def _delivery_errors(kind: type[Connector], connection: Connection) -> Iterator[FieldError]:
+    """Whoever is told of changes has an address."""
+    pushes = any(each.pushes for each in connection.entities.values())
+    if kind.delivers_to and pushes and not connection.settings.get(kind.delivers_to):
+        path = f"settings.{kind.delivers_to}"
+        yield FieldError(path, f"{path}: is missing; what is pushed is delivered there.")
 
 
 def _sync_errors(path: str, emap: EntityMap, sync: EntitySync) -> Iterator[FieldError]:
@@ -457,8 +492,10 @@ def _sync_errors(path: str, emap: EntityMap, sync: EntitySync) -> Iterator[Field
         if sync.match not in emap.by_field or field is None or field.type is not Type.TEXT:
             texts = ", ".join(each for each in emap.by_field if emap.entity.by_name[each].type is Type.TEXT)
             yield FieldError(f"{path}.match", f"{path}.match: expected a text field, one of {texts}.")
-    if sync.filter:
-        try:
-            matcher(parse_filter(sync.filter), emap.entity)
-        except BadRequest as error:
-            yield FieldError(f"{path}.filter", f"{path}.filter: {error.message}")
+    for what in ("filter", "becomes"):
+        text = getattr(sync, what)
+        if text:
+            try:
+                matcher(parse_filter(text), emap.entity)
+            except BadRequest as error:
+                yield FieldError(f"{path}.{what}", f"{path}.{what}: {error.message}")

@@ -29,6 +29,7 @@ from crm_core.model.mapping import EntityMap, NativeField, Navigation
 from crm_core.model.options import Order
 from crm_core.model.overrides import effective
 from crm_core.model.record import NOTHING
+from crm_core.model.record_event import RecordEvent
 from crm_core.ports import Clock, Ids, Pool
 
 SEARCH_VALUES = 50
@@ -309,6 +310,26 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Message:
+    """What is delivered: the same bytes and the same id with every attempt."""
+
+    id: str
+    content_type: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a receiver answered. `excerpt`: how its words begin, without our secrets. `retry_after`: seconds that it asks
+    to be left alone.
+    """
+
+    status: int
+    excerpt: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one of many writes: the record as the remote now holds it (None after a delete), or the error."""
 
@@ -346,6 +367,10 @@ class Connector(ABC):
     """How long after a create a search may not find it yet."""
     if_match: ClassVar[bool] = False
     """An update or delete with an etag is refused if the record moved on."""
+    delivers_to: ClassVar[str] = ""
+    """The setting with the address to which changes are delivered, of a system that is only told: each version of a
+    record becomes a delivery, and nothing is read back. What such a connection pushes is delivered, not written.
+    """
     tells_deletes: ClassVar[bool] = False
     """The feed of changes tells what was deleted, of what the remote tracks; else only a full run finds out."""
 
@@ -476,6 +501,17 @@ class Connector(ABC):
     def parse(self, hook: Hook) -> Sequence[Event]:  # noqa: ARG002  # for subclasses
         """The records that a verified webhook is about. Raises BadAnswer, and NotSupported as `verify` does."""
         raise NotSupported(f"{self.label} sends no webhooks here; its changes come with the next pull.")
+
+    def message(self, delivery: str, event: RecordEvent) -> Message:  # noqa: ARG002  # for subclasses
+        """What a delivery tells of an event. Calls nobody. Raises BadRequest for values that the mapping can't put.
+
+        NotSupported: nothing is delivered to this system.
+        """
+        raise NotSupported(f"Nothing is delivered to {self.label}.")
+
+    def deliver(self, message: Message) -> Delivered:  # noqa: ARG002  # for subclasses
+        """Sends it once; any status is an answer. Raises what a call raises that gets none, NotSupported as above."""
+        raise NotSupported(f"Nothing is delivered to {self.label}.")
 
     @abstractmethod
     def explain(self, answer: Answer) -> HubError:

@@ -36,6 +36,7 @@ from crm_core.storage.azure import (
     managed_identity,
 )
 from crm_core.storage.connections import Connections
+from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.events import Events, Inbound
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -133,6 +134,7 @@ class Hub:
             Held(self.table),
             Hints(self.table),
             Events(self.table, stored),
+            Deliveries(self.table, stored),
             self.states,
             self.runs,
             DeadLetters(self.table, self.clock, self.ids),
@@ -353,6 +355,12 @@ class Hub:
     def replay_event(self, connection: Connection, event: Inbound) -> None:
         """As `intake.replay`."""
         intake.replay(self.engine, connection.tenant, connection.uid, event)
+
+    def resume(self, connection: Connection) -> None:
+        """A person lets a connection go on; also one whose receiver was gone."""
+        if connector_class(connection.connector).delivers_to:
+            self.admin.mend(connection)
+        self.wake(connection)
 
     def wake(self, connection: Connection) -> None:
         """What waited while the connection was paused, or needed a person, goes on at once; the tick would find it too."""

@@ -26,6 +26,21 @@ class GiveUp:
     """Repeating can't help; what happens now is the error's `recovery`."""
 
 
+DELIVERY_SECONDS = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""How long a delivery waits before each of its attempts (the schedule of Standard Webhooks): 75 hours in all."""
+MAX_ASKED_SECONDS = 86_400.0
+"""So long a receiver can ask to be left alone."""
+
+
+def delivery_delay(tries: int, asked: float | None = None) -> float | None:
+    """Seconds before the next attempt of a delivery after so many, None after the last one. `asked`: by the receiver; the
+    longer of the two.
+    """
+    if tries >= len(DELIVERY_SECONDS):
+        return None
+    return max(DELIVERY_SECONDS[tries], min(asked or 0.0, MAX_ASKED_SECONDS))
+
+
 def backoff(attempt: int, spread: float = 0.0) -> float:
     """Seconds before attempt number `attempt` + 1: 5 s doubling to 15 min, plus up to 10 % by `spread` (0-1)."""
     delay = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** max(0, min(attempt, 20) - 1))

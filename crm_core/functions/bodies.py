@@ -42,7 +42,8 @@ class EntityBody(_Body):
     """How an entity is kept in step. `policy`: what decides where both sides changed a field, `policies` of single
     fields: `newest` (also `last-write-wins`, `timestamp`), `remote` (`dynamics-wins`), `local` (`local-wins`), `manual`,
     `skip`. `deletes`: what a delete there does. `match`: the field by which a record that is new here may be one that
-    the hub has. `filter`: OData; only records that pass are pushed.
+    the hub has. `filter`: OData; only records that pass are pushed. Of a connection that is told of changes: `events`, the
+    kinds that it is told of (all without it); `becomes`: OData that has to hold now and did not hold before.
     """
 
     direction: Literal["pull", "push", "both"] = "pull"
@@ -51,6 +52,8 @@ class EntityBody(_Body):
     deletes: Literal["ignore", "mark", "propagate"] = "mark"
     match: Name = ""
     filter: Annotated[StrictStr, Field(max_length=4096)] = ""
+    events: list[Literal["created", "updated", "deleted"]] = []
+    becomes: Annotated[StrictStr, Field(max_length=4096)] = ""
 
 
 def _as_object(value: Any) -> Any:

@@ -187,7 +187,10 @@ def _entities(body: "Entities | None") -> dict[str, EntitySync] | None:
 
 def _sync(body: "EntityBody") -> EntitySync:
     policies = {name: POLICIES[policy] for name, policy in body.policies.items()}
-    return EntitySync(body.direction, POLICIES[body.policy], policies, body.deletes, body.match, body.filter)
+    return EntitySync(
+        body.direction, POLICIES[body.policy], policies, body.deletes, body.match, body.filter,
+        tuple(sorted(set(body.events))), body.becomes,
+    )  # fmt: skip
 
 
 def _schedule(body: "ScheduleBody | None") -> Schedule | None:
@@ -302,5 +305,5 @@ def _paused(call: Call, *, paused: bool) -> Reply:
     saved = hub.admin.pause(_find(call), paused=paused)
     hub.forget(saved)
     if not paused:
-        hub.wake(saved)
+        hub.resume(saved)
     return _reply(call, saved)

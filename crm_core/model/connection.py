@@ -71,6 +71,8 @@ class EntitySync:
 
     `policies`: of single fields, before `policy`. `match`: the field by which a record that is new here may be one
     that the hub has, "" for none. `filter`: OData text; only records that pass are pushed.
+    Where it delivers: `events`: the kinds of events that are, all of them if it names none; `becomes`: OData text that has
+    to hold of the record now and did not hold of the version before.
     """
 
     direction: Direction = "pull"
@@ -79,6 +81,8 @@ class EntitySync:
     deletes: Deletes = "mark"
     match: str = ""
     filter: str = ""
+    events: tuple[str, ...] = ()
+    becomes: str = ""
 
     @property
     def pulls(self) -> bool:
@@ -89,12 +93,15 @@ class EntitySync:
         return self.direction != "pull"
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "policies": dict(self.policies)}
+        data = {**vars(self), "policies": dict(self.policies), "events": list(self.events)}
+        return {name: value for name, value in data.items() if value or name not in ("events", "becomes")}
 
     @classmethod
     def from_json(cls, data: "str | Mapping[str, Any]") -> "EntitySync":
         """Also of what an older version stored, the direction alone."""
-        return cls(**data) if isinstance(data, Mapping) else cls(data)  # type: ignore[arg-type]
+        if not isinstance(data, Mapping):
+            return cls(data)  # type: ignore[arg-type]
+        return cls(**{**data, "events": tuple(data.get("events", ()))})
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,23 @@ STANDARD_WEBHOOKS = Hmac(
 )
 """Standard Webhooks 1.0, symmetric: several signatures while the sender changes its secret."""
 
+SIGNING_KEY_BYTES = range(24, 65)
+
+
+def signing_key(secret: str) -> bytes:
+    """The key that a secret of Standard Webhooks stands for. Raises ValueError saying what is expected."""
+    key = Encoding.BASE64.decoded(secret.removeprefix(STANDARD_WEBHOOKS.key_prefix))
+    if len(key) not in SIGNING_KEY_BYTES:
+        raise ValueError("expected whsec_ and 24 to 64 bytes in base64")
+    return key
+
+
+def standard_signature(key: bytes, message_id: str, seconds: int, body: bytes) -> str:
+    """What STANDARD_WEBHOOKS proves, with its version before it."""
+    signed = f"{message_id}.{seconds}.".encode() + body
+    digest = hmac.digest(key, signed, "sha256")
+    return STANDARD_WEBHOOKS.prefix + base64.b64encode(digest).decode()
+
 
 @dataclass(frozen=True)
 class HeaderToken(Scheme):

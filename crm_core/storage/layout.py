@@ -4,6 +4,7 @@
 |-------------|-----------------------------|------------------------------------------|-----------------------|
 | records     | {tenant}~{entity}~{bucket}  | {record id}                              | never                 |
 |             |                             | ~{kind}~{connection uid}~{record id}     | the record's write    |
+|             |                             | ~event~{connection uid}~{record id}~{version:010} | who has made its delivery |
 |             |                             | h~{record id}~{version:010}              | kept                  |
 | keys        | {tenant}~slug               | {slug}                                   | with the connection   |
 |             | {tenant}~match~{entity}~{2 hex} | {hash of field and value}            | the record's next key |
@@ -21,6 +22,9 @@
 |             | {tenant}~in~{connection uid} | e~{event id}, newest first              | kept                  |
 |             |                             | open~{event id}: its work is not done    | the work's end        |
 |             |                             | seen~{hash}: a change that is done       | kept                  |
+|             | {tenant}~out~{connection uid} | e~{delivery id}, newest first          | kept                  |
+|             |                             | open~{due}~{delivery id}: is to be sent  | the next attempt's end |
+|             |                             | failed~{delivery id}: waits for a person | who sends it again    |
 | deadletters | {tenant}                    | {id}, newest first                       | kept                  |
 | stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
@@ -33,7 +37,7 @@ Blobs: container `crmhub`.
 | runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read                 | the run's end         |
 | runs/{tenant}/{run id}/items                     | the operations of a batch                | the run's end         |
 | runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | kept                  |
-| events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message     | kept                  |
+| events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message, of a delivery over 40 KiB | kept |
 | answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
 
@@ -107,6 +111,14 @@ def open_item_rk(kind: str, connection: str, record_id: str) -> str:
     return f"~{kind}~{connection}~{record_id}"
 
 
+EVENT_ITEM = "event"
+"""The kind of open items that a record has by version: what deliveries are to be made of."""
+
+
+def event_item_rk(connection: str, record_id: str, version: int) -> str:
+    return f"~{EVENT_ITEM}~{connection}~{record_id}~{version:010}"
+
+
 def history_rk(record_id: str, version: int) -> str:
     return f"h~{record_id}~{version:010}"
 
@@ -145,8 +157,12 @@ def event_pk(tenant: Tenant, connection: str) -> str:
     return f"{tenant.name}~in~{connection}"
 
 
-EVENT, OPEN, SEEN = "e~", "open~", "seen~"
-"""How row keys of events begin."""
+def delivery_pk(tenant: Tenant, connection: str) -> str:
+    return f"{tenant.name}~out~{connection}"
+
+
+EVENT, OPEN, SEEN, FAILED = "e~", "open~", "seen~", "failed~"
+"""How row keys of events begin, those that came in and those that go out."""
 
 
 def event_blob(tenant: Tenant, connection: str, event_id: str) -> str:
@@ -185,6 +201,25 @@ def entity_rk(entity: str) -> str:
 
 
 CONNECTION_RK = "connection"
+
+
+def delivery_id(connection: str, record_id: str, version: int, milliseconds: int) -> str:
+    """Always the same for one version of a record at one connection. `milliseconds`: when that version was made, so that
+    the newest comes first.
+    """
+    return f"{_REVERSE - milliseconds:014d}-{derived_id(connection, record_id, str(version))}"
+
+
+_DELIVERY_ID = re.compile(r"[0-9]{14}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_delivery_id(text: str) -> bool:
+    return bool(_DELIVERY_ID.fullmatch(text))
+
+
+def delivery_time(milliseconds: int) -> str:
+    """How ids of deliveries begin whose version was made then."""
+    return f"{_REVERSE - milliseconds:014d}"
 
 
 def newest_first(milliseconds: int, unique: str) -> str:

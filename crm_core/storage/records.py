@@ -12,6 +12,7 @@ from typing import Any
 from crm_core.frozen import frozen_dataclass
 from crm_core.model.connection import Tenant
 from crm_core.model.record import SCHEMA_VERSION, Record, open_items
+from crm_core.model.record_event import RecordEvent
 from crm_core.ports import (
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_OPERATIONS,
@@ -86,12 +87,17 @@ class HistoryEntry:
 
 @frozen_dataclass(frozen=True, slots=True)
 class RecordWrite:
-    """One record to be written: what was read (None: nothing there), what it becomes, and its history."""
+    """One record to be written: what was read (None: nothing there), what it becomes, and its history.
+
+    `event`: what happened, for each of the connections in `tells`, which deliver it.
+    """
 
     id: str
     before: Stored | None
     after: "Record | Tomb | Redirect"
     history: HistoryEntry | None = None
+    event: RecordEvent | None = None
+    tells: tuple[str, ...] = ()
 
 
 @dataclass
@@ -272,13 +278,41 @@ class Records:
         self, tenant: Tenant, entity: str, record_bucket: str, *, kind: str = "", connection: str = ""
     ) -> Iterator[tuple[str, str, str]]:
         """(kind, connection uid, record id) of every open item of one bucket, or only those of a kind, and of a
-        connection.
+        connection. Those of the kind `event`, of which a record has one for each version, only where that is asked for.
         """
         pk = layout.records_pk(tenant, entity, record_bucket)
         first = f"~{kind}~{connection}~" if connection else f"~{kind}~" if kind else "~"
         for row in every_row(self._table, layout.RECORDS, pk=pk, rk=first, rk_to=f"{first}{layout.AFTER}"):
-            _, found, uid, record_id = row.rk.split("~")
-            yield found, uid, record_id
+            _, found, uid, record_id, *_ = row.rk.split("~")
+            if kind or found != layout.EVENT_ITEM:
+                yield found, uid, record_id
+
+    def events(
+        self, tenant: Tenant, entity: str, record_bucket: str, connection: str
+    ) -> Iterator[RecordEvent]:
+        """What a connection has yet to deliver, of one bucket: record by record, the oldest version first."""
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        first = f"~{layout.EVENT_ITEM}~{connection}~"
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=first, rk_to=f"{first}{layout.AFTER}"):
+            *_, record_id, version = row.rk.split("~")
+            yield RecordEvent.from_json(record_id, entity, int(version), json.loads(_text(row.values)))
+
+    def close_events(
+        self, tenant: Tenant, entity: str, record_bucket: str, connection: str, events: Iterable[RecordEvent]
+    ) -> None:
+        """Deletes what a connection had to deliver, of one bucket, at most 100; what is gone already is."""
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        left = [
+            Operation("delete", Row(pk, layout.event_item_rk(connection, each.record, each.version)))
+            for each in events
+        ]
+        while left:
+            try:
+                self._table.transact(layout.RECORDS, left)
+            except RowChanged as error:
+                del left[error.index]
+            else:
+                return
 
     def commit(
         self, tenant: Tenant, entity: str, record_bucket: str, writes: Iterable[RecordWrite]
@@ -366,6 +400,11 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
             operations.append(Operation("insert", Row(pk, rk, {"v": SCHEMA_VERSION})))
         for kind, connection in sorted(stored - wanted):
             operations.append(Operation("delete", Row(pk, layout.open_item_rk(kind, connection, write.id))))
+    if write.event is not None:
+        values = _packed({"v": SCHEMA_VERSION, **write.event.to_json()})
+        for uid in write.tells:
+            rk = layout.event_item_rk(uid, write.id, write.event.version)
+            operations.append(Operation("insert", Row(pk, rk, values)))
     if write.history is not None:
         told = {
             name: value

@@ -21,6 +21,7 @@ from crm_core.sync.applying.placing import Placing
 from crm_core.sync.engine import wake
 from crm_core.sync.merge import Snapshot, Verdict
 from crm_core.sync.references import References
+from crm_core.sync.saving import with_events
 
 _log = Log("crm_core.sync")
 
@@ -231,7 +232,8 @@ class Applier(Placing):
                 about[write.id] = entry, count
                 yield write
 
-        result = self.engine.records.commit(self.tenant, self.entity.name, bucket, writes())
+        told = with_events(writes(), self.config)
+        result = self.engine.records.commit(self.tenant, self.entity.name, bucket, told)
         done = Committed()
         for write in result.written:
             self._count(write, about[write.id][1], done)
@@ -247,6 +249,7 @@ class Applier(Placing):
         tally.known += lives - lived
         if lives and not lived and isinstance(write.after, Record):
             done.made.append(write.after.links[self.uid].rid)
+        done.wakes.update((uid, layout.bucket(write.id)) for uid in write.tells)
         if isinstance(write.after, Record):
             done.wakes.update(
                 (uid, layout.bucket(write.id))

@@ -13,6 +13,7 @@ from crm_core.model.entities import Entity
 from crm_core.model.record import NOTHING
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue
 from crm_core.storage import layout
+from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -28,7 +29,8 @@ MESSAGE_VERSION = 1
 @dataclass(frozen=True)
 class Job:
     """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it.
-    `buckets`: of a push, those that have work. `event`: of a webhook, what came, or the id of its row alone.
+    `buckets`: of a push or of deliveries, those that have work. `event`: of a webhook, what came, or the id of its row
+    alone; of a delivery its id.
     """
 
     kind: str
@@ -116,6 +118,7 @@ class Engine:
     held: Held
     hints: Hints
     events: Events
+    deliveries: Deliveries
     states: StateStore
     runs: RunStore
     dead_letters: DeadLetters

@@ -11,7 +11,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
-from crm_core.sync import failures, intake
+from crm_core.sync import deliver, failures, intake
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.pull import pull
@@ -31,6 +31,7 @@ HANDLERS: Mapping[str, Handler] = {
     "widen": widen,
     "event": intake.event,
     "hints": intake.hints,
+    "delivery": deliver.again,
 }
 
 

@@ -16,12 +16,13 @@ from crm_core.log import Log
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, seconds_until
 from crm_core.model.record import Record, open_items
-from crm_core.ports import RowChanged
+from crm_core.ports import MAX_TRANSACTION_OPERATIONS, RowChanged
 from crm_core.storage import layout
 from crm_core.storage.records import RecordWrite
 from crm_core.storage.state import States
 from crm_core.sync import failures
 from crm_core.sync.apply import Applier
+from crm_core.sync.deliver import deliver
 from crm_core.sync.engine import Engine, Job, Opened, wake
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.pushing import Pusher, Stop
@@ -35,7 +36,8 @@ MIN_WAIT_SECONDS = 1.0
 
 
 def push(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
-    """Works on one slice of a push; what is not done continues in another message.
+    """Works on one slice of a push; what is not done continues in another message. What a connection delivers goes its
+    own way (deliver.py).
 
     Raises what is a bug or trouble of our own storage; the message then comes again.
     """
@@ -49,6 +51,9 @@ def push(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
     if sync is None or state is None or opened.connection.paused or state.waits:
         return  # the tick finds what is open once it may go on
     if states.connection.health == "needs_attention":
+        return
+    if opened.connector.delivers_to:
+        deliver(engine, job, lane, opened, states)
         return
     wait = seconds_until(states.connection.not_before, engine.clock.now())
     if wait > 0:
@@ -254,6 +259,9 @@ def _let_go(engine: Engine, job: Job) -> None:
     if job.connection in sides:
         return
     for bucket in job.buckets or layout.BUCKETS:
+        events = engine.records.events(job.tenant, job.entity, bucket, job.connection)
+        for portion in portions(events, MAX_TRANSACTION_OPERATIONS):
+            engine.records.close_events(job.tenant, job.entity, bucket, job.connection, portion)
         ids = [
             record_id
             for _, uid, record_id in engine.records.open_items(job.tenant, job.entity, bucket)

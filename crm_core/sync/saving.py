@@ -1,16 +1,18 @@
 """Writing records whose change was decided elsewhere: with their history, and who has to learn of it."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from crm_core.model.connection import Tenant
 from crm_core.model.record import Record, wants_push
+from crm_core.model.record_event import event_of
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import old_values
+from crm_core.sync.sides import Sides
 
 T = TypeVar("T")
 
@@ -61,9 +63,9 @@ class Saved:
 
 
 def save(engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWrite]) -> Saved:
-    """Commits writes bucket by bucket."""
+    """Commits writes bucket by bucket, and has deliveries made of what they did."""
     buckets: dict[str, list[RecordWrite]] = {}
-    for write in writes:
+    for write in with_events(writes, engine.sides(tenant, entity)):
         buckets.setdefault(layout.bucket(write.id), []).append(write)
     saved = Saved()
     for result in engine.pool.map(
@@ -77,12 +79,39 @@ def save(engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWri
     return saved
 
 
+def with_events(writes: Iterable[RecordWrite], sides: Sides) -> Iterable[RecordWrite]:
+    """The writes with what happened, for each connection that delivers it: part of the record's own transaction, so that
+    no version goes by untold.
+    """
+    receivers = {uid: side.delivers for uid, side in sides.items() if side.delivers}
+    return (_with_event(write, receivers) for write in writes) if receivers else writes
+
+
+def _with_event(write: RecordWrite, receivers: Mapping[str, frozenset[str]]) -> RecordWrite:
+    """Of a new version only. Whoever made it is not told: it would hear itself."""
+    after, before = write.after, write.before.content if write.before else None
+    if not isinstance(after, Record):
+        return write
+    was = before if isinstance(before, Record) else None
+    if was is not None and was.version == after.version:
+        return write
+    step = write.history
+    time, origin = (step.time, step.origin) if step else (after.created["time"], after.created["origin"])
+    event = event_of(was, after, old_values(was, after) if was else {}, time, origin)
+    tells = tuple(sorted(uid for uid, kinds in receivers.items() if uid != origin and event.kind in kinds))
+    return replace(write, event=event, tells=tells) if tells else write
+
+
 def wakes_of(writes: Iterable[RecordWrite]) -> set[tuple[str, str]]:
     """The connections that have something to do after these writes, with the bucket."""
-    return {
-        (uid, layout.bucket(write.id))
-        for write in writes
-        if isinstance(write.after, Record)
-        for uid, link in write.after.links.items()
-        if (link.wants or link.attempt or link.deleting) and wants_push(write.after, link)
-    }
+    found: set[tuple[str, str]] = set()
+    for write in writes:
+        bucket = layout.bucket(write.id)
+        found.update((uid, bucket) for uid in write.tells)
+        if isinstance(write.after, Record):
+            found.update(
+                (uid, bucket)
+                for uid, link in write.after.links.items()
+                if (link.wants or link.attempt or link.deleting) and wants_push(write.after, link)
+            )
+    return found

@@ -1,5 +1,6 @@
 """When a connection is due, and the tick that finds what is due. Pure but for `tick`, which only reads and enqueues."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from crm_core.sync.engine import Engine, Job, wake
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 OVERDUE_SECONDS = 120.0
 """A webhook whose work is open for so long has lost its message."""
+MAX_DELIVERIES_SENT = 500
+"""Of one connection with one tick: a receiver that was away for long is not flooded."""
 MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
 
 
@@ -82,10 +85,10 @@ def next_due(schedule: Schedule, after: datetime) -> str:
 
 def tick(engine: Engine) -> int:
     """Enqueues a pull for every entity that is due or whose worker died, a push run where one is, and whoever has
-    something to push or to read again; gives how many messages that took. Does none of the work.
+    something to push, to deliver or to read again; gives how many messages that took. Does none of the work.
 
-    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state, and two for
-    each connection that has webhooks.
+    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state, two for
+    each connection that has webhooks, and one for each that delivers.
     """
     now = engine.clock.now()
     sent = 0
@@ -97,6 +100,8 @@ def tick(engine: Engine) -> int:
         before = sent
         if states.connection.hooked:
             sent += _sweep_webhooks(engine, tenant, uid, now)
+        if _delivers(engine, tenant, uid, states.entities):
+            sent += _sweep_deliveries(engine, tenant, uid, now)
         for entity, state in states.entities.items():
             if is_due(state, now):
                 run = state.lease_run if lapsed(state, now) else ""
@@ -137,6 +142,21 @@ def _sweep_webhooks(engine: Engine, tenant: Tenant, uid: str, now: datetime) -> 
     return sent
 
 
+def _delivers(engine: Engine, tenant: Tenant, uid: str, entities: Iterable[str]) -> bool:
+    sides = (engine.sides(tenant, entity).get(uid) for entity in entities)
+    return any(side is not None and side.delivers for side in sides)
+
+
+def _sweep_deliveries(engine: Engine, tenant: Tenant, uid: str, now: datetime) -> int:
+    """Sends a message for each delivery that is due: its own was lost, or it had to wait. Gives how many."""
+    due = engine.deliveries.due(tenant, uid, hub_time(now))
+    sent = 0
+    for delivery_id in itertools.islice(due, MAX_DELIVERIES_SENT):
+        engine.send(layout.FRESH, Job("delivery", tenant, uid, event={"id": delivery_id}))
+        sent += 1
+    return sent
+
+
 def _minute(now: datetime) -> int:
     return int(now.timestamp()) // 60
 
@@ -145,20 +165,17 @@ def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetim
     """Wakes whoever has something to push in the buckets whose minute it is, or waits there for another record, and
     whoever held entries back.
 
-    Only where a connection pushes: it costs two queries for each entity and bucket, and one for what is held.
+    Only where a connection pushes: it costs two queries for each entity and bucket, one where it delivers, and one for
+    what is held.
     """
-    pushed = [
-        entity
-        for entity in sorted(entities)
-        if any(each.sync.pushes for each in engine.sides(tenant, entity).values())
-    ]
-    if not pushed:
+    kinds = {entity: found for entity in sorted(entities) if (found := _swept(engine, tenant, entity))}
+    if not kinds:
         return 0
     count = min(len(layout.BUCKETS), max(1, int(engine.tuning.sweep_buckets)))
     buckets = [layout.BUCKETS[(_minute(now) * count + each) % len(layout.BUCKETS)] for each in range(count)]
     sent = 0
-    for entity in pushed:
-        for kind, job in (("push", "push"), ("wait", "waiting")):
+    for entity, found in kinds.items():
+        for kind, job in found:
             places = {
                 (uid, bucket)
                 for bucket in buckets
@@ -166,10 +183,23 @@ def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetim
             }
             wake(engine, tenant, entity, places, job)
             sent += len({uid for uid, _ in places})
+    if not any(("wait", "waiting") in found for found in kinds.values()):
+        return sent
     for uid, entity in sorted({(each.connection, each.entity) for each in engine.held.every(tenant)}):
         engine.send(layout.FRESH, Job("held", tenant, uid, entity))
         sent += 1
     return sent
+
+
+def _swept(engine: Engine, tenant: Tenant, entity: str) -> list[tuple[str, str]]:
+    """The kinds of open items that there can be of an entity, with the job that each leads to."""
+    sides = engine.sides(tenant, entity).values()
+    found = []
+    if any(each.sync.pushes and not each.delivers for each in sides):
+        found += [("push", "push"), ("wait", "waiting")]
+    if any(each.delivers for each in sides):
+        found.append((layout.EVENT_ITEM, "push"))
+    return found
 
 
 def is_due(state: EntityState, now: datetime) -> bool:

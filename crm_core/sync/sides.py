@@ -11,6 +11,7 @@ from crm_core.model.filters import parse_filter
 from crm_core.model.matching import Test, matcher
 from crm_core.model.overrides import effective_or_declared
 from crm_core.model.record import same_value
+from crm_core.model.record_event import KINDS
 
 INNER = frozenset({"deleted_at"})
 """Fields of the hub alone: no connection reads or writes them."""
@@ -32,7 +33,8 @@ class Side:
     and gives back, once it has stored one. `mapping`: the version of its overrides; `since`: the one that last mapped a
     field otherwise, "*" for any. `etag_of`: what If-Match is usually given for a version. `needed`: the
     fields without which nothing is made there. `untold`: the fields that it writes and no answer of this system tells,
-    whatever the direction.
+    whatever the direction. `delivers`: the kinds of events that it is told of; such a connection has no part in the merge
+    but what it reads.
     """
 
     uid: str
@@ -50,6 +52,7 @@ class Side:
     needed: frozenset[str] = frozenset()
     breaker: Breaker = Breaker()
     untold: frozenset[str] = frozenset()
+    delivers: frozenset[str] = frozenset()
 
     @property
     def deletes(self) -> Deletes:
@@ -109,6 +112,9 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity, break
     saved = connection.mappings.get(entity.name)
     emap = effective_or_declared(kind.entities[entity.name], saved)
     told, written = frozenset(emap.read_names) - INNER, frozenset(emap.written_names) - INNER
+    delivers = frozenset(sync.events or KINDS) if kind.delivers_to and sync.pushes else frozenset[str]()
+    if kind.delivers_to:
+        written = frozenset()
     passes = matcher(parse_filter(sync.filter), emap.entity) if sync.filter else None
     return Side(
         connection.uid,
@@ -126,4 +132,5 @@ def side_of(connection: Connection, kind: type[Connector], entity: Entity, break
         emap.required | {each.name for each in emap.entity.fields if each.required},
         breaker,
         written - told if sync.pushes else frozenset(),
+        delivers,
     )

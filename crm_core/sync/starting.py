@@ -37,7 +37,7 @@ def start(
     Raises BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
     """
     connection, tenant = opened.connection, opened.connection.tenant
-    wanted = _wanted(connection, entities, mode)
+    wanted = _wanted(opened, entities, mode)
     brake.refuse(engine.states.read(tenant, connection.uid), wanted)
     if since or where:
         node = parse_filter(where) if where else None
@@ -85,8 +85,13 @@ def start_batch(
     return run
 
 
-def _wanted(connection: Connection, entities: Sequence[str], mode: Mode) -> list[str]:
+def _wanted(opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
     """The entities of a run: all that go its way, unless some are named."""
+    connection = opened.connection
+    if mode == "push" and opened.connector.delivers_to:
+        raise BadRequest.field(
+            "mode", f"mode: {connection.slug} is told of changes when they are made; no run looks for them."
+        )
 
     def goes(entity: str) -> bool:
         sync = connection.entities[entity]

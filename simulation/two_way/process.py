@@ -8,6 +8,7 @@ from typing import Any
 from crm_core.errors import RateLimited, Unavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES
+from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -89,7 +90,8 @@ class Process:
         self._known: tuple[Mapping[str, Connection], float] = ({}, -CACHE_SECONDS)
         blob = SimBlob(seam, stores.blob)
         self.engine = Engine(
-            Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob), StateStore(table),
+            Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob),
+            Deliveries(table, blob), StateStore(table),
             RunStore(table), DeadLetters(table, self.clock, ids), CountedQueue(seam, stores), blob,
             self.clock, ids, pool, self._open, self._sides, stores.tuning,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.record import Record, open_items
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
+from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -188,7 +189,8 @@ class World:
         pool = OneByOne()
         blob = MemoryBlob()
         self.engine = Engine(
-            Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob), StateStore(table),
+            Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob),
+            Deliveries(table, blob), StateStore(table),
             RunStore(table), DeadLetters(table, self.clock, ids), self.queue, blob, self.clock, ids, pool, self._open, self._sides,
             Tuning(sweep_buckets=16, page_records=page),
         )  # fmt: skip

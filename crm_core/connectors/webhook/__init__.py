@@ -1,0 +1,151 @@
+"""Any app that takes webhooks: it is told of what changes in the hub, and nothing of it is read back.
+
+What goes out is in `deliver.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
+
+from crm_core.connector import (
+    Account,
+    Answer,
+    Change,
+    Connector,
+    Cursor,
+    Delivered,
+    Message,
+    Page,
+    Query,
+    QueryPage,
+    Setting,
+    Tools,
+    Write,
+)
+from crm_core.connectors.webhook.deliver import Outgoing, cloud_event, mapped, test_event
+from crm_core.connectors.webhook.maps import MAPS
+from crm_core.errors import (
+    AuthFailed,
+    BadAnswer,
+    HubError,
+    Misconfigured,
+    NotSupported,
+    RateLimited,
+    Rejected,
+    Unavailable,
+)
+from crm_core.model.expand import Expansion
+from crm_core.model.fields import hub_time
+from crm_core.model.mapping import NativeField
+from crm_core.model.record_event import RecordEvent
+
+SYSTEM = "webhook"
+
+
+class Webhook(Connector):
+    name = SYSTEM
+    label = "Webhook"
+    settings = (
+        Setting(
+            "url", "Address that is told", "url", required=False, help="Such as https://app.example.com/hooks"
+        ),
+        Setting(
+            "signing_secret",
+            "Signing secret",
+            required=False,
+            secret=True,
+            help="whsec_ and 24 to 64 bytes in base64 (Standard Webhooks). While it is changed: both, a blank between",
+        ),
+        Setting("token_header", "Header of the token", required=False, help="Such as X-CRM-Webhook-Token"),
+        Setting(
+            "token", "Token", required=False, secret=True, help="Sent with every delivery, in that header"
+        ),
+        Setting(
+            "headers", "More headers", required=False, help="A line of 'Name: value' for each; no secrets"
+        ),
+    )
+    origins = ()
+    entities: ClassVar = MAPS
+    versions = "opaque"
+    delivers_to = "url"
+
+    def __init__(self, account: Account, tools: Tools) -> None:
+        super().__init__(account, tools)
+        self._uid = account.uid
+        self._tools = tools
+        self._mapped = {name for name, document in account.maps.items() if document}
+        self._outgoing = Outgoing(account, tools)
+
+    # --- out -----------------------------------------------------------------------------------------------------
+
+    def message(self, delivery: str, event: RecordEvent) -> Message:
+        if event.entity in self._mapped:
+            return mapped(self.map(event.entity), delivery, event)
+        return cloud_event(self._uid, delivery, event)
+
+    def deliver(self, message: Message) -> Delivered:
+        return self._outgoing.send(message)
+
+    def check(self) -> Mapping[str, Any]:
+        """Sends a signed event of the type crmhub.test; gives what the receiver answers."""
+        if not self._outgoing.url:
+            raise Misconfigured("settings.url: is missing; there is nobody to send a test to.")
+        now = self._tools.clock.now()
+        test = test_event(self._uid, f"test-{self._tools.ids.uuid()}", hub_time(now))
+        answer = self._outgoing.send(test)
+        if not 200 <= answer.status < 300:
+            raise refusal(answer)
+        return {"receiver": {"status": answer.status, "words": answer.excerpt}, "webhook_id": test.id}
+
+    def explain(self, answer: Answer) -> HubError:
+        return refusal(Delivered(answer.status, answer.excerpt()))
+
+    # --- what there is not ---------------------------------------------------------------------------------------
+
+    def describe(self, entity: str) -> Mapping[str, NativeField]:
+        raise NotSupported(f"{self.label} has no metadata of '{entity}': any name is taken.")
+
+    def query(self, entity: str, query: Query) -> QueryPage:  # noqa: ARG002  # of every connector
+        self._unreadable(entity)
+
+    def get(self, entity: str, rid: str, *, expand: Sequence[Expansion] = ()) -> Change:  # noqa: ARG002  # as above
+        self._unreadable(entity)
+
+    def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:  # noqa: ARG002  # as above
+        self._unreadable(entity)
+
+    def create(self, entity: str, write: Write) -> Change:  # noqa: ARG002  # as above
+        self._unwritable(entity)
+
+    def update(self, entity: str, rid: str, write: Write, if_match: str = "") -> Change:  # noqa: ARG002  # as above
+        self._unwritable(entity)
+
+    def delete(self, entity: str, rid: str, if_match: str = "") -> None:  # noqa: ARG002  # as above
+        self._unwritable(entity)
+
+    def changes(self, entity: str, cursor: Cursor | None, *, size: int) -> Page:  # noqa: ARG002  # as above
+        self._unreadable(entity)
+
+    def _unreadable(self, entity: str) -> NoReturn:
+        self.entity_map(entity)
+        raise NotSupported(f"{self.label} has no way to be asked for '{entity}'.")
+
+    def _unwritable(self, entity: str) -> NoReturn:
+        self.entity_map(entity)
+        raise NotSupported(
+            f"{self.label} is told of changes of stored records; write '{entity}' over /api/records."
+        )
+
+
+def refusal(answer: Delivered) -> HubError:
+    """What an answer means that is no success, with the receiver's words."""
+    words = f"The receiver answers {answer.status}" + (f": {answer.excerpt}" if answer.excerpt else ".")
+    facts: dict[str, Any] = {"system": SYSTEM, "vendor_status": answer.status}
+    if answer.status in (401, 403):
+        return AuthFailed(words, **facts)
+    if answer.status == 429:
+        return RateLimited(words, retry_after=answer.retry_after, **facts)
+    if answer.status >= 500:
+        return Unavailable(words, **facts)
+    if 300 <= answer.status < 400:
+        return BadAnswer(f"{words} A redirect is not followed; give the address that it leads to.", **facts)
+    return Rejected(words, **facts)

@@ -1,0 +1,149 @@
+"""What goes out: the body of a delivery, its signature, and the one request that sends it.
+
+Sources: Standard Webhooks 1.0 (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md),
+CloudEvents 1.0, JSON event format.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from crm_core.connector import Account, Delivered, Message, Request, Tools
+from crm_core.errors import BadRequest
+from crm_core.model.json_text import dump_json
+from crm_core.model.mapping import EntityMap
+from crm_core.model.record_event import RecordEvent
+from crm_core.ports import Clock
+from crm_core.protocols.http import check_headers
+from crm_core.protocols.rest import redact, retry_after
+from crm_core.protocols.signatures import secrets_of, signing_key, standard_signature
+
+TIMEOUT_SECONDS = 15.0
+EXCERPT_BYTES = 2000
+"""Of an answer so much is looked at; what is kept of it has 500 characters."""
+CLOUD_EVENT = "application/cloudevents+json; charset=utf-8"
+JSON = "application/json; charset=utf-8"
+OWN_HEADERS = frozenset(
+    {"content-type", "content-length", "host", "connection", "transfer-encoding", "traceparent", "expect"}
+)
+"""Headers that are not a connection's to say, beside those of the signature."""
+_LINE = re.compile(r"([^:\s]+)[ \t]*:[ \t]*(.*)")
+
+
+class Outgoing:
+    """The receiver of one connection, as its settings describe it. Raises BadRequest with the setting's name."""
+
+    def __init__(self, account: Account, tools: Tools) -> None:
+        settings, secrets = account.settings, account.secrets
+        self._tools = tools
+        self._uid = account.uid
+        self.url = settings.get("url", "")
+        self._keys = _keys(secrets.get("signing_secret", ""))
+        self._headers = _headers(settings.get("headers", ""))
+        self._secrets = [*secrets_of(secrets.get("signing_secret", "")), secrets.get("token", "")]
+        if secrets.get("token"):
+            name = settings.get("token_header", "")
+            if not name:
+                raise BadRequest.field(
+                    "settings.token_header",
+                    "settings.token_header: is missing; say in which header the token goes.",
+                )
+            self._headers |= _checked("settings.token_header", name, secrets["token"])
+
+    def send(self, message: Message) -> Delivered:
+        """One request, never a second one and never to where an answer leads. Raises what the transport raises."""
+        seconds = int(self._clock.now().timestamp())
+        headers = {
+            **self._headers,
+            "Content-Type": message.content_type,
+            "webhook-id": message.id,
+            "webhook-timestamp": str(seconds),
+        }
+        if self._keys:
+            signed = (standard_signature(key, message.id, seconds, message.body) for key in self._keys)
+            headers["webhook-signature"] = " ".join(signed)
+        request = Request("POST", self.url, headers, message.body, TIMEOUT_SECONDS, repeatable=False)
+        answer = self._tools.transport.send(request, connection=self._uid)
+        return Delivered(
+            answer.status,
+            redact(answer.excerpt(EXCERPT_BYTES), self._secrets),
+            retry_after(answer.headers, self._clock.now()),
+        )
+
+    @property
+    def _clock(self) -> Clock:
+        return self._tools.clock
+
+
+def _keys(setting: str) -> list[bytes]:
+    """One, or several while the secret is being changed."""
+    try:
+        return [signing_key(each) for each in secrets_of(setting)]
+    except ValueError as error:
+        raise BadRequest.field("secrets.signing_secret", f"secrets.signing_secret: {error}.") from None
+
+
+def _headers(setting: str) -> dict[str, str]:
+    """Lines of `Name: value`."""
+    found: dict[str, str] = {}
+    for line in filter(None, map(str.strip, setting.splitlines())):
+        parts = _LINE.fullmatch(line)
+        if parts is None:
+            raise BadRequest.field("settings.headers", "settings.headers: expected lines of 'Name: value'.")
+        found |= _checked("settings.headers", parts[1], parts[2])
+    return found
+
+
+def _checked(setting: str, name: str, value: str) -> dict[str, str]:
+    if name.lower() in OWN_HEADERS or name.lower().startswith("webhook-"):
+        raise BadRequest.field(setting, f"{setting}: {name} is said by the hub; take another header.")
+    try:
+        check_headers({name: value})
+    except BadRequest as error:
+        raise BadRequest.field(setting, f"{setting}: {error.message}") from None
+    return {name: value}
+
+
+def cloud_event(uid: str, delivery: str, event: RecordEvent) -> Message:
+    """Structured JSON. `data`: the record as it was then, and of the fields that changed the values before."""
+    record = {"id": event.record, "entity": event.entity, "version": event.version, **event.fields}
+    data: dict[str, Any] = {"record": record, "old": dict(event.old)}
+    if event.cut:
+        data["cut"] = list(event.cut)
+    return _event(uid, delivery, f"crmhub.{event.entity}.{event.kind}", event.record, event.time, data)
+
+
+def test_event(uid: str, delivery: str, time: str) -> Message:
+    """What a test sends: of no record."""
+    return _event(uid, delivery, "crmhub.test", "test", time, {})
+
+
+def _event(uid: str, delivery: str, kind: str, subject: str, time: str, data: Mapping[str, Any]) -> Message:
+    body = {
+        "specversion": "1.0",
+        "id": delivery,
+        "source": f"/connections/{uid}",
+        "type": kind,
+        "subject": subject,
+        "time": time,
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return Message(delivery, CLOUD_EVENT, dump_json(body))
+
+
+def mapped(emap: EntityMap, delivery: str, event: RecordEvent) -> Message:
+    """As the connection's mapping says: all that the record has, null for what this change has emptied.
+
+    Raises BadRequest with an error for each value that the mapping can't put.
+    """
+    fields = {**dict.fromkeys(event.old), **event.fields}
+    known = {
+        name: value
+        for name, value in fields.items()
+        if name in emap.by_field or name in emap.companions or name in emap.parts
+    }
+    writable = {
+        name: value for name, value in known.items() if name not in emap.by_field or emap.by_field[name].writable
+    }  # fmt: skip
+    return Message(delivery, JSON, dump_json(emap.outward(writable, {})))

@@ -1,0 +1,327 @@
+"""Deliveries: from what happened to a record to the receiver of a connection.
+
+An event item becomes a row, with its body as it will be sent, and only then goes; from there the delivery's schedule applies.
+Nothing can be read back, so there is no claim and no look: a receiver may get a delivery twice, with the same id, and
+never not at all. Deliveries of one record are sent in the order of its versions as long as each is taken at once; one that
+has to be sent again may come after a newer one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from crm_core.connector import Delivered, Message
+from crm_core.errors import BadRequest, Conflict, HubError, StoreUnavailable
+from crm_core.log import Log
+from crm_core.model.connection import EntitySync, Tenant
+from crm_core.model.entities import Entity
+from crm_core.model.fields import hub_time, parse_instant, seconds_until
+from crm_core.model.filters import parse_filter
+from crm_core.model.json_text import dump_json, parse_json
+from crm_core.model.matching import matcher
+from crm_core.model.record_event import RecordEvent
+from crm_core.model.state import Problem
+from crm_core.ports import RowChanged, count
+from crm_core.retry import delivery_delay
+from crm_core.storage import layout
+from crm_core.storage.deliveries import MAX_TOGETHER, Attempt, Delivery
+from crm_core.storage.state import States
+from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.saving import portions
+
+_log = Log("crm_core.deliveries")
+
+HOLD_SECONDS = 120.0
+"""So long a delivery is left to the worker that took it."""
+BEGIN_SECONDS = 60.0
+"""So long after it took them a worker begins to send deliveries; an attempt takes 15 s at most."""
+CLOCK_SECONDS = 10.0
+"""So far the clocks of two instances may be apart."""
+WIDTH = 4
+GONE = 410
+TOO_MANY = 429
+UNMADE = ""
+"""The content type of a delivery of whose event no message could be made."""
+
+
+def passes(sync: EntitySync, entity: Entity, event: RecordEvent) -> bool:
+    """Whether a connection wants to be told of an event. Pure."""
+    if sync.events and event.kind not in sync.events:
+        return False
+    now = event.now()
+    if sync.filter and not matcher(parse_filter(sync.filter), entity)(now):
+        return False
+    if not sync.becomes:
+        return True
+    test, before = matcher(parse_filter(sync.becomes), entity), event.before()
+    return test(now) and not (before is not None and test(before))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an attempt comes to: the delivery's next state, after how many seconds it is sent again, and why."""
+
+    state: str
+    delay: float = 0.0
+    outcome: str = ""
+
+
+def verdict(tries: int, status: int, asked: float | None) -> Verdict:
+    """After so many attempts, the last of which was answered so (0: not at all). Pure."""
+    if 200 <= status < 300:
+        return Verdict("done", outcome="taken")
+    words = _words(status)
+    delay = delivery_delay(tries, asked)
+    if delay is None:
+        return Verdict("failed", outcome=f"{words}; given up after {tries} attempts")
+    return Verdict("open", delay, words)
+
+
+def _words(status: int) -> str:
+    if not status:
+        return "no answer"
+    if 300 <= status < 400:
+        return f"redirected ({status}), which is not followed"
+    return f"refused ({status})"
+
+
+def deliver(engine: Engine, job: Job, lane: str, opened: Opened, states: States) -> None:
+    """Makes deliveries of what happened in the buckets of a job and sends each once; what is not done goes on in another
+    message.
+    """
+    slice_end = engine.slice_end(lane)
+    buckets = job.buckets or layout.BUCKETS
+    for number, bucket in enumerate(buckets):
+        events = engine.records.events(job.tenant, job.entity, bucket, job.connection)
+        for portion in portions(events, MAX_TOGETHER):
+            if engine.clock.monotonic() >= slice_end:
+                engine.send(layout.BULK, replace(job, buckets=buckets[number:]))
+                return
+            _Portion(engine, job, opened, states).work(bucket, portion, slice_end)
+
+
+class _Portion:
+    """Events that become deliveries together."""
+
+    def __init__(self, engine: Engine, job: Job, opened: Opened, states: States) -> None:
+        self.engine = engine
+        self.job = job
+        self.opened = opened
+        self.wait = seconds_until(states.connection.not_before, engine.clock.now())
+
+    def work(self, bucket: str, events: Sequence[RecordEvent], slice_end: float) -> None:
+        engine, job = self.engine, self.job
+        began = engine.clock.monotonic()
+        connection = self.opened.connection
+        entity = self.opened.connector.map(job.entity).entity
+        sync = connection.entities[job.entity]
+        made = [self._made(each) for each in events if passes(sync, entity, each)]
+        new = engine.deliveries.insert(job.tenant, job.connection, made)
+        engine.records.close_events(job.tenant, job.entity, bucket, job.connection, events)
+        if self.wait > 0:
+            return  # the receiver asked to be left alone; the tick sends them then
+        sender = Sender(engine, job.tenant, self.opened)
+        whole = {each.id: each for each in made}
+
+        def in_time() -> bool:
+            return engine.clock.monotonic() < min(slice_end, began + BEGIN_SECONDS)
+
+        def one_record(deliveries: Sequence[Delivery]) -> None:
+            for each in deliveries:
+                if each.state == "open" and not sender.stopped and in_time():
+                    sender.send(each, whole[each.id].body)
+
+        engine.pool.map(one_record, _by_record(new), WIDTH)
+
+    def _made(self, event: RecordEvent) -> Delivery:
+        """Held by this worker until it has sent it or died. What no message can be made of waits for a person."""
+        now = self.engine.clock.now()
+        due = hub_time(now + timedelta(seconds=max(HOLD_SECONDS, self.wait)))
+        milliseconds = int(parse_instant(event.time).timestamp() * 1000)
+        name = layout.delivery_id(self.job.connection, event.record, event.version, milliseconds)
+        delivery = Delivery(
+            name, event.time, event.entity, event.record, event.version, event.kind, UNMADE, dump_json(event.to_json()),
+            due=due,
+        )  # fmt: skip
+        try:
+            return _with_message(self.opened, delivery, event)
+        except BadRequest as error:
+            return replace(delivery, state="failed", due="", outcome=_unmade(error))
+
+
+def _by_record(deliveries: Iterable[Delivery]) -> list[list[Delivery]]:
+    groups: dict[str, list[Delivery]] = {}
+    for each in deliveries:
+        groups.setdefault(each.record, []).append(each)
+    return list(groups.values())
+
+
+def _with_message(opened: Opened, delivery: Delivery, event: RecordEvent) -> Delivery:
+    """Raises BadRequest for values that the connection's mapping can't put."""
+    message = opened.connector.message(delivery.id, event)
+    return replace(delivery, content_type=message.content_type, body=message.body, blob="")
+
+
+def _unmade(error: BadRequest) -> str:
+    return f"no message can be made of it: {error.message}"
+
+
+class Sender:
+    """Sends deliveries of one connection. `stopped`: the receiver wants no more, for a time or for good."""
+
+    def __init__(self, engine: Engine, tenant: Tenant, opened: Opened) -> None:
+        self.engine = engine
+        self.tenant = tenant
+        self.opened = opened
+        self.stopped = False
+
+    def send(self, delivery: Delivery, body: bytes) -> None:
+        """One attempt, kept with what came of it; a next one is on its way by a message."""
+        engine, uid = self.engine, self.opened.connection.uid
+        time, began = hub_time(engine.clock.now()), engine.clock.monotonic()
+        answer = self._answer(Message(delivery.id, delivery.content_type, body))
+        ms = round((engine.clock.monotonic() - began) * 1000)
+        judged = verdict(delivery.tries + 1, answer.status, answer.retry_after)
+        due = hub_time(engine.clock.now() + timedelta(seconds=judged.delay))
+        attempt = Attempt(time, answer.status, ms, answer.excerpt)
+        after = delivery.after(attempt, judged.state, due, judged.outcome)  # type: ignore[arg-type]
+        count("deliveries_done" if judged.state == "done" else "deliveries_refused", connection=uid)
+        _log.info(
+            "delivery",
+            delivery=delivery.id,
+            status=answer.status,
+            ms=ms,
+            attempt=after.tries,
+            state=judged.state,
+        )
+        self._heed(answer)
+        try:
+            engine.deliveries.save(self.tenant, uid, delivery, after)
+        except RowChanged:
+            return  # somebody else has it, and says what comes next
+        if judged.state == "open" and not self.stopped:
+            engine.send(
+                layout.FRESH, Job("delivery", self.tenant, uid, event={"id": delivery.id}), judged.delay
+            )
+
+    def _answer(self, message: Message) -> Delivered:
+        try:
+            return self.opened.connector.deliver(message)
+        except StoreUnavailable:
+            raise
+        except HubError as error:
+            return Delivered(0, error.message)
+
+    def _heed(self, answer: Delivered) -> None:
+        """410: nobody is there any more, and a person has to say how it goes on. 429: not before the time that it asks for."""
+        if answer.status not in (GONE, TOO_MANY):
+            return
+        self.stopped = True
+        engine, uid = self.engine, self.opened.connection.uid
+        states = engine.states.read(self.tenant, uid)
+        if states is None:
+            return
+        now = engine.clock.now()
+        if answer.status == GONE:
+            problem = Problem("ReceiverGone", GONE_WORDS, hub_time(now))
+            changed = replace(states.connection, health="needs_attention", problem=problem)
+        else:
+            wait = delivery_delay(1, answer.retry_after) or 0.0
+            until = max(states.connection.not_before, hub_time(now + timedelta(seconds=wait)))
+            changed = replace(states.connection, not_before=until)
+        try:
+            engine.states.save_connection(self.tenant, uid, changed)
+        except RowChanged:
+            return  # the next answer says the same
+
+
+GONE_WORDS = (
+    "The receiver answers 410: it is gone. Correct the address and test the connection, or resume it; what is open is"
+    " sent then."
+)
+
+
+def again(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
+    """A later attempt of one delivery, if it is due and nobody else is at it."""
+    delivery_id = str(job.event.get("id", ""))
+    found = engine.deliveries.get(job.tenant, job.connection, delivery_id)
+    now = engine.clock.now()
+    soon = hub_time(now + timedelta(seconds=CLOCK_SECONDS))
+    if found is None or found.state != "open" or found.due > soon:
+        return
+    opened = engine.open(job.tenant, job.connection)
+    if opened is None:
+        _close(engine, job, found, "the connection is gone")
+        return
+    states = engine.states.read(job.tenant, job.connection)
+    if states is None or opened.connection.paused or states.connection.health == "needs_attention":
+        return  # the tick sends another message once it may go on
+    if seconds_until(states.connection.not_before, now) > 0:
+        return
+    held = replace(found, due=hub_time(now + timedelta(seconds=HOLD_SECONDS)))
+    whole = engine.deliveries.whole(found)
+    if found.content_type == UNMADE:
+        try:
+            held = _with_message(opened, held, _event_of(whole))
+        except BadRequest as error:
+            _close(engine, job, found, _unmade(error))
+            return
+        whole = held
+    try:
+        held = engine.deliveries.save(job.tenant, job.connection, found, held)
+    except RowChanged:
+        return  # another worker has taken it
+    Sender(engine, job.tenant, opened).send(held, whole.body)
+
+
+def _close(engine: Engine, job: Job, found: Delivery, outcome: str) -> None:
+    ended = replace(found, state="failed", due="", outcome=outcome)
+    try:
+        engine.deliveries.save(job.tenant, job.connection, found, ended)
+    except RowChanged:
+        return
+
+
+def _event_of(delivery: Delivery) -> RecordEvent:
+    return RecordEvent.from_json(
+        delivery.record, delivery.entity, delivery.version, parse_json(delivery.body)
+    )
+
+
+# --- what a person has sent again --------------------------------------------------------------------------------
+
+
+def replay(engine: Engine, tenant: Tenant, connection: str, found: Delivery) -> Delivery:
+    """Sends one again, whatever came of it, by the whole schedule. Raises Conflict while it is being sent."""
+    refused = Conflict("The delivery is being sent; look at it again in a while.")
+    if found.state == "open":
+        raise refused
+    try:
+        (opened,) = _reopened(engine, tenant, connection, [found])
+    except RowChanged:
+        raise refused from None
+    return opened
+
+
+def replay_all(engine: Engine, tenant: Tenant, connection: str, found: Iterable[Delivery]) -> int:
+    """Sends many again; gives how many. One that somebody else has just changed is left to them."""
+    done = 0
+    for portion in portions((each for each in found if each.state != "open"), MAX_TOGETHER):
+        try:
+            done += len(_reopened(engine, tenant, connection, portion))
+        except RowChanged:
+            for each in portion:
+                try:
+                    done += len(_reopened(engine, tenant, connection, [each]))
+                except RowChanged:
+                    continue
+    return done
+
+
+def _reopened(engine: Engine, tenant: Tenant, connection: str, found: Sequence[Delivery]) -> list[Delivery]:
+    now = hub_time(engine.clock.now())
+    changes = [(each, replace(each, state="open", due=now, tries=0, outcome="sent again")) for each in found]
+    saved = engine.deliveries.save_all(tenant, connection, changes)
+    for each in saved:
+        engine.send(layout.FRESH, Job("delivery", tenant, connection, event={"id": each.id}))
+    return saved
