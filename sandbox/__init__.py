@@ -20,6 +20,7 @@ Layout:
     testing.py     a sandbox in a thread and a raw HTTP client, for tests
     dynamics365/   the rules of Microsoft Dataverse
     odoo/          the rules of an Odoo server
+    sales/         an app that takes webhooks
 
 A system is a package with a class that has the members of ``app.System``. Because its rules are synchronous
 functions over ``frame.Request`` and ``frame.Response``, a simulation can call them in process, without sockets.

@@ -200,9 +200,7 @@ class RequestLog:
         self, request: Request, response: Response, fault: str | None, elapsed: float, *, part: bool = False
     ) -> None:
         """Note one exchange; ``part`` marks an operation inside a batch."""
-        text = self._secret.sub(r"\1=***", request.body[:BODY_CAP].decode("utf-8", "replace"))
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
+        text = self._hidden(self._secret.sub(r"\1=***", request.body[:BODY_CAP].decode("utf-8", "replace")))
         self._entries.append(
             {
                 "seq": next(self._next),
@@ -211,7 +209,7 @@ class RequestLog:
                 "path": request.path,
                 "query": request.query,
                 "status": 0 if response.abort else response.status,
-                "headers": {k: v for k, v in request.headers.items() if k not in HIDDEN},
+                "headers": {k: self._hidden(v) for k, v in request.headers.items() if k not in HIDDEN},
                 "body": text,
                 "body_bytes": len(request.body),
                 "answer_bytes": len(response.body),
@@ -225,6 +223,11 @@ class RequestLog:
             return
         key = f"{request.method} {0 if response.abort else response.status}"
         self.counts[key] = self.counts.get(key, 0) + 1
+
+    def _hidden(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def since(self, seq: int) -> list[Values]:
         return [e for e in self._entries if e["seq"] > seq]

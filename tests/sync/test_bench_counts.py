@@ -93,7 +93,9 @@ def test_calls_of_a_system_are_the_golden_ones(bench, system):
 
 
 def test_every_connector_has_its_golden_calls():
-    assert systems.REMOTES.keys() == {each for each in connector_names() if not connector_class(each).delivers_to}
+    assert systems.REMOTES.keys() == {
+        each for each in connector_names() if not connector_class(each).delivers_to
+    }
 
 
 def test_the_command_measures_and_finds_no_difference():

@@ -8,7 +8,6 @@ from crm_core.hub import connector_class, connector_names
 from tests.contract.connectors.conftest import HERE, described
 from tests.contract.connectors.remote import variants
 
-
 SYSTEMS = [name for name in connector_names() if not connector_class(name).delivers_to]
 """One that is only told of changes has nothing to be read: what it sends is tested in tests/sync/test_deliveries.py."""
 
