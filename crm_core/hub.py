@@ -36,7 +36,7 @@ from crm_core.storage.azure import (
     managed_identity,
 )
 from crm_core.storage.connections import Connections
-from crm_core.storage.deliveries import Deliveries
+from crm_core.storage.deliveries import Deliveries, Delivery
 from crm_core.storage.events import Events, Inbound
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -45,7 +45,7 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import brake, conflicts, intake, jobs, results, schedule, starting
+from crm_core.sync import brake, conflicts, intake, jobs, redeliver, results, schedule, starting
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Job, Opened, Tuning, wake
 from crm_core.sync.sides import Config, Side, side_of
@@ -355,6 +355,44 @@ class Hub:
     def replay_event(self, connection: Connection, event: Inbound) -> None:
         """As `intake.replay`."""
         intake.replay(self.engine, connection.tenant, connection.uid, event)
+
+    def delivery(self, connection: Connection, delivery_id: str) -> Delivery | None:
+        """Without its body if that is in a blob."""
+        if not layout.is_delivery_id(delivery_id):
+            return None
+        return self.engine.deliveries.get(connection.tenant, connection.uid, delivery_id)
+
+    def page_of_deliveries(
+        self, connection: Connection, state: str, *, top: int, token: str | None
+    ) -> tuple[list[Delivery], str | None]:
+        """Those in a state, or all for "", without the bodies that are in blobs."""
+        return redeliver.page(self.engine, connection.tenant, connection.uid, state, top=top, token=token)
+
+    def replay_delivery(self, connection: Connection, found: Delivery) -> Delivery:
+        """As `redeliver.replay`."""
+        return redeliver.replay(self.engine, connection.tenant, connection.uid, found)
+
+    def replay_deliveries(
+        self,
+        connection: Connection,
+        since: datetime | None,
+        until: datetime | None,
+        *,
+        after: str,
+        failed_only: bool,
+        most: int,
+    ) -> tuple[int, str | None]:
+        """As `redeliver.replay_range`."""
+        return redeliver.replay_range(
+            self.engine,
+            connection.tenant,
+            connection.uid,
+            since,
+            until,
+            after=after,
+            failed_only=failed_only,
+            most=most,
+        )
 
     def resume(self, connection: Connection) -> None:
         """A person lets a connection go on; also one whose receiver was gone."""

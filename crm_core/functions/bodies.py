@@ -118,6 +118,18 @@ class ConflictBody(_Body):
     value: Any = None
 
 
+class ReplayBody(_Body):
+    """Which deliveries of a connection are sent again: of the versions of records that were made from `since` to `until`
+    (RFC 3339), those that failed, or `all`. `next`: goes on where an earlier call ended.
+    """
+
+    connection: Annotated[StrictStr, Field(max_length=100)] = ""
+    since: Annotated[StrictStr, Field(max_length=40)] = ""
+    until: Annotated[StrictStr, Field(max_length=40)] = ""
+    status: Literal["failed", "all"] = "failed"
+    next: Annotated[StrictStr, Field(max_length=60)] = ""
+
+
 class OperationBody(_Body):
     """One write of a batch. `id`: the record of an update or delete. `fields`: what a create or update writes, by our
     names or the remote's own. `if_match`: the record's etag, so that it is written only if it has not moved on.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from crm_core.connector import Delivered, Message
-from crm_core.errors import BadRequest, Conflict, HubError, StoreUnavailable
+from crm_core.errors import BadRequest, HubError, StoreUnavailable
 from crm_core.log import Log
 from crm_core.model.connection import EntitySync, Tenant
 from crm_core.model.entities import Entity
@@ -286,42 +286,3 @@ def _event_of(delivery: Delivery) -> RecordEvent:
     return RecordEvent.from_json(
         delivery.record, delivery.entity, delivery.version, parse_json(delivery.body)
     )
-
-
-# --- what a person has sent again --------------------------------------------------------------------------------
-
-
-def replay(engine: Engine, tenant: Tenant, connection: str, found: Delivery) -> Delivery:
-    """Sends one again, whatever came of it, by the whole schedule. Raises Conflict while it is being sent."""
-    refused = Conflict("The delivery is being sent; look at it again in a while.")
-    if found.state == "open":
-        raise refused
-    try:
-        (opened,) = _reopened(engine, tenant, connection, [found])
-    except RowChanged:
-        raise refused from None
-    return opened
-
-
-def replay_all(engine: Engine, tenant: Tenant, connection: str, found: Iterable[Delivery]) -> int:
-    """Sends many again; gives how many. One that somebody else has just changed is left to them."""
-    done = 0
-    for portion in portions((each for each in found if each.state != "open"), MAX_TOGETHER):
-        try:
-            done += len(_reopened(engine, tenant, connection, portion))
-        except RowChanged:
-            for each in portion:
-                try:
-                    done += len(_reopened(engine, tenant, connection, [each]))
-                except RowChanged:
-                    continue
-    return done
-
-
-def _reopened(engine: Engine, tenant: Tenant, connection: str, found: Sequence[Delivery]) -> list[Delivery]:
-    now = hub_time(engine.clock.now())
-    changes = [(each, replace(each, state="open", due=now, tries=0, outcome="sent again")) for each in found]
-    saved = engine.deliveries.save_all(tenant, connection, changes)
-    for each in saved:
-        engine.send(layout.FRESH, Job("delivery", tenant, connection, event={"id": each.id}))
-    return saved

@@ -87,9 +87,14 @@ class Told:
         assert self.queue.delete(lane, messages[0])
         return True
 
-    def later(self, seconds: float) -> None:
-        """So much time goes by, with what was to be done in it."""
+    def wait(self, seconds: float) -> None:
+        """So much time goes by, here and at the receiver."""
         self.clock.ahead += timedelta(seconds=seconds)
+        self.control("POST", "clock", {"advance": seconds})
+
+    def later(self, seconds: float) -> None:
+        """The same, with what was to be done in it."""
+        self.wait(seconds)
         self.work()
 
     def tick(self) -> None:

@@ -1,8 +1,17 @@
 """From a write of a record to its receiver: what is told, in which order, and what is left when anything fails."""
 
+from datetime import timedelta
+
 import pytest
 
-from tests.sync.receivers import data, proven, told
+from crm_core.connection_admin import Wanted
+from crm_core.errors import BadRequest
+from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.ports import measured
+from crm_core.storage import layout
+from crm_core.sync import redeliver
+from tests.sync.receivers import SECRET, TOKEN, data, proven, told
+from tests.sync.test_crash import Crash, Points
 
 
 @pytest.fixture
@@ -29,3 +38,440 @@ def test_a_write_is_told_with_its_signature_and_the_values_before(hub):
     assert data(second)["record"]["city"] == "Cusco"
     assert proven(third)["type"] == "crmhub.contact.deleted"
     assert [each.state for each in hub.deliveries()] == ["done"] * 3
+
+
+def test_two_changes_before_anybody_looks_are_told_one_by_one(hub):
+    hub.connect({"appointment": {"direction": "push", "becomes": "status eq 'done'"}})
+    made = hub.create("appointment", at="2026-11-24T13:45:00Z", status="planned")
+    for status in ("done", "planned", "done", "canceled"):
+        hub.editor("appointment").update(made.id, {"status": status})
+    assert len(hub.items("appointment")) == 5
+    hub.work()
+    assert [data(each)["record"]["version"] for each in hub.posts()] == [2, 4]
+    assert {data(each)["record"]["status"] for each in hub.posts()} == {"done"}
+    assert hub.items("appointment") == []
+
+
+def test_several_connections_are_told_each_by_its_own_wish(hub):
+    hub.connect({"contact": {"direction": "push", "events": ["created"]}}, slug="first")
+    first = hub.uid
+    hub.connect({"contact": {"direction": "push", "filter": "city eq 'Lima'"}}, slug="second")
+    made = hub.create(last_name="Torres", city="Cusco")
+    hub.editor().update(made.id, {"city": "Lima"})
+    hub.work()
+    assert [(each.version, each.kind) for each in hub.deliveries()] == [(2, "updated")]
+    found, _ = hub.hub.engine.deliveries.page(DEFAULT_TENANT, first, top=10, token=None)
+    assert [(each.version, each.kind) for each in found] == [(1, "created")]
+    assert found[0].id.partition("-")[2] not in {each.id.partition("-")[2] for each in hub.deliveries()}
+
+
+@pytest.mark.parametrize("kind", ["status", "reset", "reset_after", "garbage", "html"])
+def test_a_failure_is_kept_and_comes_again_after_five_seconds_with_the_same_id_and_body(hub, kind):
+    hub.connect()
+    hub.fault(kind, status=500 if kind != "garbage" else 0, count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    if kind == "garbage":  # words that say nothing are a success all the same
+        assert hub.one().state == "done"
+        return
+    found = hub.one()
+    assert (found.state, found.tries, len(found.attempts)) == ("open", 1, 1)
+    assert found.attempts[0].status == (0 if kind.startswith("reset") else 500)
+    assert found.attempts[0].words
+    hub.later(4)
+    assert hub.one().tries == 1
+    hub.later(2)
+    assert (hub.one().state, hub.one().tries) == ("done", 2)
+    first, second = hub.posts()
+    assert first["body"] == second["body"]
+    assert first["headers"]["webhook-id"] == second["headers"]["webhook-id"] == found.id
+    assert list(hub.received()) == [found.id]
+
+
+def test_the_whole_schedule_then_it_waits_for_a_person_and_nothing_is_retried_for_ever(hub):
+    hub.connect()
+    hub.fault("status", status=500, message="the words of the receiver")
+    hub.create(last_name="Torres")
+    hub.work()
+    began = hub.clock.now()
+    for delay in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400):
+        tries = hub.one().tries
+        hub.later(delay - 2)
+        assert hub.one().tries == tries, delay
+        hub.later(3)
+        assert hub.one().tries == tries + 1, delay
+    found = hub.one()
+    assert (found.state, found.tries, len(found.attempts), found.due) == ("failed", 10, 10, "")
+    assert "500" in found.outcome
+    assert "the words of the receiver" in found.attempts[-1].words
+    assert 75 < (hub.clock.now() - began).total_seconds() / 3600 < 76
+    posts = len(hub.posts())
+    for _ in range(5):
+        hub.later(7 * 86_400)
+        hub.tick()
+    assert len(hub.posts()) == posts == 10
+    ids, _ = hub.hub.engine.deliveries.failed(DEFAULT_TENANT, hub.uid, top=10, token=None)
+    assert ids == [found.id]
+
+
+def test_a_redirect_is_not_followed_and_says_so(hub):
+    hub.connect()
+    hub.fault("status", status=302, headers={"Location": f"{hub.sandbox.url}/elsewhere"})
+    hub.create(last_name="Torres")
+    hub.work()
+    found = hub.one()
+    assert found.attempts[0].status == 302
+    assert "redirect" in found.outcome
+    assert [each["path"] for each in hub.posts()] == ["/webhooks"]
+
+
+def test_410_stops_the_connection_by_name_until_a_person_resumes_it(hub):
+    hub.connect()
+    hub.fault("status", status=410)
+    hub.create(last_name="Torres")
+    hub.work()
+    assert hub.health().health == "needs_attention"
+    assert hub.health().problem.code == "ReceiverGone"
+    hub.create(last_name="Rojas")
+    for _ in range(3):
+        hub.later(3600)
+        hub.tick()
+    assert len(hub.posts()) == 1
+    assert len(hub.items()) == 1
+    hub.well()
+    hub.hub.resume(hub.connection)
+    hub.work()
+    hub.tick()
+    assert hub.health().health == "ok"
+    assert [each.state for each in hub.deliveries()] == ["done", "done"]
+    assert hub.items() == []
+
+
+def test_429_leaves_the_receiver_alone_as_long_as_it_asks(hub):
+    hub.connect()
+    hub.fault("throttle", retry_after=600, count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    assert hub.one().attempts[0].status == 429
+    hub.create(last_name="Rojas")  # others wait as well
+    for _ in range(9):
+        hub.later(60)
+        hub.tick()
+    assert len(hub.posts()) == 1
+    assert hub.items() == []
+    hub.later(70)
+    hub.tick()
+    assert [each.state for each in hub.deliveries()] == ["done", "done"]
+
+
+def test_a_retry_after_of_an_unavailable_receiver_is_honoured_for_that_delivery(hub):
+    hub.connect()
+    hub.fault("status", status=503, retry_after=120, count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    hub.create(last_name="Rojas")
+    hub.work()
+    assert len(hub.posts()) == 2
+    hub.later(110)
+    hub.tick()
+    assert len(hub.posts()) == 2
+    hub.later(15)
+    assert [each.state for each in hub.deliveries()] == ["done", "done"]
+
+
+def test_secrets_are_sent_in_the_token_header_and_while_rotated_both_sign(hub):
+    import base64
+
+    other = "whsec_" + base64.b64encode(b"another secret of thirty-two byt").decode()
+    hub.sandbox.app.frame.log.secrets.clear()  # so that the token can be looked at
+    hub.connect(
+        secrets={"signing_secret": f"{other} {SECRET}", "token": TOKEN},
+        settings={"headers": "X-Team: ventas"},
+    )
+    hub.create(last_name="Torres")
+    hub.work()
+    (post,) = hub.posts()
+    assert post["headers"]["x-crm-webhook-token"] == TOKEN
+    assert post["headers"]["x-team"] == "ventas"
+    assert proven(post, SECRET) == proven(post, other)
+    assert hub.one().state == "done"
+
+
+def test_an_echo_of_our_secrets_is_not_kept(hub):
+    hub.connect()
+    hub.fault("status", status=400, message=f"no {SECRET} and {TOKEN} here", count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    words = hub.one().attempts[0].words
+    assert "no " in words
+    assert SECRET not in words
+    assert TOKEN not in words
+    assert len(words) <= 500
+
+
+def test_a_long_answer_is_kept_as_an_excerpt(hub):
+    hub.connect()
+    hub.fault("html", status=502, text="x" * 100_000, count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    assert len(hub.one().attempts[0].words) == 500
+
+
+def test_what_is_too_long_for_a_row_is_in_a_blob_and_sent_whole(hub):
+    hub.connect()
+    hub.create(last_name="Torres", description="ñ" * 60_000)
+    hub.fault("status", status=500, count=1)
+    hub.work()
+    assert hub.one().blob
+    hub.later(6)
+    assert hub.one().state == "done"
+    (kept,) = hub.received().values()
+    assert kept["body"]["data"]["record"]["description"] == "ñ" * 60_000
+
+
+def test_what_the_mapping_cannot_put_waits_for_a_person_and_is_told_once_it_can(hub):
+    hub.connect(
+        mappings={
+            "contact": {
+                "fields": {
+                    "last_state": {
+                        "to": "medio",
+                        "direction": "out",
+                        "values": [{"ours": "WEB", "theirs": 1}],
+                        "unmapped": "reject",
+                    }
+                }
+            }
+        }
+    )
+    hub.create(last_name="Torres", last_state="OTHER")
+    hub.work()
+    found = hub.one()
+    assert (found.state, found.tries) == ("failed", 0)
+    assert "last_state" in found.outcome
+    assert hub.posts() == []
+    hub.connection = hub.hub.admin.update(
+        hub.connection, Wanted(mappings={"contact": {"fields": {"last_state": {"to": "medio"}}}})
+    )
+    hub.hub.forget(hub.connection)
+    redeliver.replay(hub.hub.engine, DEFAULT_TENANT, hub.uid, found)
+    hub.work()
+    assert hub.one().state == "done"
+    (kept,) = hub.received().values()
+    assert kept["body"]["medio"] == "OTHER"
+
+
+# --- what is left when a worker dies, or a message is lost --------------------------------------------------------
+
+
+def test_a_lost_message_costs_time_only(hub):
+    hub.connect()
+    hub.create(last_name="Torres")
+    for lane in ("fresh", "bulk"):
+        for message in hub.queue.receive(lane, limit=30):
+            hub.queue.delete(lane, message)
+    hub.tick()
+    assert hub.one().state == "done"
+    hub.fault("status", status=500, count=1)
+    hub.create(last_name="Rojas")
+    hub.work()
+    hub.wait(6)
+    (message,) = hub.queue.receive("fresh")
+    hub.queue.delete("fresh", message)
+    hub.tick()
+    assert [each.state for each in hub.deliveries()] == ["done", "done"]
+
+
+def test_a_message_that_comes_twice_sends_once(hub):
+    hub.connect()
+    hub.fault("status", status=500, count=1)
+    hub.create(last_name="Torres")
+    (message,) = hub.queue.receive("fresh")
+    hub.hub.handle("fresh", message.body, 1)
+    hub.hub.handle("fresh", message.body, 2)
+    assert len(hub.posts()) == 1
+    hub.wait(6)
+    retry = next(each for each in hub.queue.receive("fresh", limit=5) if '"delivery"' in each.body)
+    hub.hub.handle("fresh", retry.body, 1)
+    hub.hub.handle("fresh", retry.body, 2)
+    assert len(hub.posts()) == 2
+    assert hub.one().state == "done"
+
+
+CALLS = ("get", "query", "insert", "replace", "upsert", "delete", "transact")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_crash_at_any_call_leaves_exactly_one_delivery_and_posts_with_one_id(hub, monkeypatch, failing):
+    """A worker dies before or after any of its calls; its message comes again, or is lost and the tick finds what is left."""
+    hub.connect()
+    points = Points()
+    for name in CALLS:
+        points.around(hub.hub.table, name, monkeypatch)
+    points.around(hub.hub.queue, "send", monkeypatch)
+    points.around(hub.hub.tools.transport, "send", monkeypatch)
+    at, crashed = 0, True
+    while crashed:
+        hub.well()
+        hub.control("DELETE", "requests")
+        if failing:
+            hub.fault("status", status=503, count=1)
+        made = hub.create(last_name=f"Torres {at}")
+        crashed = _crashing(hub, points, at)
+        for _ in range(6):
+            hub.later(130)
+            hub.tick()
+        (mine,) = [each for each in hub.deliveries() if each.record == made.id]
+        assert mine.state == "done", f"crash at call {at}"
+        assert {each["headers"]["webhook-id"] for each in hub.posts()} == {mine.id}, f"crash at call {at}"
+        assert hub.items() == []
+        at += 1
+    assert at > 8
+    assert len(hub.received()) == len(hub.deliveries()) == at
+
+
+def _crashing(hub, points, at):
+    points.arm(at)
+    try:
+        hub.work()
+    except Crash:
+        return True
+    else:
+        return False
+    finally:
+        points.disarm()
+
+
+def test_every_version_is_told_exactly_once_whatever_happens_to_posts(hub):
+    """Fifty versions of ten records, a receiver that fails often: each has one delivery, and the receiver has each once."""
+    hub.connect()
+    ids = [hub.create(last_name=f"Torres {n}").id for n in range(10)]
+    hub.fault("status", status=500, count=7)
+    hub.fault("reset_after", count=5)
+    for number in range(4):
+        for each in ids:
+            hub.editor().update(each, {"city": f"City {number}"})
+        hub.work()
+    for _ in range(6):
+        hub.later(400)
+        hub.tick()
+    found = hub.deliveries()
+    assert sorted((each.record, each.version) for each in found) == sorted(
+        (i, v) for i in ids for v in range(1, 6)
+    )
+    assert {each.state for each in found} == {"done"}
+    assert hub.received().keys() == {each.id for each in found}
+
+
+def test_deliveries_of_a_record_are_sent_in_the_order_of_its_versions(hub):
+    hub.connect()
+    ids = [hub.create(last_name=f"Torres {n}").id for n in range(8)]
+    for number in range(5):
+        for each in ids:
+            hub.editor().update(each, {"city": f"City {number}"})
+    hub.work()
+    seen: dict[str, list[int]] = {}
+    for each in hub.posts():
+        seen.setdefault(data(each)["record"]["id"], []).append(data(each)["record"]["version"])
+    assert seen == {each: [1, 2, 3, 4, 5, 6] for each in ids}
+
+
+# --- beside the rest ---------------------------------------------------------------------------------------------
+
+
+def test_it_has_no_part_in_a_record(hub):
+    """No link, no push, no conflict: the record is as if nobody was told of it, its open items too."""
+    hub.connect()
+    made = hub.create(last_name="Torres")
+    assert made.links == {}
+    hub.work()
+    stored = hub.hub.records.find(DEFAULT_TENANT, "contact", made.id)
+    assert (stored.links, stored.version) == ({}, 1)
+    for bucket in layout.BUCKETS:
+        assert list(hub.hub.records.open_items(DEFAULT_TENANT, "contact", bucket)) == []
+
+
+def test_what_a_connection_that_is_gone_had_to_tell_goes_with_it(hub):
+    hub.connect()
+    hub.create(last_name="Torres")
+    hub.hub.admin.delete(hub.connection)
+    hub.hub.forget(hub.connection)
+    hub.work()
+    assert hub.items() == []
+    assert hub.posts() == []
+
+
+def test_while_it_is_paused_everything_waits(hub):
+    hub.connect()
+    hub.connection = hub.hub.admin.pause(hub.connection, paused=True)
+    hub.hub.forget(hub.connection)
+    hub.create(last_name="Torres")
+    hub.work()
+    hub.tick()
+    assert (hub.posts(), len(hub.items())) == ([], 1)
+    hub.connection = hub.hub.admin.pause(hub.connection, paused=False)
+    hub.hub.forget(hub.connection)
+    hub.hub.resume(hub.connection)
+    hub.work()
+    assert hub.one().state == "done"
+
+
+def test_a_push_run_is_refused_by_name(hub):
+    hub.connect()
+    with pytest.raises(BadRequest, match="mode"):
+        hub.hub.start_run(DEFAULT_TENANT, hub.uid, [], "push", "key:test")
+    hub.later(600)
+    hub.tick()
+    assert hub.queue.receive("fresh") == []
+
+
+def test_what_it_costs(hub):
+    """By the hub's worker: the state, the items, the delivery's row, the items' end and the attempt's end; and a message."""
+    hub.connect()
+    hub.create(last_name="First")
+    hub.work()
+    with measured() as meter:
+        hub.create(last_name="Second")
+    assert meter.total("storage_calls") == 3  # as without deliveries, and the message
+    with measured() as meter:
+        hub.work()
+    assert (meter.total("storage_calls"), meter.total("remote_calls")) == (5, 1)
+    made = hub.create(last_name="Many")
+    for number in range(19):
+        hub.editor().update(made.id, {"city": f"City {number}"})
+    (first, *others) = hub.queue.receive("fresh", limit=32)
+    with measured() as meter:
+        hub.hub.handle("fresh", first.body, 1)
+    assert (meter.total("storage_calls"), meter.total("remote_calls")) == (4 + 20, 20)
+    with measured() as meter:  # a message that finds nothing
+        hub.hub.handle("fresh", others[0].body, 1)
+    assert (meter.total("storage_calls"), meter.total("remote_calls")) == (2, 0)
+
+
+def test_a_range_or_all_that_failed_is_sent_again(hub):
+    hub.connect()
+    hub.fault("status", status=500)
+    for number in range(3):
+        hub.create(last_name=f"Torres {number}")
+    hub.work()
+    for delay in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400):
+        hub.later(delay + 1)
+    assert {each.state for each in hub.deliveries()} == {"failed"}
+    hub.well()
+    hub.create(last_name="Later")
+    hub.work()
+    posts = len(hub.posts())
+    engine, tenant = hub.hub.engine, DEFAULT_TENANT
+    more = {"after": "", "most": 100}
+    later = hub.clock.now() - timedelta(minutes=1)
+    assert redeliver.replay_range(engine, tenant, hub.uid, later, None, failed_only=True, **more) == (0, None)
+    assert redeliver.replay_range(engine, tenant, hub.uid, None, None, failed_only=True, **more) == (3, None)
+    hub.work()
+    assert {each.state for each in hub.deliveries()} == {"done"}
+    assert len(hub.posts()) == posts + 3
+    assert redeliver.replay_range(engine, tenant, hub.uid, later, None, failed_only=False, **more) == (
+        1,
+        None,
+    )
+    hub.work()
+    assert len(hub.posts()) == posts + 4

@@ -22,10 +22,11 @@ from crm_core.connector import (
     Write,
 )
 from crm_core.connectors.webhook.deliver import Outgoing, cloud_event, mapped, test_event
-from crm_core.connectors.webhook.maps import MAPS
+from crm_core.connectors.webhook.maps import MAPS, named
 from crm_core.errors import (
     AuthFailed,
     BadAnswer,
+    BadRequest,
     HubError,
     Misconfigured,
     NotSupported,
@@ -39,6 +40,7 @@ from crm_core.model.mapping import NativeField
 from crm_core.model.record_event import RecordEvent
 
 SYSTEM = "webhook"
+PAYLOADS = ("all", "mapped")
 
 
 class Webhook(Connector):
@@ -60,6 +62,13 @@ class Webhook(Connector):
             "token", "Token", required=False, secret=True, help="Sent with every delivery, in that header"
         ),
         Setting(
+            "payload",
+            "Fields of a mapped body",
+            required=False,
+            default="all",
+            help="all, or mapped: only those that the entity's mapping names",
+        ),
+        Setting(
             "headers", "More headers", required=False, help="A line of 'Name: value' for each; no secrets"
         ),
     )
@@ -72,14 +81,16 @@ class Webhook(Connector):
         super().__init__(account, tools)
         self._uid = account.uid
         self._tools = tools
-        self._mapped = {name for name, document in account.maps.items() if document}
+        self._mapped = {name: self.map(name) for name, document in account.maps.items() if document}
+        if _payload(account.settings) == "mapped":
+            self._mapped = {name: named(emap, account.maps[name]) for name, emap in self._mapped.items()}
         self._outgoing = Outgoing(account, tools)
 
     # --- out -----------------------------------------------------------------------------------------------------
 
     def message(self, delivery: str, event: RecordEvent) -> Message:
         if event.entity in self._mapped:
-            return mapped(self.map(event.entity), delivery, event)
+            return mapped(self._mapped[event.entity], delivery, event)
         return cloud_event(self._uid, delivery, event)
 
     def deliver(self, message: Message) -> Delivered:
@@ -134,6 +145,15 @@ class Webhook(Connector):
         raise NotSupported(
             f"{self.label} is told of changes of stored records; write '{entity}' over /api/records."
         )
+
+
+def _payload(settings: Mapping[str, str]) -> str:
+    found = settings.get("payload", "all")
+    if found not in PAYLOADS:
+        raise BadRequest.field(
+            "settings.payload", f"settings.payload: expected one of {', '.join(PAYLOADS)}."
+        )
+    return found
 
 
 def refusal(answer: Delivered) -> HubError:
