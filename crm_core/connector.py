@@ -311,11 +311,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Message:
-    """What is delivered: the same bytes and the same id with every attempt."""
+    """What is delivered: the same bytes and the same id with every attempt. `headers`: more facts of it, and no secret."""
 
     id: str
     content_type: str
     body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

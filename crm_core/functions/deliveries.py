@@ -94,11 +94,12 @@ def _delivery(call: Call) -> "tuple[Connection, Delivery]":
 
 @route("GET", f"{PATH}/<delivery>", role=Role.OPERATOR, parameters=[_CONNECTION])
 def delivery(call: Call) -> Reply:
-    """One delivery with its body, as it is sent."""
+    """One delivery with its body and the headers that tell of it, as it is sent; those with secrets are not kept."""
     hub: Hub = call.hub
     _, found = _delivery(call)
     body = hub.engine.deliveries.whole(found).body.decode("utf-8", "replace")
-    return Reply(200, {**_item(found), "content_type": found.content_type or None, "body": body})
+    told = {"content_type": found.content_type or None, "headers": dict(found.headers), "body": body}
+    return Reply(200, {**_item(found), **told})
 
 
 @route("POST", f"{PATH}/<delivery>/replay", role=Role.OPERATOR, parameters=[_CONNECTION], answer=202)

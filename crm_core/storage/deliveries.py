@@ -48,6 +48,7 @@ class Delivery:
     kind: str
     content_type: str
     body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
     blob: str = ""
     state: State = "open"
     due: str = ""
@@ -226,6 +227,7 @@ _KEPT = (
 def _row(pk: str, delivery: Delivery) -> Row:
     """The body as bytes of its own: as text it would take twice the place."""
     data: dict[str, Any] = {name: getattr(delivery, name) for name in _KEPT}
+    data["headers"] = dict(delivery.headers)
     data["attempts"] = [vars(each) for each in delivery.attempts]
     body: Mapping[str, Value] = {} if delivery.blob else {"body": delivery.body}
     return Row(pk, layout.EVENT + delivery.id, {**json_values(data), **body})
@@ -236,5 +238,5 @@ def _delivery(row: Row) -> Delivery:
     body = row.values.get("body", b"")
     assert isinstance(body, bytes)
     attempts = tuple(Attempt(**each) for each in data.pop("attempts"))
-    known = {name: data[name] for name in _KEPT}
+    known = {name: data[name] for name in (*_KEPT, "headers")}
     return Delivery(row.rk.removeprefix(layout.EVENT), body=body, attempts=attempts, etag=row.etag, **known)

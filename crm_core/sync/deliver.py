@@ -159,7 +159,9 @@ def _by_record(deliveries: Iterable[Delivery]) -> list[list[Delivery]]:
 def _with_message(opened: Opened, delivery: Delivery, event: RecordEvent) -> Delivery:
     """Raises BadRequest for values that the connection's mapping can't put."""
     message = opened.connector.message(delivery.id, event)
-    return replace(delivery, content_type=message.content_type, body=message.body, blob="")
+    return replace(
+        delivery, content_type=message.content_type, body=message.body, headers=message.headers, blob=""
+    )
 
 
 def _unmade(error: BadRequest) -> str:
@@ -179,7 +181,7 @@ class Sender:
         """One attempt, kept with what came of it; a next one is on its way by a message."""
         engine, uid = self.engine, self.opened.connection.uid
         time, began = hub_time(engine.clock.now()), engine.clock.monotonic()
-        answer = self._answer(Message(delivery.id, delivery.content_type, body))
+        answer = self._answer(Message(delivery.id, delivery.content_type, body, delivery.headers))
         ms = round((engine.clock.monotonic() - began) * 1000)
         judged = verdict(delivery.tries + 1, answer.status, answer.retry_after)
         due = hub_time(engine.clock.now() + timedelta(seconds=judged.delay))

@@ -131,22 +131,25 @@ class TestItsBody:
     def test_a_mapping_renames_nests_and_adds_constants(self):
         document: dict[str, Any] = {
             "fields": {
-                "contact_id": None,
                 "status": {"to": "estado", "direction": "out", "values": [{"ours": "done", "theirs": "Realizada"}],
                            "unmapped": "default", "default": {"theirs": "Otra"}},
                 "notes": None,
             },
-            "targets": {"origen": {"constant": "CRM"}, "cliente.id": {"template": "{contact_id}"}, "lugar.texto": {"template": "En {place|upper}"}},
+            "targets": {"origen": {"constant": "CRM"}, "lugar.texto": {"template": "En {place|upper}"}},
         }  # fmt: skip
         emap = effective(MAPS["appointment"], document)
         event = step(record(notes="x"), record(2, status="done", contact_id=ID, place="Lima"))
-        message = mapped(emap, "7", event)
+        message = mapped("u", emap, "7", event)
         assert json.loads(message.body) == {
-            "estado": "Realizada", "cliente": {"id": ID}, "place": "Lima", "origen": "CRM", "lugar": {"texto": "En LIMA"},
+            "estado": "Realizada", "contact_id": ID, "place": "Lima", "origen": "CRM", "lugar": {"texto": "En LIMA"},
         }  # fmt: skip
         assert message.content_type.startswith("application/json")
+        assert message.headers == {
+            "ce-specversion": "1.0", "ce-id": "7", "ce-source": "/connections/u", "ce-type": "crmhub.appointment.updated",
+            "ce-subject": ID, "ce-time": NOW,
+        }  # fmt: skip
         other = step(None, record(status="planned"))
-        assert json.loads(mapped(emap, "7", other).body)["estado"] == "Otra"
+        assert json.loads(mapped("u", emap, "7", other).body)["estado"] == "Otra"
 
     def test_only_what_the_mapping_names_if_the_settings_say_so(self):
         document = {
@@ -155,11 +158,11 @@ class TestItsBody:
         }
         emap = named(effective(MAPS["appointment"], document), document)
         event = step(None, record(place="Lima", notes="x", project="P", status="done"))
-        assert json.loads(mapped(emap, "7", event).body) == {"lugar": "Lima", "texto": "x P"}
+        assert json.loads(mapped("u", emap, "7", event).body) == {"lugar": "Lima", "texto": "x P"}
 
     def test_what_a_change_has_emptied_is_null(self):
         event = step(record(place="Lima", notes="x"), record(2, notes="x"))
-        assert json.loads(mapped(MAPS["appointment"], "7", event).body) == {"place": None, "notes": "x"}
+        assert json.loads(mapped("u", MAPS["appointment"], "7", event).body) == {"place": None, "notes": "x"}
 
     def test_every_entity_can_be_told_as_it_is(self):
         for name, entity in ENTITIES.items():

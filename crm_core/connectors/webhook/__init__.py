@@ -90,7 +90,7 @@ class Webhook(Connector):
 
     def message(self, delivery: str, event: RecordEvent) -> Message:
         if event.entity in self._mapped:
-            return mapped(self._mapped[event.entity], delivery, event)
+            return mapped(self._uid, self._mapped[event.entity], delivery, event)
         return cloud_event(self._uid, delivery, event)
 
     def deliver(self, message: Message) -> Delivered:

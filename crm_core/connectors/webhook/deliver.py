@@ -55,6 +55,7 @@ class Outgoing:
         seconds = int(self._clock.now().timestamp())
         headers = {
             **self._headers,
+            **message.headers,
             "Content-Type": message.content_type,
             "webhook-id": message.id,
             "webhook-timestamp": str(seconds),
@@ -95,7 +96,7 @@ def _headers(setting: str) -> dict[str, str]:
 
 
 def _checked(setting: str, name: str, value: str) -> dict[str, str]:
-    if name.lower() in OWN_HEADERS or name.lower().startswith("webhook-"):
+    if name.lower() in OWN_HEADERS or name.lower().startswith(("webhook-", "ce-")):
         raise BadRequest.field(setting, f"{setting}: {name} is said by the hub; take another header.")
     try:
         check_headers({name: value})
@@ -110,7 +111,7 @@ def cloud_event(uid: str, delivery: str, event: RecordEvent) -> Message:
     data: dict[str, Any] = {"record": record, "old": dict(event.old)}
     if event.cut:
         data["cut"] = list(event.cut)
-    return _event(uid, delivery, f"crmhub.{event.entity}.{event.kind}", event.record, event.time, data)
+    return _event(uid, delivery, _kind(event), event.record, event.time, data)
 
 
 def test_event(uid: str, delivery: str, time: str) -> Message:
@@ -119,21 +120,30 @@ def test_event(uid: str, delivery: str, time: str) -> Message:
 
 
 def _event(uid: str, delivery: str, kind: str, subject: str, time: str, data: Mapping[str, Any]) -> Message:
-    body = {
+    facts = _facts(uid, delivery, kind, subject, time)
+    body = {**facts, "datacontenttype": "application/json", "data": data}
+    return Message(delivery, CLOUD_EVENT, dump_json(body))
+
+
+def _facts(uid: str, delivery: str, kind: str, subject: str, time: str) -> dict[str, str]:
+    """The attributes of a CloudEvent."""
+    return {
         "specversion": "1.0",
         "id": delivery,
         "source": f"/connections/{uid}",
         "type": kind,
         "subject": subject,
         "time": time,
-        "datacontenttype": "application/json",
-        "data": data,
     }
-    return Message(delivery, CLOUD_EVENT, dump_json(body))
 
 
-def mapped(emap: EntityMap, delivery: str, event: RecordEvent) -> Message:
-    """As the connection's mapping says: all that the record has, null for what this change has emptied.
+def _kind(event: RecordEvent) -> str:
+    return f"crmhub.{event.entity}.{event.kind}"
+
+
+def mapped(uid: str, emap: EntityMap, delivery: str, event: RecordEvent) -> Message:
+    """As the connection's mapping says: all that the record has, null for what this change has emptied. What happened to
+    which record stands in headers, as in the binary form of CloudEvents.
 
     Raises BadRequest with an error for each value that the mapping can't put.
     """
@@ -146,4 +156,6 @@ def mapped(emap: EntityMap, delivery: str, event: RecordEvent) -> Message:
     writable = {
         name: value for name, value in known.items() if name not in emap.by_field or emap.by_field[name].writable
     }  # fmt: skip
-    return Message(delivery, JSON, dump_json(emap.outward(writable, {})))
+    facts = _facts(uid, delivery, _kind(event), event.record, event.time)
+    headers = {f"ce-{name}": value for name, value in facts.items()}
+    return Message(delivery, JSON, dump_json(emap.outward(writable, {})), headers)
