@@ -188,6 +188,18 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/events/<event>/replay": Invoke(
         "/api/events/{event}/replay?connection=walk", 202, holds={"id": "{event}", "state": "open"}
     ),
+    "GET /api/deliveries": Invoke("/api/deliveries?connection=told&top=1"),
+    "GET /api/deliveries/<delivery>": Invoke(
+        "/api/deliveries/{delivery}?connection=told", holds={"id": "{delivery}", "entity": "appointment"}
+    ),
+    "POST /api/deliveries/<delivery>/replay": Invoke(
+        "/api/deliveries/{delivered}/replay?connection=told",
+        202,
+        holds={"id": "{delivered}", "state": "open"},
+    ),
+    "POST /api/deliveries/replay": Invoke(
+        "/api/deliveries/replay", 202, {"connection": "told"}, {"connection": "told", "replayed": 0}
+    ),
     "GET /api/integrations/<connection>/mappings/<entity>": Invoke(
         "/api/integrations/walk/mappings/account", holds={"entity": "account", "version": 0}
     ),
@@ -247,7 +259,7 @@ CALLS: Mapping[str, Invoke] = {
 
 
 @pytest.fixture(scope="module")
-def there(api, sandbox, demo):
+def there(api, sandbox, demo, start_sandbox):
     """One of everything that a path can name."""
     new = {
         **NEW,
@@ -273,12 +285,31 @@ def there(api, sandbox, demo):
     rows["event"] = api.ok("POST", f"{address['url']}?code=the-walk", data="null")["id"]
     event = f"/api/events/{rows['event']}?connection=walk"
     wait_until(lambda: api("GET", event).json().get("state") == "done")
+    rows |= told(api, start_sandbox(system="sales").url)
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
-    for slug in ("walk", "quiet", "made-by-post", "stopped", "refused", "twins"):
+    for slug in ("walk", "quiet", "made-by-post", "stopped", "refused", "twins", "told"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
     for name in ("Kept", "Made by the walk"):
         for rid in sandbox.named(name):
             sandbox.delete(rid)
+
+
+def told(api, url):
+    """Two deliveries that were taken."""
+    body = {
+        "slug": "told", "connector": "webhook", "settings": {"url": url}, "schedule": {},
+        "entities": {"appointment": {"direction": "push"}},
+    }  # fmt: skip
+    api.ok("POST", "/api/integrations", body)
+    for _ in range(2):
+        api.ok("POST", "/api/records/appointments", {"at": "2026-11-24T13:45:00Z"})
+
+    def taken():
+        found = api.ok("GET", "/api/deliveries?connection=told&status=done")["value"]
+        return len(found) == 2 and found
+
+    one, other = wait_until(taken)
+    return {"delivery": one["id"], "delivered": other["id"]}
 
 
 def stopped_runs(api, sandbox, new):

@@ -85,6 +85,12 @@ OTHER_HEADER = planted("other header of a webhook").text
 # The body of a webhook is kept, and on its way in a message.
 HOOK_BODY = planted("value in the body of a webhook", EVENTS, QUEUES, ANSWERS).text
 UNPROVEN = planted("value in the body of a webhook without proof").text
+# A receiver that is told of changes, and says what it was sent.
+DELIVERY_TOKEN = planted("token of deliveries").text
+SIGNING_SECRET = f"whsec_{core(planted('signing secret of deliveries').name)}{'0' * 28}"
+SHORT_SECRET = f"whsec_{core(planted('signing secret that is none').name)}"
+DELIVERED = planted("value that is delivered", RECORDS, EVENTS, ANSWERS).text
+WORDS = planted("words of a receiver", EVENTS, ANSWERS).text
 # What callers send as proof.
 WRONG_KEY = planted("wrong API key").text
 WRONG_BEARER = planted("wrong bearer token").text
@@ -324,6 +330,7 @@ def swept(authority, start_sandbox):
         live(run)
         pulls(run)
         webhooks(run, settings)
+        deliveries(run, start_sandbox)
         failures(run, settings)
         messages(run)
         yield run
@@ -510,6 +517,31 @@ def webhooks(run, settings):
         assert HOOK_BODY in found.json()["body"]
 
 
+def deliveries(run, start_sandbox):
+    """One that is refused, with words that hold our secrets, and then taken."""
+    sales = start_sandbox("--token", DELIVERY_TOKEN, "--signing-secret", SIGNING_SECRET, system="sales")
+    settings = {"url": f"{sales.url}/webhooks", "token_header": "X-CRM-Webhook-Token"}
+    body = {
+        "slug": "told", "connector": "webhook", "settings": settings, "schedule": {},
+        "secrets": {"token": DELIVERY_TOKEN, "signing_secret": SHORT_SECRET},
+        "entities": {"appointment": {"direction": "push"}},
+    }  # fmt: skip
+    assert run("POST", "/api/integrations", body).status_code == 400
+    body["secrets"]["signing_secret"] = SIGNING_SECRET
+    assert run("POST", "/api/integrations", body).status_code == 201
+    said = f"{WORDS} {SIGNING_SECRET} {DELIVERY_TOKEN} {quote(DELIVERY_TOKEN, safe='')}"
+    sales.fault("status", status=400, message=said, count=1)
+    assert run("POST", "/api/integrations/told/test").status_code == 422
+    sales.fault("status", status=400, message=said, count=1)
+    assert run("POST", "/api/records/appointments", {"at": "2026-11-24T13:45:00Z", "notes": DELIVERED}).ok
+    deadline = time.monotonic() + 60
+    while not (found := run("GET", "/api/deliveries?connection=told&status=done").json()["value"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert WORDS in found[0]["attempts"][0]["words"]
+    assert DELIVERED in run("GET", f"/api/deliveries/{found[0]['id']}?connection=told").json()["body"]
+
+
 def failures(run, settings):
     """The remote system fails, and says things that it should not."""
     token = run.note_tokens()
@@ -589,6 +621,8 @@ def test_what_may_be_somewhere_is_found_there(corpus):
         ("old value", RECORDS),
         ("value of a create", KEYS),
         ("value in the body of a webhook", EVENTS),
+        ("value that is delivered", EVENTS),
+        ("words of a receiver", EVENTS),
         ("value in a vendor's reason", STATE),
         ("delta and next links", STATE),
         ("body of a message that is no job", QUEUES),
@@ -604,7 +638,7 @@ def test_everything_was_searched(corpus):
     assert corpus.keys() >= {LOG, ANSWERS, QUEUES, BLOBS, *tables}
     log = corpus[LOG].decode()
     for event in ("request", "remote request", "token", "job", "run", "tick", "pull failed", "poison",
-                  "message is no job", "function failed", "bug while answering", "webhook", "webhook refused"):  # fmt: skip
+                  "message is no job", "function failed", "bug while answering", "webhook", "webhook refused", "delivery"):  # fmt: skip
         assert f'"event":"{event}"' in log, event
 
 

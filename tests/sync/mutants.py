@@ -1,15 +1,13 @@
 """Faults of sync, to be planted one by one: each has to be found, by a seed of a simulation or by a directed test.
 
-Each takes pytest's monkeypatch. The names are those of the rules that it breaks (docs/sync.md). Two faults of the rules
-can't be planted yet, for there are no deliveries: a version without its event, an event that is deleted before its
-delivery is there.
+Each takes pytest's monkeypatch. The names are those of the rules that it breaks (docs/sync.md).
 """
 
-from tests.sync import mutants_of_rules, mutants_of_steps
+from tests.sync import mutants_of_deliveries, mutants_of_rules, mutants_of_steps
 
 MUTANTS = {
     name: each
-    for module in (mutants_of_rules, mutants_of_steps)
+    for module in (mutants_of_rules, mutants_of_steps, mutants_of_deliveries)
     for name, each in vars(module).items()
     if getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
 }

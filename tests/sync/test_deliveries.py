@@ -11,7 +11,6 @@ from crm_core.ports import measured
 from crm_core.storage import layout
 from crm_core.sync import redeliver
 from tests.sync.receivers import SECRET, TOKEN, data, proven, told
-from tests.sync.test_crash import Crash, Points
 
 
 @pytest.fixture
@@ -38,18 +37,6 @@ def test_a_write_is_told_with_its_signature_and_the_values_before(hub):
     assert data(second)["record"]["city"] == "Cusco"
     assert proven(third)["type"] == "crmhub.contact.deleted"
     assert [each.state for each in hub.deliveries()] == ["done"] * 3
-
-
-def test_two_changes_before_anybody_looks_are_told_one_by_one(hub):
-    hub.connect({"appointment": {"direction": "push", "becomes": "status eq 'done'"}})
-    made = hub.create("appointment", at="2026-11-24T13:45:00Z", status="planned")
-    for status in ("done", "planned", "done", "canceled"):
-        hub.editor("appointment").update(made.id, {"status": status})
-    assert len(hub.items("appointment")) == 5
-    hub.work()
-    assert [data(each)["record"]["version"] for each in hub.posts()] == [2, 4]
-    assert {data(each)["record"]["status"] for each in hub.posts()} == {"done"}
-    assert hub.items("appointment") == []
 
 
 def test_several_connections_are_told_each_by_its_own_wish(hub):
@@ -296,50 +283,6 @@ def test_a_message_that_comes_twice_sends_once(hub):
     hub.hub.handle("fresh", retry.body, 2)
     assert len(hub.posts()) == 2
     assert hub.one().state == "done"
-
-
-CALLS = ("get", "query", "insert", "replace", "upsert", "delete", "transact")
-
-
-@pytest.mark.parametrize("failing", [False, True])
-def test_a_crash_at_any_call_leaves_exactly_one_delivery_and_posts_with_one_id(hub, monkeypatch, failing):
-    """A worker dies before or after any of its calls; its message comes again, or is lost and the tick finds what is left."""
-    hub.connect()
-    points = Points()
-    for name in CALLS:
-        points.around(hub.hub.table, name, monkeypatch)
-    points.around(hub.hub.queue, "send", monkeypatch)
-    points.around(hub.hub.tools.transport, "send", monkeypatch)
-    at, crashed = 0, True
-    while crashed:
-        hub.well()
-        hub.control("DELETE", "requests")
-        if failing:
-            hub.fault("status", status=503, count=1)
-        made = hub.create(last_name=f"Torres {at}")
-        crashed = _crashing(hub, points, at)
-        for _ in range(6):
-            hub.later(130)
-            hub.tick()
-        (mine,) = [each for each in hub.deliveries() if each.record == made.id]
-        assert mine.state == "done", f"crash at call {at}"
-        assert {each["headers"]["webhook-id"] for each in hub.posts()} == {mine.id}, f"crash at call {at}"
-        assert hub.items() == []
-        at += 1
-    assert at > 8
-    assert len(hub.received()) == len(hub.deliveries()) == at
-
-
-def _crashing(hub, points, at):
-    points.arm(at)
-    try:
-        hub.work()
-    except Crash:
-        return True
-    else:
-        return False
-    finally:
-        points.disarm()
 
 
 def test_every_version_is_told_exactly_once_whatever_happens_to_posts(hub):

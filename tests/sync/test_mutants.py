@@ -11,6 +11,7 @@ from simulation.world import World as OneWay
 from tests.sync import test_directed as directed
 from tests.sync import test_directed_creates as creates
 from tests.sync import test_directed_deletes as deletes
+from tests.sync import test_directed_deliveries as deliveries
 from tests.sync.mutants import MUTANTS, SHAPES
 from tests.unit import test_merge as rules
 
@@ -136,6 +137,33 @@ IN_TESTS = {
         directed.test_a_cursor_that_was_saved_has_nothing_before_it_that_was_not_applied,
     ),
     "no_overlap": (one_way,),
+    "version_without_its_event": (
+        deliveries.test_a_version_and_its_event_are_written_together_or_not_at_all,
+    ),
+    "event_not_in_the_records_transaction": (
+        deliveries.test_a_version_and_its_event_are_written_together_or_not_at_all,
+    ),
+    "event_deleted_before_its_delivery": (
+        deliveries.test_a_crash_at_any_call_leaves_exactly_one_delivery_and_posts_with_one_id,
+    ),
+    "event_kept_after_its_delivery": (deliveries.test_two_changes_before_anybody_looks_are_told_one_by_one,),
+    "only_the_newest_version_is_told": (
+        deliveries.test_two_changes_before_anybody_looks_are_told_one_by_one,
+    ),
+    "delivery_with_another_id_each_time": (
+        deliveries.test_a_crash_at_any_call_leaves_exactly_one_delivery_and_posts_with_one_id,
+    ),
+    "delivery_sent_by_whoever_has_its_message": (
+        deliveries.test_while_one_worker_sends_a_delivery_another_one_leaves_it_alone,
+    ),
+    "delivery_that_the_tick_does_not_find": (
+        deliveries.test_a_crash_at_any_call_leaves_exactly_one_delivery_and_posts_with_one_id,
+        deliveries.test_a_crash_while_it_is_sent_again_loses_nothing,
+    ),
+    "delivery_given_up_after_the_first_failure": (
+        deliveries.test_a_crash_while_it_is_sent_again_loses_nothing,
+        deliveries.test_while_one_worker_sends_a_delivery_another_one_leaves_it_alone,
+    ),
 }
 """Those that seeds meet too seldom, or that one sequence tells better, with the tests of which each has to fail."""
 
@@ -174,7 +202,7 @@ def test_every_directed_test_fails_with_a_fault():
     run = {test for tests in IN_TESTS.values() for test in tests}
     there = {
         test
-        for module in (directed, creates, deletes)
+        for module in (directed, creates, deletes, deliveries)
         for name, test in vars(module).items()
         if name.startswith("test_")
     }
