@@ -112,7 +112,7 @@ class ConnectionAdmin:
             connector,
             wanted.settings,
             _all_pulled(kind) if wanted.entities is None else wanted.entities,
-            wanted.schedule or Schedule(minutes=kind.default_minutes),
+            wanted.schedule or Schedule(minutes=kind.default_minutes if kind.polls else None),
             now,
             now,
             confirmed_origin=wanted.confirmed_origin or "",
@@ -352,6 +352,7 @@ class ConnectionAdmin:
             *_setting_errors(kind, connection.settings, secrets),
             *_entity_errors(kind, connection.entities, connection.mappings),
             *_delivery_errors(kind, connection),
+            *_schedule_errors(kind, connection.schedule),
             *mapping_errors(kind, connection.mappings),
         ]
         if errors:
@@ -476,6 +477,12 @@ def _delivery_errors(kind: type[Connector], connection: Connection) -> Iterator[
     if kind.delivers_to and pushes and not connection.settings.get(kind.delivers_to):
         path = f"settings.{kind.delivers_to}"
         yield FieldError(path, f"{path}: is missing; what is pushed is delivered there.")
+
+
+def _schedule_errors(kind: type[Connector], schedule: Schedule) -> Iterator[FieldError]:
+    if not kind.polls and schedule != Schedule():
+        text = f"schedule: {kind.label} can't be asked for changes: they come by its webhooks. Leave it out."
+        yield FieldError("schedule", text)
 
 
 def _sync_errors(path: str, emap: EntityMap, sync: EntitySync) -> Iterator[FieldError]:

@@ -300,13 +300,16 @@ class Hook:
 
 @dataclass(frozen=True)
 class Event:
-    """A hint that a record may have changed: it is read anew. `when`: the time that the system tells of it, by which
-    repeats of one change are known; "" where it tells none, or another change of the record may have the same.
+    """A hint that a record may have changed: it is read anew. `when`: the time that the system tells of it, or its id, by
+    which repeats of one change are known; "" where it tells none, or another change of the record may have the same.
+    `change`: of a system that can't be asked (`polls`), what it says: null for a field that it empties, and of what it
+    does not speak of, nothing.
     """
 
     entity: str
     rid: str
     when: str = ""
+    change: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -350,6 +353,8 @@ class Connector(ABC):
     pulled: ClassVar[tuple[str, ...]] = ()
     """The entities that a connection pulls unless it says otherwise; all if this names none."""
     versions: ClassVar[VersionKind]
+    polls: ClassVar[bool] = True
+    """Its records can be asked for. If not, what its webhooks say is the change itself (`Event.change`)."""
     default_minutes: ClassVar[int] = 360
     """Minutes between two pulls unless the connection says otherwise."""
     concurrency: ClassVar[int] = 8

@@ -94,6 +94,10 @@ class FieldMap:
         """What gives the remote's value out of a row; None: it is what the row holds under `native`."""
         return None
 
+    def is_told(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row that may be a part of one says anything of the field, be it that it is empty."""
+        return self.readable and self.native in row
+
     def put(self, value: Any) -> Mapping[str, Any]:
         """The properties that hold a value that `outward` gave."""
         return {self.native: value}

@@ -200,6 +200,12 @@ class EntityMap:
             raise ValueError(f"{native}: {error}") from None
         return fields
 
+    def told(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """As `inward`, of a row that may tell a part of the fields: null for what it says is empty."""
+        fields = self.inward(row)
+        empty = [each.field for each in self.fields if each.field not in fields and each.is_told(row)]
+        return {**fields, **dict.fromkeys(empty)}
+
     @cached_property
     def _readers(self) -> Sequence[tuple[str, str, Callable[[Any], Any]]]:
         """Of each field that is a property of its own: its name, `native`, and how its value is read."""

@@ -104,6 +104,14 @@ class Overridden(FieldMap):
         path = (self.native, *self.path)
         return (lambda row: at(row, path)) if self.path else None
 
+    def is_told(self, row: Mapping[str, Any]) -> bool:
+        if self.constant is not None or not self.readable:
+            return False  # a constant empties nothing
+        if self.source is not None:
+            return any(name in row for name in self.source.names)
+        inside = at(row, (self.native, *self.path[:-1])) if self.path else row
+        return isinstance(inside, Mapping) and (self.path[-1] if self.path else self.native) in inside
+
     def put(self, value: Any) -> Mapping[str, Any]:
         row: dict[str, Any] = {}
         for place in self.places:

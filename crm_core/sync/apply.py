@@ -162,6 +162,8 @@ class Applier(Placing):
             decided.looks.append(entry)
         elif entry.beside:
             decided.doubles.append((entry, stored))
+        elif isinstance(content, Tomb) and snapshot.payload and (not alive or snapshot.hi <= content.time):
+            self.tally.unchanged += 1
         elif content is None and not alive:
             tomb = Tomb(snapshot.hi, self.uid, snapshot.change.rid)
             decided.write(RecordWrite(entry.id, None, tomb), entry, "unchanged")

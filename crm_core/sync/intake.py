@@ -7,13 +7,14 @@ neither order nor repeats matter, and what is older than what the hub has is dro
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from crm_core.connector import Change, Event, Hook
 from crm_core.errors import BadAnswer, Conflict, HubError, NotSupported, StoreUnavailable
 from crm_core.log import Log
 from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time, seconds_until
+from crm_core.model.fields import hub_time, parse_instant, seconds_until
 from crm_core.ports import RowChanged, count
 from crm_core.storage import layout
 from crm_core.storage.events import Inbound
@@ -34,7 +35,7 @@ MAX_RID = 200
 
 
 def event(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
-    """Works on one event: its row first, then its hints, then it is done.
+    """Works on one event: its row first, then its hints or what it says itself, then it is done.
 
     A repeat of a change that is done is dropped; one of a change that is merely open is not: nobody may be at it.
     """
@@ -45,6 +46,8 @@ def event(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # 
     if opened is None:
         engine.events.end(job.tenant, job.connection, found, "done", "the connection is gone")
         return
+    if opened.connection.paused and not opened.connector.polls:
+        return  # what it says is all there is: it stays open, and the tick sends another message
     found = engine.events.whole(found)
     told, outcome = _told(opened, found)
     change = _change(found, told)
@@ -55,6 +58,8 @@ def event(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # 
         for entity, rids in _wanted(opened.connection, told).items():
             if engine.hints.add(job.tenant, job.connection, entity, rids, hub_time(engine.clock.now())):
                 engine.send(layout.FRESH, Job("hints", job.tenant, job.connection, entity))
+        if any(each.change for each in told):
+            outcome = _merged(engine, job, opened, _stamped(engine, job, opened, found, told), deliveries)
     engine.events.end(job.tenant, job.connection, found, "done", outcome, change)
     _log.info("webhook", outcome=outcome, hints=len(told))
 
@@ -80,17 +85,51 @@ def _change(found: Inbound, told: Sequence[Event]) -> str:
     """Names the change that a webhook tells of; "" where another change may say the same."""
     if not told or not all(each.when for each in told):
         return ""
-    return hashlib.sha256(found.body).hexdigest()
+    whens = " ".join(dict.fromkeys(each.when for each in told)).encode()
+    return hashlib.sha256(b"%d %s %s" % (len(whens), whens, found.body)).hexdigest()
 
 
 def _wanted(connection: Connection, told: Sequence[Event]) -> Mapping[str, list[str]]:
     """By entity, what is to be read again, if the connection reads that."""
     found: dict[str, list[str]] = {}
-    for each in dict.fromkeys((each.entity, each.rid) for each in told):
+    for each in dict.fromkeys((each.entity, each.rid) for each in told if each.change is None):
         sync = connection.entities.get(each[0])
         if sync is not None and sync.pulls:
             found.setdefault(each[0], []).append(each[1])
     return found
+
+
+def _stamped(
+    engine: Engine, job: Job, opened: Opened, found: Inbound, told: Sequence[Event]
+) -> Mapping[str, list[Snapshot]]:
+    """By entity that the connection reads, what a system that can't be asked says, in the order in which webhooks came in;
+    what a person replays comes in now. What the system itself says of the time decides where both sides changed a field.
+    """
+    time = hub_time(engine.clock.now()) if "again" in job.event else found.time
+    snapshots: dict[str, list[Snapshot]] = {}
+    for each in told:
+        sync = opened.connection.entities.get(each.entity)
+        if each.change is not None and sync is not None and sync.pulls:
+            change = replace(each.change, version=_version(time, found.id))
+            snapshot = Snapshot(change, time, time, point_read=True, payload=True)
+            snapshots.setdefault(each.entity, []).append(snapshot)
+    return snapshots
+
+
+def _version(time: str, event_id: str) -> str:
+    """Grows with the time; two webhooks of the same microsecond differ by their ids."""
+    microseconds = round(parse_instant(time).timestamp() * 1_000_000)
+    return str((microseconds << 16) + int(hashlib.sha256(event_id.encode()).hexdigest()[:4], 16))
+
+
+def _merged(
+    engine: Engine, job: Job, opened: Opened, snapshots: Mapping[str, list[Snapshot]], deliveries: int
+) -> str:
+    """Merges what was told; gives the outcome in a word."""
+    for entity, told in snapshots.items():
+        careful = deliveries >= CAREFUL_DELIVERY
+        Applier(engine, job.tenant, ENTITIES[entity], opened, "", careful=careful).apply(told)
+    return "merged" if snapshots else "about nothing here"
 
 
 def replay(engine: Engine, tenant: Tenant, connection: str, found: Inbound) -> None:

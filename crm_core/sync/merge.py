@@ -15,6 +15,7 @@ from crm_core.frozen import frozen_dataclass
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.record import Link, Record, Stamp
+from crm_core.sync import payload
 from crm_core.sync.draft import Draft, LinkDraft
 from crm_core.sync.sides import Side, Sides
 
@@ -26,7 +27,8 @@ CLOCK_MARGIN = timedelta(seconds=10)
 @frozen_dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a remote said of one record. `lo`, `hi`: hub time before the request and after the response. `hint`: nobody
-    said more than that there is something to read.
+    said more than that there is something to read. `payload`: all that there is, and perhaps a part of the record: it
+    can't be read (`payload.py`).
     """
 
     change: Change
@@ -34,6 +36,7 @@ class Snapshot:
     hi: str
     point_read: bool = False
     hint: bool = False
+    payload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def guard(record: Record, side: Side, snapshot: Snapshot, *, lag: float = 0.0) -
     `lag`: seconds that a list's answer may be old. An entry for a link that is gone or has no version, for another
     remote id, for a dead record, and every delete, needs a look: a page may be older than what the hub has.
     """
+    if snapshot.payload:
+        return Verdict.SKIP if payload.is_old(record, side, snapshot) else Verdict.MERGE
     if snapshot.point_read:
         return Verdict.MERGE
     link, change = record.links.get(side.uid), snapshot.change
@@ -111,7 +116,7 @@ def first_seen(
     record_id: str, entity: Entity, side: Side, sides: Sides, snapshot: Snapshot, run: str
 ) -> Record:
     """The record that a remote record makes: its live link, and a wish of everybody who is to have it."""
-    change = snapshot.change
+    change = payload.alone(snapshot).change
     assert change.fields is not None
     record = Record(
         id=record_id,

@@ -3,9 +3,10 @@
 import itertools
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from crm_core.errors import BadRequest
+from crm_core.errors import BadRequest, Misconfigured
 from crm_core.model.connection import Schedule, Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import EntityState
@@ -98,7 +99,7 @@ def tick(engine: Engine) -> int:
         if states.connection.health == "needs_attention" or _later(states.connection.not_before, now):
             continue
         before = sent
-        if states.connection.hooked:
+        if states.connection.hooked and not _is_paused(engine, tenant, uid):
             sent += _sweep_webhooks(engine, tenant, uid, now)
         if _delivers(engine, tenant, uid, states.entities):
             sent += _sweep_deliveries(engine, tenant, uid, now)
@@ -128,6 +129,13 @@ def _probe(engine: Engine, tenant: Tenant, uid: str, entities: Mapping[str, Enti
             engine.send(layout.FRESH, Job("push", tenant, uid, entity))
             return 1
     return 0
+
+
+def _is_paused(engine: Engine, tenant: Tenant, uid: str) -> bool:
+    with suppress(Misconfigured):  # who works on the message says so
+        opened = engine.open(tenant, uid)
+        return opened is not None and opened.connection.paused
+    return False
 
 
 def _sweep_webhooks(engine: Engine, tenant: Tenant, uid: str, now: datetime) -> int:

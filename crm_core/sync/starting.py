@@ -93,6 +93,12 @@ def _wanted(opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
             "mode", f"mode: {connection.slug} is told of changes when they are made; no run looks for them."
         )
 
+    if mode != "push" and not opened.connector.polls:
+        raise BadRequest.field(
+            "connection",
+            f"connection: {connection.slug} can't be asked for changes; they come by its webhooks.",
+        )
+
     def goes(entity: str) -> bool:
         sync = connection.entities[entity]
         return sync.pushes if mode == "push" else sync.pulls

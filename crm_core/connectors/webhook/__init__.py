@@ -1,6 +1,6 @@
-"""Any app that takes webhooks: it is told of what changes in the hub, and nothing of it is read back.
+"""Any app that sends or takes webhooks: what it posts is taken as changes, and it is told of what changes in the hub.
 
-What goes out is in `deliver.py`.
+It can't be asked for anything. What comes in is in `inbound.py`, what goes out in `deliver.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,8 @@ from crm_core.connector import (
     Connector,
     Cursor,
     Delivered,
+    Event,
+    Hook,
     Message,
     Page,
     Query,
@@ -22,6 +24,7 @@ from crm_core.connector import (
     Write,
 )
 from crm_core.connectors.webhook.deliver import Outgoing, cloud_event, mapped, test_event
+from crm_core.connectors.webhook.inbound import PROOFS, STANDARD, Incoming
 from crm_core.connectors.webhook.maps import MAPS, named
 from crm_core.errors import (
     AuthFailed,
@@ -71,10 +74,37 @@ class Webhook(Connector):
         Setting(
             "headers", "More headers", required=False, help="A line of 'Name: value' for each; no secrets"
         ),
+        Setting(
+            "proof",
+            "How its webhooks prove themselves",
+            required=False,
+            default=STANDARD,
+            help=f"One of {', '.join(PROOFS)}",
+        ),
+        Setting(
+            "proof_header",
+            "Header of the proof",
+            required=False,
+            help="Of hmac and header; of query the parameter. Usual: X-Hub-Signature-256, X-Hub-Token, token",
+        ),
+        Setting(
+            "webhook_secret",
+            "Secret of its webhooks",
+            required=False,
+            secret=True,
+            help="Any long random text; whsec_... for standard; user:password for basic. While it is changed: both",
+        ),
+        Setting(
+            "keys",
+            "Keys of its records",
+            required=False,
+            help="A line of 'entity: property' for each entity that its webhooks tell of; else they say entity and id",
+        ),
     )
     origins = ()
     entities: ClassVar = MAPS
-    versions = "opaque"
+    versions = "ordered"
+    polls = False
     delivers_to = "url"
 
     def __init__(self, account: Account, tools: Tools) -> None:
@@ -85,6 +115,7 @@ class Webhook(Connector):
         if _payload(account.settings) == "mapped":
             self._mapped = {name: named(emap, account.maps[name]) for name, emap in self._mapped.items()}
         self._outgoing = Outgoing(account, tools)
+        self._incoming = Incoming(account)
 
     # --- out -----------------------------------------------------------------------------------------------------
 
@@ -109,6 +140,14 @@ class Webhook(Connector):
 
     def explain(self, answer: Answer) -> HubError:
         return refusal(Delivered(answer.status, answer.excerpt()))
+
+    # --- in ------------------------------------------------------------------------------------------------------
+
+    def verify(self, hook: Hook) -> str:
+        return self._incoming.verify(hook, self._tools.clock.now().timestamp())
+
+    def parse(self, hook: Hook) -> Sequence[Event]:
+        return self._incoming.parse(hook, {entity: self.map(entity) for entity in MAPS})
 
     # --- what there is not ---------------------------------------------------------------------------------------
 

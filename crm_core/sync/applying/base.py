@@ -174,7 +174,11 @@ class ApplyBase:
         )
 
     def _look(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Point reads of these remote records, batched by id; what is not there is gone."""
+        """Point reads of these remote records, batched by id; what is not there is gone. Of a system that can't be asked
+        what was told stands for them, and of the others that they are alive.
+        """
+        if not self.opened.connector.polls:
+            return [replace(entry, looked=_told(entry.snapshot)) for entry in entries]
         lo = hub_time(self.engine.clock.now())
         rids = [entry.snapshot.change.rid for entry in entries]
         found = self.opened.connector.get_many(self.entity.name, rids)
@@ -224,6 +228,12 @@ class ApplyBase:
     def _is_live(self, content: Record | Redirect | Tomb) -> bool:
         link = content.links.get(self.uid) if isinstance(content, Record) else None
         return link is not None and link.state == "live"
+
+
+def _told(snapshot: Snapshot) -> Snapshot:
+    if snapshot.payload:
+        return snapshot
+    return replace(snapshot, change=replace(snapshot.change, fields={}), point_read=True, payload=True)
 
 
 def grouped(items: Iterable[T], key: Callable[[T], str]) -> Mapping[str, list[T]]:

@@ -8,7 +8,7 @@ from crm_core.connector import Change
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record, open_items
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
-from crm_core.sync import deletes, identity, merge
+from crm_core.sync import deletes, identity, merge, payload
 from crm_core.sync.applying.base import WRITE_WIDTH, ApplyBase, Decided, Entry
 from crm_core.sync.draft import Draft
 from crm_core.sync.merge import Merged, Snapshot
@@ -125,7 +125,7 @@ class Placing(ApplyBase):
     def _merged(self, record: Record, snapshot: Snapshot) -> Merged:
         change = snapshot.change
         if change.fields is not None:
-            return merge.merge(record, self.side, self.config, snapshot)
+            return merge.merge(record, self.side, self.config, payload.whole(record, self.side, snapshot))
         if change.winner:
             winner = self.record_id(change.winner)
             return Merged(deletes.merged_away(record, self.side, self.config, winner, snapshot.hi), {})
