@@ -48,7 +48,8 @@ class FieldMap:
     refused, never cut. `scale`: digits after the point of an amount, which it rounds half up. `whole_seconds`: it cuts
     the fraction of a time. `day`: it keeps of a time the day in UTC alone, which is read as its first moment.
     A reference has `targets`, and where it can lead to several entities at the remote `kind_native`, the property that
-    tells which; a row without that property is of the first. `form`: the pattern of its ids.
+    tells which; a row without that property is of the first. `form`: the pattern of its ids. `free`: a connection's
+    mapping may say where it is kept; of any other reference only the connector can.
     """
 
     field: str
@@ -66,6 +67,7 @@ class FieldMap:
     targets: tuple[Target, ...] = ()
     kind_native: str = ""
     form: str = ""
+    free: bool = False
 
     @property
     def natives(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def field_of(place: Place, kind: Field, declared: FieldMap | None) -> FieldMap:
     if kind.type in (Type.REF, Type.LINES):
         if declared is None:
             raise place.wrong("", "leads to other records, which only the connector can map; leave it out")
-        only(place, *_ALWAYS)
+        only(place, *_ALWAYS, *(("to",) if declared.free and kind.type is Type.REF else ()))
     only(place, *(name for name in WORDS if custom or name not in ("type", "choices")))
     given = [name for name in _SOURCES if name in place.rule]
     if len(given) > 1 or (not given and declared is None):
@@ -128,7 +128,17 @@ def field_of(place: Place, kind: Field, declared: FieldMap | None) -> FieldMap:
                 "to", "several properties are for writing, and this field is never written; name one"
             )
         base = replace(base, native=first[0], path=first[1:], also=tuple(others))
+        if declared is not None and declared.targets:
+            base = _moved(place, base, declared)
     return _valued(place, kind, _timed(place, kind, replace(base, **_facts(place, kind))))
+
+
+def _moved(place: Place, base: Overridden, declared: FieldMap) -> Overridden:
+    """A reference that is kept elsewhere."""
+    if base.writable and (base.path or base.also):
+        raise place.wrong("to", 'a reference is written to one property of the body; say "direction": "in"')
+    targets = (replace(each, write=base.native, clear=base.native) for each in declared.targets)
+    return replace(base, targets=tuple(targets), kind_native=declared.kind_native)
 
 
 def _direction(place: Place, kind: Field, declared: FieldMap | None, given: list[str]) -> tuple[bool, bool]:

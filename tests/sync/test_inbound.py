@@ -173,7 +173,12 @@ def test_a_list_and_several_entities_of_one_body(hub):
                 "external_id": {"to": "visita.codigo"},
             },
         },
-        "sale": {"fields": {"visit_id": {"to": "visita.codigo"}, "external_id": {"to": "venta.codigo"}}},
+        "sale": {
+            "fields": {
+                "visit_id": {"to": "visita.codigo", "direction": "in"},
+                "external_id": {"to": "venta.codigo"},
+            }
+        },
     }
     app = App(hub, {"visit": "pull", "sale": "pull"}, settings, mappings=mappings)
     one = {"visita": {"codigo": "V-1", "fecha": "2024-01-15T14:30:00"}, "cliente": {"nombre": "Juan Pérez"}}

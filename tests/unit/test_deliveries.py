@@ -205,4 +205,8 @@ class TestItsSettings:
 
     def test_it_is_only_told(self):
         assert Webhook.delivers_to == "url"
-        assert {each.name for each in Webhook.settings if each.secret} == {"signing_secret", "token"}
+        assert {each.name for each in Webhook.settings if each.secret} == {
+            "signing_secret",
+            "token",
+            "webhook_secret",
+        }

@@ -25,7 +25,7 @@ def named(emap: EntityMap, document: Mapping[str, Any]) -> EntityMap:
 
 def _field(field: Field) -> FieldMap:
     targets = tuple(Target(each, each, field.name, "{id}", field.name) for each in field.targets)
-    return FieldMap(field.name, field.name, targets=targets, kind_native=field.companion)
+    return FieldMap(field.name, field.name, targets=targets, kind_native=field.companion, free=True)
 
 
 MAPS: Mapping[str, EntityMap] = {name: _plain(entity) for name, entity in ENTITIES.items()}
