@@ -273,6 +273,7 @@ def delete(call: Call) -> Reply:
     hub.admin.delete(found)
     hub.hooks.forget(found)
     hub.forget(found)
+    hub.let_go(found)
     return Reply(204)
 
 

@@ -180,6 +180,11 @@ class Deliveries:
         for row in rows:
             yield row.rk.rpartition("~")[2]
 
+    def any_due(self, tenant: Tenant, connection: str, now: str) -> bool:
+        pk = layout.delivery_pk(tenant, connection)
+        page = self._table.query(layout.EVENTS, pk=pk, rk=layout.OPEN, rk_to=layout.OPEN + now, top=1)
+        return bool(page.rows)
+
     def open(
         self, tenant: Tenant, connection: str, *, top: int, token: str | None
     ) -> tuple[list[str], str | None]:

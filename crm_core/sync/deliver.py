@@ -35,7 +35,7 @@ HOLD_SECONDS = 120.0
 """So long a delivery is left to the worker that took it."""
 BEGIN_SECONDS = 60.0
 """So long after it took them a worker begins to send deliveries; an attempt takes 15 s at most."""
-CLOCK_SECONDS = 10.0
+CLOCK_SECONDS = 2.0
 """So far the clocks of two instances may be apart."""
 WIDTH = 4
 GONE = 410
@@ -85,9 +85,9 @@ def _words(status: int) -> str:
     return f"refused ({status})"
 
 
-def deliver(engine: Engine, job: Job, lane: str, opened: Opened, states: States) -> None:
+def deliver(engine: Engine, job: Job, lane: str, opened: Opened, states: States, *, careful: bool) -> None:
     """Makes deliveries of what happened in the buckets of a job and sends each once; what is not done goes on in another
-    message.
+    message. `careful`: an event that raises is set aside, and does not stop the others.
     """
     slice_end = engine.slice_end(lane)
     buckets = job.buckets or layout.BUCKETS
@@ -97,25 +97,23 @@ def deliver(engine: Engine, job: Job, lane: str, opened: Opened, states: States)
             if engine.clock.monotonic() >= slice_end:
                 engine.send(layout.BULK, replace(job, buckets=buckets[number:]))
                 return
-            _Portion(engine, job, opened, states).work(bucket, portion, slice_end)
+            _Portion(engine, job, opened, states, careful=careful).work(bucket, portion, slice_end)
 
 
 class _Portion:
     """Events that become deliveries together."""
 
-    def __init__(self, engine: Engine, job: Job, opened: Opened, states: States) -> None:
+    def __init__(self, engine: Engine, job: Job, opened: Opened, states: States, *, careful: bool) -> None:
         self.engine = engine
         self.job = job
         self.opened = opened
+        self.careful = careful
         self.wait = seconds_until(states.connection.not_before, engine.clock.now())
 
     def work(self, bucket: str, events: Sequence[RecordEvent], slice_end: float) -> None:
         engine, job = self.engine, self.job
         began = engine.clock.monotonic()
-        connection = self.opened.connection
-        entity = self.opened.connector.map(job.entity).entity
-        sync = connection.entities[job.entity]
-        made = [self._made(each) for each in events if passes(sync, entity, each)]
+        made = [found for each in events if (found := self._made(each)) is not None]
         new = engine.deliveries.insert(job.tenant, job.connection, made)
         engine.records.close_events(job.tenant, job.entity, bucket, job.connection, events)
         if self.wait > 0:
@@ -133,20 +131,37 @@ class _Portion:
 
         engine.pool.map(one_record, _by_record(new), WIDTH)
 
-    def _made(self, event: RecordEvent) -> Delivery:
-        """Held by this worker until it has sent it or died. What no message can be made of waits for a person."""
-        now = self.engine.clock.now()
-        due = hub_time(now + timedelta(seconds=max(HOLD_SECONDS, self.wait)))
+    def _made(self, event: RecordEvent) -> Delivery | None:
+        """What is to be delivered of an event, if anything; what no message can be made of waits for a person."""
+        try:
+            sync = self.opened.connection.entities[self.job.entity]
+            if not passes(sync, self.opened.connector.map(self.job.entity).entity, event):
+                return None
+            return _with_message(self.opened, self._held(event), event)
+        except BadRequest as error:
+            return self._aside(event, _unmade(error))
+        except HubError:
+            raise
+        except Exception as error:
+            if not self.careful:
+                raise
+            _log.bug("event set aside", error)
+            return self._aside(
+                event, f"no message can be made of it: {type(error).__name__}, a fault of the hub"
+            )
+
+    def _held(self, event: RecordEvent) -> Delivery:
+        """By this worker until it has sent it, or died."""
+        due = hub_time(self.engine.clock.now() + timedelta(seconds=max(HOLD_SECONDS, self.wait)))
         milliseconds = int(parse_instant(event.time).timestamp() * 1000)
         name = layout.delivery_id(self.job.connection, event.record, event.version, milliseconds)
-        delivery = Delivery(
+        return Delivery(
             name, event.time, event.entity, event.record, event.version, event.kind, UNMADE, dump_json(event.to_json()),
             due=due,
         )  # fmt: skip
-        try:
-            return _with_message(self.opened, delivery, event)
-        except BadRequest as error:
-            return replace(delivery, state="failed", due="", outcome=_unmade(error))
+
+    def _aside(self, event: RecordEvent, outcome: str) -> Delivery:
+        return replace(self._held(event), state="failed", due="", outcome=outcome)
 
 
 def _by_record(deliveries: Iterable[Delivery]) -> list[list[Delivery]]:
@@ -203,7 +218,7 @@ class Sender:
             return  # somebody else has it, and says what comes next
         if judged.state == "open" and not self.stopped:
             engine.send(
-                layout.FRESH, Job("delivery", self.tenant, uid, event={"id": delivery.id}), judged.delay
+                layout.BULK, Job("delivery", self.tenant, uid, event={"id": delivery.id}), judged.delay
             )
 
     def _answer(self, message: Message) -> Delivered:
@@ -244,36 +259,57 @@ GONE_WORDS = (
 
 
 def again(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
-    """A later attempt of one delivery, if it is due and nobody else is at it."""
-    delivery_id = str(job.event.get("id", ""))
+    """Later attempts: of the delivery that a job names, or of all that are due, a few at a time."""
+    opened = engine.open(job.tenant, job.connection)
+    name = str(job.event.get("id", ""))
+    if opened is None:
+        found = engine.deliveries.get(job.tenant, job.connection, name) if name else None
+        if found is not None and found.state == "open":
+            _close(engine, job, found, "the connection is gone")
+        return
+    states = engine.states.read(job.tenant, job.connection)
+    if states is None or opened.connection.paused or states.connection.health == "needs_attention":
+        return  # the tick sends another message once it may go on
+    now = engine.clock.now()
+    if seconds_until(states.connection.not_before, now) > 0:
+        return
+    sender = Sender(engine, job.tenant, opened)
+    if name:
+        _attempt(sender, job, name)
+        return
+    slice_end = engine.slice_end(lane)
+
+    def one(delivery_id: str) -> None:
+        if not sender.stopped and engine.clock.monotonic() < slice_end:
+            _attempt(sender, job, delivery_id)
+
+    for portion in portions(engine.deliveries.due(job.tenant, job.connection, hub_time(now)), MAX_TOGETHER):
+        if sender.stopped or engine.clock.monotonic() >= slice_end:
+            return  # the next tick goes on
+        engine.pool.map(one, portion, WIDTH)
+
+
+def _attempt(sender: Sender, job: Job, delivery_id: str) -> None:
+    """One more, if it is due and nobody else is at it."""
+    engine = sender.engine
     found = engine.deliveries.get(job.tenant, job.connection, delivery_id)
     now = engine.clock.now()
     soon = hub_time(now + timedelta(seconds=CLOCK_SECONDS))
     if found is None or found.state != "open" or found.due > soon:
         return
-    opened = engine.open(job.tenant, job.connection)
-    if opened is None:
-        _close(engine, job, found, "the connection is gone")
-        return
-    states = engine.states.read(job.tenant, job.connection)
-    if states is None or opened.connection.paused or states.connection.health == "needs_attention":
-        return  # the tick sends another message once it may go on
-    if seconds_until(states.connection.not_before, now) > 0:
-        return
     held = replace(found, due=hub_time(now + timedelta(seconds=HOLD_SECONDS)))
     whole = engine.deliveries.whole(found)
     if found.content_type == UNMADE:
         try:
-            held = _with_message(opened, held, _event_of(whole))
+            whole = held = _with_message(sender.opened, held, _event_of(whole))
         except BadRequest as error:
             _close(engine, job, found, _unmade(error))
             return
-        whole = held
     try:
         held = engine.deliveries.save(job.tenant, job.connection, found, held)
     except RowChanged:
         return  # another worker has taken it
-    Sender(engine, job.tenant, opened).send(held, whole.body)
+    sender.send(held, whole.body)
 
 
 def _close(engine: Engine, job: Job, found: Delivery, outcome: str) -> None:

@@ -30,7 +30,7 @@ MESSAGE_VERSION = 1
 class Job:
     """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it.
     `buckets`: of a push or of deliveries, those that have work. `event`: of a webhook, what came, or the id of its row
-    alone; of a delivery its id.
+    alone; of a delivery its id, of none all that are due.
     """
 
     kind: str

@@ -47,13 +47,16 @@ def push(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
         _let_go(engine, job)
         return
     sync = opened.connection.entities.get(job.entity)
+    if opened.connector.delivers_to and (sync is None or not sync.pushes):
+        _forget_events(engine, job)
+        return
     state = states.entities.get(job.entity)
     if sync is None or state is None or opened.connection.paused or state.waits:
         return  # the tick finds what is open once it may go on
     if states.connection.health == "needs_attention":
         return
     if opened.connector.delivers_to:
-        deliver(engine, job, lane, opened, states)
+        deliver(engine, job, lane, opened, states, careful=deliveries >= CAREFUL_DELIVERY)
         return
     wait = seconds_until(states.connection.not_before, engine.clock.now())
     if wait > 0:
@@ -253,15 +256,21 @@ def _reopened(engine: Engine, job: Job, opened: Opened, entity: str, bucket: str
     return left
 
 
+def _forget_events(engine: Engine, job: Job) -> None:
+    """Nobody is told of them any more."""
+    for bucket in job.buckets or layout.BUCKETS:
+        events = engine.records.events(job.tenant, job.entity, bucket, job.connection)
+        for portion in portions(events, MAX_TRANSACTION_OPERATIONS):
+            engine.records.close_events(job.tenant, job.entity, bucket, job.connection, portion)
+
+
 def _let_go(engine: Engine, job: Job) -> None:
     """The connection is no more: nothing of it is open."""
     sides = engine.sides(job.tenant, job.entity)
     if job.connection in sides:
         return
+    _forget_events(engine, job)
     for bucket in job.buckets or layout.BUCKETS:
-        events = engine.records.events(job.tenant, job.entity, bucket, job.connection)
-        for portion in portions(events, MAX_TRANSACTION_OPERATIONS):
-            engine.records.close_events(job.tenant, job.entity, bucket, job.connection, portion)
         ids = [
             record_id
             for _, uid, record_id in engine.records.open_items(job.tenant, job.entity, bucket)

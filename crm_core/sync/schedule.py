@@ -1,6 +1,5 @@
 """When a connection is due, and the tick that finds what is due. Pure but for `tick`, which only reads and enqueues."""
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -16,8 +15,6 @@ from crm_core.sync.engine import Engine, Job, wake
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 OVERDUE_SECONDS = 120.0
 """A webhook whose work is open for so long has lost its message."""
-MAX_DELIVERIES_SENT = 500
-"""Of one connection with one tick: a receiver that was away for long is not flooded."""
 MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
 
 
@@ -101,8 +98,11 @@ def tick(engine: Engine) -> int:
         before = sent
         if states.connection.hooked and not _is_paused(engine, tenant, uid):
             sent += _sweep_webhooks(engine, tenant, uid, now)
-        if _delivers(engine, tenant, uid, states.entities):
-            sent += _sweep_deliveries(engine, tenant, uid, now)
+        if _delivers(engine, tenant, uid, states.entities) and engine.deliveries.any_due(
+            tenant, uid, hub_time(now)
+        ):
+            engine.send(layout.BULK, Job("delivery", tenant, uid))
+            sent += 1
         for entity, state in states.entities.items():
             if is_due(state, now):
                 run = state.lease_run if lapsed(state, now) else ""
@@ -153,16 +153,6 @@ def _sweep_webhooks(engine: Engine, tenant: Tenant, uid: str, now: datetime) -> 
 def _delivers(engine: Engine, tenant: Tenant, uid: str, entities: Iterable[str]) -> bool:
     sides = (engine.sides(tenant, entity).get(uid) for entity in entities)
     return any(side is not None and side.delivers for side in sides)
-
-
-def _sweep_deliveries(engine: Engine, tenant: Tenant, uid: str, now: datetime) -> int:
-    """Sends a message for each delivery that is due: its own was lost, or it had to wait. Gives how many."""
-    due = engine.deliveries.due(tenant, uid, hub_time(now))
-    sent = 0
-    for delivery_id in itertools.islice(due, MAX_DELIVERIES_SENT):
-        engine.send(layout.FRESH, Job("delivery", tenant, uid, event={"id": delivery_id}))
-        sent += 1
-    return sent
 
 
 def _minute(now: datetime) -> int:

@@ -129,7 +129,7 @@ def test_a_failure_comes_again_after_five_seconds_and_is_told(api, receiver, sal
     slug = receiver()
     sales.fault("status", status=503, message="not just now", count=1)
     record = appointment(api)
-    first = delivered(api, slug, record, 1, "open")
+    first = wait_until(lambda: (now := delivered(api, slug, record, 1, "open"))["attempts"] and now)
     assert first["attempts"][0]["status"] == 503
     assert "not just now" in first["attempts"][0]["words"]
     assert first["due"]

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 
 from crm_core.connection_admin import Wanted
+from crm_core.connectors.webhook import Webhook
 from crm_core.errors import BadRequest
-from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.ports import measured
 from crm_core.storage import layout
 from crm_core.sync import redeliver
@@ -263,8 +264,8 @@ def test_a_lost_message_costs_time_only(hub):
     hub.create(last_name="Rojas")
     hub.work()
     hub.wait(6)
-    (message,) = hub.queue.receive("fresh")
-    hub.queue.delete("fresh", message)
+    (message,) = hub.queue.receive("bulk")
+    hub.queue.delete("bulk", message)
     hub.tick()
     assert [each.state for each in hub.deliveries()] == ["done", "done"]
 
@@ -278,9 +279,9 @@ def test_a_message_that_comes_twice_sends_once(hub):
     hub.hub.handle("fresh", message.body, 2)
     assert len(hub.posts()) == 1
     hub.wait(6)
-    retry = next(each for each in hub.queue.receive("fresh", limit=5) if '"delivery"' in each.body)
-    hub.hub.handle("fresh", retry.body, 1)
-    hub.hub.handle("fresh", retry.body, 2)
+    (retry,) = hub.queue.receive("bulk", limit=5)
+    hub.hub.handle("bulk", retry.body, 1)
+    hub.hub.handle("bulk", retry.body, 2)
     assert len(hub.posts()) == 2
     assert hub.one().state == "done"
 
@@ -342,6 +343,58 @@ def test_what_a_connection_that_is_gone_had_to_tell_goes_with_it(hub):
     hub.work()
     assert hub.items() == []
     assert hub.posts() == []
+
+
+def test_of_an_entity_that_is_told_no_more_nothing_is(hub):
+    hub.connect({"contact": {"direction": "push"}, "lead": {"direction": "push"}})
+    hub.create(last_name="Torres")
+    lead = {"lead": EntitySync("push")}
+    hub.connection = hub.hub.admin.update(hub.connection, Wanted(entities=lead))
+    hub.hub.forget(hub.connection)
+    hub.work()
+    assert (hub.items(), hub.deliveries()) == ([], [])
+
+
+def test_an_event_that_raises_does_not_stop_the_others(hub, monkeypatch):
+    """From its message's third delivery on."""
+    hub.connect()
+    message = Webhook.message
+
+    def planted(self, delivery, event):
+        if event.fields["last_name"] == "Bad":
+            raise RuntimeError("a bug")
+        return message(self, delivery, event)
+
+    monkeypatch.setattr(Webhook, "message", planted)
+    made = hub.create(last_name="Bad")
+    hub.editor().update(made.id, {"last_name": "Good"})
+    (job, _) = hub.queue.receive("fresh", limit=2)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            hub.hub.handle("fresh", job.body, 1)
+    hub.hub.handle("fresh", job.body, 3)
+    assert [(each.version, each.state) for each in hub.deliveries()] == [(1, "failed"), (2, "done")]
+    assert "RuntimeError" in hub.deliveries()[0].outcome
+    monkeypatch.undo()
+    redeliver.replay(hub.hub.engine, DEFAULT_TENANT, hub.uid, hub.deliveries()[0])
+    hub.work()
+    assert [each.state for each in hub.deliveries()] == ["done", "done"]
+
+
+def test_what_was_overdue_for_long_is_sent_by_one_message(hub):
+    hub.connect()
+    hub.fault("status", status=503, count=30)
+    for number in range(30):
+        hub.create(last_name=f"Torres {number}")
+    hub.work()
+    hub.clock.ahead += timedelta(seconds=6)
+    for message in hub.queue.receive("bulk", limit=32):
+        hub.queue.delete("bulk", message)
+    hub.hub.tick()
+    assert len(hub.queue.receive("bulk", limit=32, invisible=0.0)) == 1
+    hub.work()
+    assert {each.state for each in hub.deliveries()} == {"done"}
+    assert len(hub.posts()) == 60
 
 
 def test_while_it_is_paused_everything_waits(hub):

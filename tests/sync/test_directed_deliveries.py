@@ -126,8 +126,9 @@ def test_while_one_worker_sends_a_delivery_another_one_leaves_it_alone():
             seen.append(1)
             if len(seen) == 1:
                 hub.hub.tick()
-                for message in hub.queue.receive("fresh", limit=10):
-                    hub.hub.handle("fresh", message.body, 1)
+                for lane in ("fresh", "bulk"):
+                    for message in hub.queue.receive(lane, limit=10):
+                        hub.hub.handle(lane, message.body, 1)
             return send(request, connection=connection)
 
         with pytest.MonkeyPatch.context() as patch:
