@@ -25,6 +25,7 @@ from crm_core.model.matching import matcher
 from crm_core.model.overrides import effective_or_declared
 from crm_core.model.state import ConnectionState, EntityState
 from crm_core.ports import Clock, Ids, RowChanged, Secrets, derived_id
+from crm_core.recipes import recipe
 from crm_core.settings import VAULT_REFERENCE, DefaultConnection
 from crm_core.storage.connections import Connections
 from crm_core.storage.keys import Keys
@@ -53,6 +54,11 @@ class Wanted:
     schedule: Schedule | None = None
     confirmed_origin: str | None = None
     mappings: Mapping[str, Mapping[str, Any] | None] | None = None
+
+
+def default_uid(slug: str) -> str:
+    """The uid of a connection that the settings describe."""
+    return derived_id(DEFAULT_TENANT.name, "settings", slug)
 
 
 def account_of(connection: Connection, secrets: Mapping[str, str]) -> Account:
@@ -290,20 +296,25 @@ class ConnectionAdmin:
         self._connections.delete(connection)
 
     def ensure_default(self, default: DefaultConnection) -> None:
-        """The connection `dynamics365` as the settings describe it; made, or brought up to date."""
-        slug, tenant = "dynamics365", DEFAULT_TENANT
-        uid = derived_id(tenant.name, "settings", slug)
+        """A connection as the settings describe it; made, or brought up to date. What its recipe says holds when it is
+        made; from then on it is people's to change.
+        """
+        slug, tenant = default.slug, DEFAULT_TENANT
+        uid = default_uid(slug)
         schedule = Schedule(minutes=default.minutes)
-        wanted = Wanted(default.settings, {"client_secret": default.client_secret}, schedule=schedule)
+        wanted = Wanted(default.settings, default.secrets, schedule=schedule)
         present = self._connections.get(tenant, uid)
         if present is None:
             if not self._claim(tenant, slug, uid):
                 return  # a person has made a connection of that name: theirs stays
-            kind = self._connector_class(slug)
+            kind = self._connector_class(default.connector)
             now = hub_time(self._clock.now())
+            told = recipe(default.recipe) if default.recipe else {}
+            entities = {name: EntitySync.from_json(each) for name, each in told.get("entities", {}).items()}
             made = Connection(
-                tenant, uid, slug, slug, wanted.settings, _all_pulled(kind), schedule, now, now,
-                secret_names=tuple(wanted.secrets),
+                tenant, uid, slug, default.connector, {**told.get("settings", {}), **wanted.settings},
+                entities or _all_pulled(kind), schedule, now, now,
+                secret_names=tuple(wanted.secrets), mappings=next_mappings({}, told.get("mappings"), now),
             )  # fmt: skip
             self._check(kind, made, wanted.secrets)
             self._save_new(made, self._secrets.put(tenant.name, uid, wanted.secrets))
@@ -313,7 +324,7 @@ class ConnectionAdmin:
         owned = {name: present.settings.get(name) for name in wanted.settings}
         if (
             owned != wanted.settings
-            or held.get("client_secret") != default.client_secret
+            or {name: held.get(name) for name in wanted.secrets} != dict(wanted.secrets)
             or present.schedule != schedule
         ):
             self.update(present, replace(wanted, schedule=None if present.schedule == schedule else schedule))

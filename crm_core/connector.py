@@ -508,6 +508,10 @@ class Connector(ABC):
         """The records that a verified webhook is about. Raises BadAnswer, and NotSupported as `verify` does."""
         raise NotSupported(f"{self.label} sends no webhooks here; its changes come with the next pull.")
 
+    def joins(self, entity: str) -> Mapping[str, str]:  # noqa: ARG002  # for subclasses
+        """The references of an entity of whose records its messages tell fields too, with the entity of each."""
+        return NOTHING
+
     def message(self, delivery: str, event: RecordEvent) -> Message:  # noqa: ARG002  # for subclasses
         """What a delivery tells of an event. Calls nobody. Raises BadRequest for values that the mapping can't put.
 
@@ -517,6 +521,10 @@ class Connector(ABC):
 
     def deliver(self, message: Message) -> Delivered:  # noqa: ARG002  # for subclasses
         """Sends it once; any status is an answer. Raises what a call raises that gets none, NotSupported as above."""
+        raise NotSupported(f"Nothing is delivered to {self.label}.")
+
+    def tell(self, message: Message) -> Delivered:  # noqa: ARG002  # for subclasses
+        """As `deliver`, but raises what an answer means that is no success: VendorError."""
         raise NotSupported(f"Nothing is delivered to {self.label}.")
 
     @abstractmethod

@@ -25,7 +25,7 @@ from crm_core.model.state import Mode, Run
 from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
-from crm_core.settings import Settings
+from crm_core.settings import DYNAMICS, Settings
 from crm_core.storage import layout
 from crm_core.storage.azure import (
     AzureBlob,
@@ -184,16 +184,16 @@ class Hub:
     # --- connections ---------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Once per process: the default connection that the settings describe exists as they say."""
+        """Once per process: the connections that the settings describe exist as they say."""
         with self._preparing:
             if self._prepared:
                 return
-            if self.settings.dynamics is not None:
+            for default in self.settings.defaults:
                 try:
-                    self.admin.ensure_default(self.settings.dynamics)
+                    self.admin.ensure_default(default)
                 except BadRequest as error:
                     raise Misconfigured(
-                        f"The default connection: {error.message}", errors=error.errors
+                        f"The default connection {default.slug}: {error.message}", errors=error.errors
                     ) from None
             self._prepared = True
 
@@ -310,9 +310,9 @@ class Hub:
             raise NotFound("There is no connection yet; make one by POST /api/integrations.")
         if len(known) == 1:
             return known[0].uid
-        if self.settings.dynamics is not None:
+        if any(default.slug == DYNAMICS for default in self.settings.defaults):
             for connection in known:
-                if connection.slug == "dynamics365":
+                if connection.slug == DYNAMICS:
                     return connection.uid
         slugs = ", ".join(sorted(connection.slug for connection in known))
         raise BadRequest.field("connection", f"connection: say which one, by its name; there are {slugs}.")

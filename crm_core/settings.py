@@ -27,6 +27,10 @@ _DYNAMICS = {
     "base_url": ("CRM_D365_BASE_URL", "DYNAMICS_365_RESOURCE_URL"),
     "api_version": ("CRM_API_VERSION", "DYNAMICS_365_API_VERSION"),
 }
+DYNAMICS, RECEIVER, SENDER = "dynamics365", "comercial", "presencia-crm"
+"""Slugs of the connections that settings describe."""
+_SALES = ("COMERCIAL_WEBHOOK_URL", "COMERCIAL_WEBHOOK_TOKEN")
+_PRESENCES = "CRM_WEBHOOK_TOKEN"
 _REQUIRED = ("tenant_id", "client_id", "client_secret", "base_url")
 _SYNC_ENABLED, _SYNC_INTERVAL = "DYNAMICS_365_SYNC_ENABLED", "DYNAMICS_365_SYNC_INTERVAL"
 
@@ -45,6 +49,7 @@ NAMES = (
     "KEY_VAULT_URL", "AZURE_CLIENT_ID",
     "PUBLIC_URL", "ALLOW_LOOPBACK", "ALLOW_PRIVATE_HOSTS", "CA_BUNDLE", *_TUNING, *_HOOKS, _HOOK_ORIGINS,
     *(name for pair in _DYNAMICS.values() for name in pair), _SYNC_ENABLED, _SYNC_INTERVAL,
+    *_SALES, _PRESENCES,
 )  # fmt: skip
 """Every setting of the hub; the platform's own (WEBSITE_...) aside."""
 
@@ -62,11 +67,16 @@ class StorageSettings:
 
 @dataclass(frozen=True)
 class DefaultConnection:
-    """The `dynamics365` connection that settings describe. `minutes` None: not pulled by itself."""
+    """A connection that the hub's own settings describe. `recipe`: the rest of it, "" for what its connector usually has.
+    `minutes` None: not pulled by itself.
+    """
 
+    slug: str
+    connector: str
     settings: Mapping[str, str]
-    client_secret: str = field(repr=False)
-    minutes: int | None
+    secrets: Mapping[str, str] = field(repr=False)
+    minutes: int | None = None
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Settings:
     allow_loopback: bool
     allow_private_hosts: bool
     ca_bundle: str
-    dynamics: DefaultConnection | None
+    defaults: tuple[DefaultConnection, ...]
     tuning: Mapping[str, float]
     hooks: HookSettings = HookSettings()
 
@@ -118,7 +128,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         allow_loopback=allow_loopback,
         allow_private_hosts=reader.flag("ALLOW_PRIVATE_HOSTS"),
         ca_bundle=reader.text("CA_BUNDLE"),
-        dynamics=reader.dynamics(),
+        defaults=reader.defaults(),
         tuning=reader.tuning(),
         hooks=reader.hooks(),
     )
@@ -247,13 +257,37 @@ class _Reader:
             "", uris["tableServiceUri"], uris["queueServiceUri"], uris["blobServiceUri"], parts["clientId"]
         )
 
-    def dynamics(self) -> DefaultConnection | None:
+    def defaults(self) -> tuple[DefaultConnection, ...]:
+        found = (self._dynamics(), self._receiver(), self._sender())
+        return tuple(each for each in found if each is not None)
+
+    def _receiver(self) -> DefaultConnection | None:
+        """The sales app that is told of presences."""
+        url, token = (self.text(name) for name in _SALES)
+        if not url and not token:
+            return None
+        if not (url and token):
+            self.wrong(
+                _SALES[0] if token else _SALES[1], "is missing, though the other one of the two is set"
+            )
+        return DefaultConnection(RECEIVER, "webhook", {"url": url}, {"token": token}, recipe=RECEIVER)
+
+    def _sender(self) -> DefaultConnection | None:
+        """The CRM that tells of presences."""
+        token = self.text(_PRESENCES)
+        return (
+            DefaultConnection(SENDER, "webhook", {}, {"webhook_secret": token}, recipe=SENDER)
+            if token
+            else None
+        )
+
+    def _dynamics(self) -> DefaultConnection | None:
         """From either family of names; both set and different is an error by name."""
         values = {key: self._either(*names) for key, names in _DYNAMICS.items()}
         enabled = self.text(_SYNC_ENABLED).lower()
         if enabled not in ("", "true", "false", "1", "0"):
             self.wrong(_SYNC_ENABLED, "is neither true nor false")
-        minutes = self._interval_minutes()
+        minutes: int | None = self._interval_minutes()
         if not any(values[key] for key in _REQUIRED):
             return None
         for key in _REQUIRED:
@@ -262,9 +296,9 @@ class _Reader:
                     " or ".join(_DYNAMICS[key]), "is missing, though others of the default connection are set"
                 )
         settings = {key: value for key, value in values.items() if value and key != "client_secret"}
-        return DefaultConnection(
-            settings, values["client_secret"], None if enabled in ("false", "0") else minutes
-        )
+        secrets = {"client_secret": values["client_secret"]}
+        minutes = None if enabled in ("false", "0") else minutes
+        return DefaultConnection(DYNAMICS, "dynamics365", settings, secrets, minutes)
 
     def _either(self, first: str, second: str) -> str:
         one, other = self.text(first), self.text(second)

@@ -91,9 +91,18 @@ class Receiver:
         `source`: who calls, as far as that is known. Raises SignatureInvalid (counted, never kept), TooManyRequests,
         TooLarge, UnsupportedMedia; Misconfigured for a connection that can't be opened, StoreUnavailable.
         """
+        return self._taken(address, hook, source, self._find)
+
+    def receive_at(self, owner: Owner, hook: Hook, source: str) -> str | Answer:
+        """As `receive`, at an address that is everybody's to know: the proof is all that there is."""
+        return self._taken(owner[1], hook, source, lambda _: self._open(*owner))
+
+    def _taken(
+        self, address: str, hook: Hook, source: str, find: Callable[[str], Opened | None]
+    ) -> str | Answer:
         _spare(self._refusals.wait(source) or self._sources.take(source))
         _check_form(hook)
-        opened = self._find(address)
+        opened = find(address)
         try:
             return self._received(address, opened, hook)
         except (SignatureInvalid, NotSupported):

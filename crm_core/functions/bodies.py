@@ -147,3 +147,11 @@ class BatchBody(_Body):
     """Writes of one entity, each with an outcome of its own. A record can be named once."""
 
     operations: Annotated[list[SkipValidation[OperationBody]], Field(min_length=1, max_length=MAX_OPERATIONS)]
+
+
+class PresenceBody(_Body):
+    """Whose presence is sent, by the id of the record; none of them: one that is made up."""
+
+    appointment: str = ""
+    lead: str = ""
+    visit: str = ""

@@ -77,7 +77,7 @@ class Route:
 
     `long`: it may also answer 202, with a run to follow. `refused`: parameters of other APIs, and what to do instead.
     `raw`: the handler itself proves who calls, and gets the request as it came: no key, parameter, body or
-    Idempotency-Key is looked at before.
+    Idempotency-Key is looked at before. `bare`: it may be called without a body, which is then {}.
     """
 
     method: str
@@ -93,6 +93,7 @@ class Route:
     long: bool = False
     refused: tuple[tuple[str, str], ...] = ()
     raw: bool = False
+    bare: bool = False
 
 
 ROUTES: list[Route] = []
@@ -110,6 +111,7 @@ def route(
     long: bool = False,
     refused: Mapping[str, str] | None = None,
     raw: bool = False,
+    bare: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declares a handler. `path` in werkzeug's form below the root; `body` gives a pydantic model, imported late;
     `item_body`: the body is an item of the entity in the path.
@@ -121,7 +123,7 @@ def route(
         ROUTES.append(
             Route(
                 method, path, handler, role, summary, tuple(parameters), body, item_body, answer, tag, long,
-                tuple((refused or {}).items()), raw,
+                tuple((refused or {}).items()), raw, bare,
             )
         )  # fmt: skip
         return handler
@@ -324,7 +326,8 @@ def _principal(hub: "Hub", key: str) -> Principal | None:
 
 def _body(found: Route, incoming: Incoming) -> Any:
     if found.body is not None:
-        return validated(found.body(), json_object(incoming.body))
+        given = b"{}" if found.bare and not incoming.body else incoming.body
+        return validated(found.body(), json_object(given))
     if found.item_body:
         return json_object(incoming.body)
     return None

@@ -10,6 +10,9 @@ from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, whole_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crm_core.connector import Hook
     from crm_core.hub import Hub
     from crm_core.model.connection import Connection
     from crm_core.storage.events import Inbound
@@ -42,6 +45,12 @@ def handshake(call: Call) -> Reply:
 
 
 def _received(call: Call) -> Reply:
+    hub: Hub = call.hub
+    return received(call, lambda hook, source: hub.receiver.receive(call.parts["hook"], hook, source))
+
+
+def received(call: Call, take: "Callable[[Hook, str], Any]") -> Reply:
+    """`take` is given the request and who calls; gives the event's id or the answer to a challenge."""
     from crm_core.connector import Hook  # with all that it imports: indexing the app needs none of it
 
     hub: Hub = call.hub
@@ -52,7 +61,7 @@ def _received(call: Call) -> Reply:
     base = hub.settings.public_url
     url = base + incoming.target if base else ""
     hook = Hook(incoming.headers, query, incoming.body, incoming.method, url)
-    found = hub.receiver.receive(call.parts["hook"], hook, _source(call))
+    found = take(hook, _source(call))
     if isinstance(found, str):
         return Reply(202, {"id": found})
     headers = {"X-Content-Type-Options": "nosniff", **found.headers}

@@ -75,6 +75,11 @@ class FieldMap:
         return (self.native,)
 
     @property
+    def sources(self) -> Sequence[tuple[str, ...]]:
+        """What a read looks at, in the form of `places`."""
+        return ((self.native,),)
+
+    @property
     def places(self) -> Sequence[tuple[str, ...]]:
         """What a write sets: properties, each with its parts from the outside to the inside; of a reference the one
         that it is read by.

@@ -66,7 +66,8 @@ class EntityMap:
     `read_only`: nothing is made, changed or deleted there. `keeps_lines`: a line that a new document has is never taken
     away again.
     `mark`: of the overrides that made this map of the declared one, "" for none; a place in a feed belongs to it,
-    since after another map all has to be read again.
+    since after another map all has to be read again. `joins`: of a system that is told of whole records: its mapping may
+    name what `joined.py` knows, too.
     """
 
     entity: Entity
@@ -83,6 +84,7 @@ class EntityMap:
     mark: str = ""
     read_only: bool = False
     keeps_lines: bool = False
+    joins: bool = False
 
     @property
     def fixed(self) -> Mapping[str, str]:

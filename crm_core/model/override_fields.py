@@ -92,6 +92,12 @@ class Overridden(FieldMap):
         return (self.native,) if self.native else ()
 
     @property
+    def sources(self) -> Sequence[Path]:
+        if self.source is not None:
+            return [(name,) for name in self.source.names]
+        return ((self.native, *self.path),) if self.native else ()
+
+    @property
     def places(self) -> Sequence[Path]:
         return ((self.native, *self.path), *self.also) if self.writable and self.native else ()
 

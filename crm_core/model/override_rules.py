@@ -36,6 +36,10 @@ WORDS = (
     "zoneless",
 )  # fmt: skip
 """All that a rule of a field can say."""
+WRITTEN = (
+    "to", "required", "length", "scale", "values", "unmapped", "default", "template", "zone", "zoneless", "direction",
+)  # fmt: skip
+"""What it can say of a field that is only told."""
 
 
 class Wrong(Exception):
@@ -48,12 +52,15 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rule stands in its document, and in whose zone its times are unless it says so itself."""
+    """Where a rule stands in its document, and in whose zone its times are unless it says so itself. `dotted`: templates may
+    name fields of other records (`joined.py`).
+    """
 
     where: str
     path: str
     rule: Mapping[str, Any]
     zone: ZoneInfo | None
+    dotted: bool = False
 
     def wrong(self, key: str, text: str) -> Wrong:
         path = ".".join(part for part in (self.where, self.path, key) if part)
@@ -88,7 +95,7 @@ def template_of(place: Place, key: str) -> Template:
     if not isinstance(text, str):
         raise place.wrong(key, "expected a text such as {first_name} {last_name|upper}")
     try:
-        template = Template.parse(text)
+        template = Template.parse(text, dotted=place.dotted and key != "from")
     except ValueError as error:
         raise place.wrong(key, str(error)) from None
     if not template.names:

@@ -17,10 +17,20 @@ from crm_core.errors import BadRequest, FieldError
 from crm_core.model.entities import Entity
 from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import Field, Type
+from crm_core.model.joined import joined
 from crm_core.model.local_time import zone_of
 from crm_core.model.mapping import Derived, EntityMap, NativeField
 from crm_core.model.override_fields import Composed, Constant, Path, overridden, path_of, path_text
-from crm_core.model.override_rules import CUSTOM, NO_PLACE, Place, Wrong, field_of, only, template_of
+from crm_core.model.override_rules import (
+    CUSTOM,
+    NO_PLACE,
+    WRITTEN,
+    Place,
+    Wrong,
+    field_of,
+    only,
+    template_of,
+)
 from crm_core.model.override_types import remote_errors
 
 MAX_FIELDS = 200
@@ -169,6 +179,11 @@ class _Compiler(Generic[Map]):
         path = f"fields.{name}"
         if name in self.declared.entity.by_name:
             return None
+        if self.declared.joins and (beside := joined(self.declared.entity, name)) is not None:
+            if isinstance(rule, Mapping):
+                return beside
+            self._wrong(path, "expected an object that says where it is written")
+            return None
         if not CUSTOM.fullmatch(name):
             near = get_close_matches(name, self.declared.entity.by_name, 1)
             hint = f"{near[0]} is one" if near else "a custom one begins with x_, such as x_region"
@@ -210,7 +225,10 @@ class _Compiler(Generic[Map]):
             fields.pop(name, None)
             return
         try:
-            place = Place(self.where, f"fields.{name}", rule, zone)
+            place = Place(self.where, f"fields.{name}", rule, zone, self.declared.joins)
+            if name not in self.declared.entity.by_name and not CUSTOM.fullmatch(name):
+                only(place, *WRITTEN)  # of another record: told, and never read
+                place = replace(place, rule={**rule, "direction": "out"})
             fields[name] = field_of(place, kind, fields.get(name))
         except Wrong as wrong:
             self.errors += wrong.errors
@@ -227,7 +245,7 @@ class _Compiler(Generic[Map]):
         for name, rule in (self.document.get("targets") or {}).items():
             path = f"targets.{name}"
             try:
-                place = Place(self.where, path, rule, None)
+                place = Place(self.where, path, rule, None, self.declared.joins)
                 only(place, "constant", "template")
                 derived.append(self._target(place, path_of(name), known, fields))
             except Wrong as wrong:
@@ -252,7 +270,8 @@ class _Compiler(Generic[Map]):
                 raise place.wrong("template", f"'{name}' is no field of {self.declared.entity.name}")
             if known[name].type in (Type.REF, Type.LINES, Type.CHOICES):
                 raise place.wrong("template", f"'{name}' is no single value; leave it out")
-            if len(template.names) > 1 and (name not in fields or not fields[name].readable):
+            alone = name not in fields or not fields[name].readable
+            if len(template.names) > 1 and alone and not self.declared.joins:
                 # Who changes one of them by an update needs the others, and only the system has them.
                 raise place.wrong(
                     "template",
@@ -302,8 +321,8 @@ class _Compiler(Generic[Map]):
         readers: dict[str, list[str]] = defaultdict(list)
         for each in fields.values():
             if each.field in IDENTITY and each.readable:
-                for native in each.natives:
-                    readers[native].append(each.field)
+                for source in each.sources:
+                    readers[path_text(source)].append(each.field)
         own = self.document.get("fields") or {}
         for native, names in readers.items():
             if len(names) > 1:

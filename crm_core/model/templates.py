@@ -13,6 +13,7 @@ MAX_LENGTH = 1000
 MAX_PLACEHOLDERS = 20
 """So that a long value can't become a text of any size."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_DOTTED = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})?")
 
 
 def _digits(text: str) -> str:
@@ -80,8 +81,8 @@ class Template:
     parts: tuple[str | Placeholder, ...]
 
     @classmethod
-    def parse(cls, text: str) -> "Template":
-        """Raises ValueError saying what is wrong and where."""
+    def parse(cls, text: str, *, dotted: bool = False) -> "Template":
+        """`dotted`: names may be of the form `reference.field`. Raises ValueError saying what is wrong and where."""
         if len(text) > MAX_LENGTH:
             raise ValueError(f"a template of more than {MAX_LENGTH} characters")
         parts: list[str | Placeholder] = []
@@ -100,8 +101,8 @@ class Template:
                     raise ValueError(
                         f"'{{' at character {at + 1} is never closed; write {{{{ for the brace itself"
                     )
-                parts += [literal, _placeholder(text[at + 1 : end])] if literal else []
-                parts += [] if literal else [_placeholder(text[at + 1 : end])]
+                parts += [literal, _placeholder(text[at + 1 : end], dotted=dotted)] if literal else []
+                parts += [] if literal else [_placeholder(text[at + 1 : end], dotted=dotted)]
                 literal, at = "", end + 1
             else:
                 literal, at = literal + text[at], at + 1
@@ -151,9 +152,9 @@ class Template:
         return "".join(map(str, before)), "".join(map(str, after))
 
 
-def _placeholder(text: str) -> Placeholder:
+def _placeholder(text: str, *, dotted: bool) -> Placeholder:
     name, *functions = (part.strip() for part in text.split("|"))
-    if not _NAME.fullmatch(name):
+    if not (_DOTTED if dotted else _NAME).fullmatch(name):
         raise ValueError(f"'{{{text}}}': expected the name of a field, such as {{name}} or {{name|upper}}")
     for each in functions:
         if each not in FUNCTIONS:

@@ -6,7 +6,7 @@ never not at all. Deliveries of one record are sent in the order of its versions
 has to be sent again may come after a newer one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -137,7 +137,7 @@ class _Portion:
             sync = self.opened.connection.entities[self.job.entity]
             if not passes(sync, self.opened.connector.map(self.job.entity).entity, event):
                 return None
-            return _with_message(self.opened, self._held(event), event)
+            return _with_message(self.engine, self.job.tenant, self.opened, self._held(event), event)
         except BadRequest as error:
             return self._aside(event, _unmade(error))
         except HubError:
@@ -171,9 +171,25 @@ def _by_record(deliveries: Iterable[Delivery]) -> list[list[Delivery]]:
     return list(groups.values())
 
 
-def _with_message(opened: Opened, delivery: Delivery, event: RecordEvent) -> Delivery:
+def joined(engine: Engine, tenant: Tenant, event: RecordEvent, joins: Mapping[str, str]) -> RecordEvent:
+    """With the fields of the records that it refers to, by `reference.field`, as they are now: a point read for each
+    reference. `joins`: reference -> the entity that it leads to.
+    """
+    fields = dict(event.fields)
+    for reference, entity in joins.items():
+        record_id = event.fields.get(reference)
+        found = engine.records.find(tenant, entity, record_id) if record_id else None
+        if found is not None:
+            fields |= {f"{reference}.{name}": value for name, value in found.fields.items()}
+    return replace(event, fields=fields)
+
+
+def _with_message(
+    engine: Engine, tenant: Tenant, opened: Opened, delivery: Delivery, event: RecordEvent
+) -> Delivery:
     """Raises BadRequest for values that the connection's mapping can't put."""
-    message = opened.connector.message(delivery.id, event)
+    joins = opened.connector.joins(event.entity)
+    message = opened.connector.message(delivery.id, joined(engine, tenant, event, joins) if joins else event)
     return replace(
         delivery, content_type=message.content_type, body=message.body, headers=message.headers, blob=""
     )
@@ -301,7 +317,7 @@ def _attempt(sender: Sender, job: Job, delivery_id: str) -> None:
     whole = engine.deliveries.whole(found)
     if found.content_type == UNMADE:
         try:
-            whole = held = _with_message(sender.opened, held, _event_of(whole))
+            whole = held = _with_message(engine, job.tenant, sender.opened, held, _event_of(whole))
         except BadRequest as error:
             _close(engine, job, found, _unmade(error))
             return

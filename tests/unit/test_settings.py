@@ -29,16 +29,16 @@ DYNAMICS = {
 @pytest.mark.parametrize("family", [CRM, DYNAMICS, {**CRM, **DYNAMICS}], ids=["crm", "dynamics", "both"])
 def test_either_family_or_both_alike_make_the_default_connection(family):
     settings = load({**GOOD, **family})
-    assert settings.dynamics is not None
-    assert settings.dynamics.settings["base_url"].rstrip("/") == "https://org.crm.dynamics.com"
-    assert settings.dynamics.client_secret == "very-secret"
-    assert settings.dynamics.minutes == 60
+    (default,) = settings.defaults
+    assert (default.slug, default.connector, default.minutes) == ("dynamics365", "dynamics365", 60)
+    assert default.settings["base_url"].rstrip("/") == "https://org.crm.dynamics.com"
+    assert default.secrets == {"client_secret": "very-secret"}
     assert "very-secret" not in repr(settings)
     assert "kkkk" not in repr(settings)
 
 
 def test_without_them_there_is_no_default_connection():
-    assert load(GOOD).dynamics is None
+    assert load(GOOD).defaults == ()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_without_them_there_is_no_default_connection():
     ],
 )
 def test_the_interval_is_in_milliseconds(more, minutes):
-    assert load({**GOOD, **CRM, **more}).dynamics.minutes == minutes
+    assert [each.minutes for each in load({**GOOD, **CRM, **more}).defaults] == [minutes]
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,29 @@ def test_the_public_address_comes_from_settings():
 
 def test_every_name_is_listed_once():
     assert len(NAMES) == len(set(NAMES))
+
+
+SALES = {
+    "COMERCIAL_WEBHOOK_URL": "https://sales.example.com/api/x/",
+    "COMERCIAL_WEBHOOK_TOKEN": "sales-token",
+}
+
+
+def test_the_sales_app_and_the_crm_are_connections_of_their_own():
+    receiver, sender = load({**GOOD, **SALES, "CRM_WEBHOOK_TOKEN": "crm-token"}).defaults
+    assert (receiver.slug, receiver.settings, receiver.secrets) == (
+        "comercial", {"url": SALES["COMERCIAL_WEBHOOK_URL"]}, {"token": "sales-token"},
+    )  # fmt: skip
+    assert (sender.slug, sender.settings, sender.secrets) == (
+        "presencia-crm",
+        {},
+        {"webhook_secret": "crm-token"},
+    )
+    assert "-token" not in repr((receiver, sender))
+
+
+@pytest.mark.parametrize("name", SALES)
+def test_an_address_goes_with_its_token(name):
+    with pytest.raises(Misconfigured) as raised:
+        load({**GOOD, **{each: value for each, value in SALES.items() if each != name}})
+    assert [each.field for each in raised.value.errors] == [name]

@@ -39,7 +39,9 @@ from crm_core.errors import (
 )
 from crm_core.model.expand import Expansion
 from crm_core.model.fields import hub_time
+from crm_core.model.joined import references
 from crm_core.model.mapping import NativeField
+from crm_core.model.record import NOTHING
 from crm_core.model.record_event import RecordEvent
 
 SYSTEM = "webhook"
@@ -114,10 +116,17 @@ class Webhook(Connector):
         self._mapped = {name: self.map(name) for name, document in account.maps.items() if document}
         if _payload(account.settings) == "mapped":
             self._mapped = {name: named(emap, account.maps[name]) for name, emap in self._mapped.items()}
+        self._joins = {
+            name: references(MAPS[name].entity, [*emap.by_field, *emap.parts])
+            for name, emap in self._mapped.items()
+        }
         self._outgoing = Outgoing(account, tools)
         self._incoming = Incoming(account)
 
     # --- out -----------------------------------------------------------------------------------------------------
+
+    def joins(self, entity: str) -> Mapping[str, str]:
+        return self._joins.get(entity, NOTHING)
 
     def message(self, delivery: str, event: RecordEvent) -> Message:
         if event.entity in self._mapped:
@@ -133,10 +142,14 @@ class Webhook(Connector):
             raise Misconfigured("settings.url: is missing; there is nobody to send a test to.")
         now = self._tools.clock.now()
         test = test_event(self._uid, f"test-{self._tools.ids.uuid()}", hub_time(now))
-        answer = self._outgoing.send(test)
+        answer = self.tell(test)
+        return {"receiver": {"status": answer.status, "words": answer.excerpt}, "webhook_id": test.id}
+
+    def tell(self, message: Message) -> Delivered:
+        answer = self._outgoing.send(message)
         if not 200 <= answer.status < 300:
             raise refusal(answer)
-        return {"receiver": {"status": answer.status, "words": answer.excerpt}, "webhook_id": test.id}
+        return answer
 
     def explain(self, answer: Answer) -> HubError:
         return refusal(Delivered(answer.status, answer.excerpt()))

@@ -10,6 +10,7 @@ from typing import Any
 
 from crm_core.connector import Account, Delivered, Message, Request, Tools
 from crm_core.errors import BadRequest
+from crm_core.model.joined import EVENT_TIME, ID
 from crm_core.model.json_text import dump_json
 from crm_core.model.mapping import EntityMap
 from crm_core.model.record_event import RecordEvent
@@ -147,7 +148,7 @@ def mapped(uid: str, emap: EntityMap, delivery: str, event: RecordEvent) -> Mess
 
     Raises BadRequest with an error for each value that the mapping can't put.
     """
-    fields = {**dict.fromkeys(event.old), **event.fields}
+    fields = {**dict.fromkeys(event.old), **event.fields, ID: event.record, EVENT_TIME: event.time}
     known = {
         name: value
         for name, value in fields.items()

@@ -14,7 +14,9 @@ def _plain(entity: Entity) -> EntityMap:
     beside = {each.companion for each in entity.fields if each.companion}
     fields = tuple(_field(each) for each in entity.fields if each.name not in beside)
     has_lines = any(each.type is Type.LINES for each in entity.fields)
-    return EntityMap(entity, entity.path, "", "", "", fields, lines=_plain(LINE) if has_lines else None)
+    return EntityMap(
+        entity, entity.path, "", "", "", fields, lines=_plain(LINE) if has_lines else None, joins=True
+    )
 
 
 def named(emap: EntityMap, document: Mapping[str, Any]) -> EntityMap:
