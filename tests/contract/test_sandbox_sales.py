@@ -1,0 +1,161 @@
+"""The sales app of the sandbox, as a sender sees it: what it takes, what it keeps, and how it fails."""
+
+import base64
+import http.client
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from standardwebhooks import Webhook
+
+from sandbox.sales import Sales
+from sandbox.testing import Client, running
+
+TOKEN = "a-token-of-the-sales-app"
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+BODY = json.dumps({"hello": "world ñ"}, ensure_ascii=False)
+
+
+@pytest.fixture
+def client():
+    with running(Sales(TOKEN, SECRET)) as sandbox, Client(sandbox.url) as found:
+        yield found
+
+
+def signed(body=BODY, *, identifier="msg_1", at=None, secret=SECRET, token=TOKEN, **more):
+    """As the reference implementation of Standard Webhooks signs it."""
+    at = at or datetime.now(UTC)
+    headers = {
+        "webhook-id": identifier,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(identifier, at, body),
+        "X-CRM-Webhook-Token": token,
+        **more,
+    }
+    return {name: value for name, value in headers.items() if value}
+
+
+def post(client, headers, body=BODY):
+    return client.call("POST", "/any/path", body.encode(), headers)
+
+
+def rows(client):
+    return client.call("GET", "/_sandbox/rows/received?limit=100").json()
+
+
+def fault(client, kind, **more):
+    assert client.call("POST", "/_sandbox/faults", {"kind": kind, **more}).status == 200
+
+
+def test_what_is_signed_and_bears_the_token_is_taken_and_kept(client):
+    answer = post(client, signed())
+    assert (answer.status, answer.json()) == (200, {"ok": True, "id": "msg_1"})
+    (row,) = rows(client)
+    assert row["id"] == "msg_1"
+    assert row["values"]["body"] == {"hello": "world ñ"}
+    assert (row["values"]["path"], row["values"]["times"]) == ("/any/path", 1)
+
+
+def test_the_same_once_more_is_counted_and_not_kept_twice(client):
+    assert [post(client, signed()).status for _ in range(3)] == [200] * 3
+    (row,) = rows(client)
+    assert row["values"]["times"] == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "word"),
+    [
+        (signed(token=""), "X-CRM-Webhook-Token is missing"),
+        (signed(token="another"), "token"),
+        (signed(**{"webhook-signature": ""}), "missing"),
+        (signed(**{"webhook-signature": "v1,AAAA"}), "webhook-signature is wrong"),
+        (signed(secret="whsec_" + base64.b64encode(b"x" * 32).decode()), "webhook-signature is wrong"),
+        (signed("other body"), "webhook-signature is wrong"),
+        (signed(at=datetime.now(UTC) - timedelta(minutes=6)), "five minutes"),
+        (signed(at=datetime.now(UTC) + timedelta(minutes=6)), "five minutes"),
+        (signed(**{"webhook-id": "another"}), "webhook-signature is wrong"),
+    ],
+)
+def test_anything_else_is_refused_and_not_kept(client, headers, word):
+    answer = post(client, headers)
+    assert answer.status == 401
+    assert word in answer.json()["error"]
+    assert rows(client) == []
+
+
+def test_one_of_several_signatures_is_enough(client):
+    headers = signed()
+    headers["webhook-signature"] = f"v1,AAAA {headers['webhook-signature']} v2,x"
+    assert post(client, headers).status == 200
+
+
+def test_what_is_no_json_or_no_post_is_refused(client):
+    assert post(client, signed("{no"), "{no").status == 400
+    assert client.call("GET", "/any/path").status == 405
+
+
+def test_without_token_and_secret_everything_is_taken():
+    with running(Sales()) as sandbox, Client(sandbox.url) as client:
+        assert post(client, {}).status == 200
+        assert len(rows(client)) == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 410, 429, 500, 503])
+def test_it_fails_as_it_is_told_to_and_then_takes_it(client, status):
+    fault(client, "status", status=status, count=1, retry_after=7, headers={"Location": "/elsewhere"})
+    answer = post(client, signed())
+    assert (answer.status, answer.headers["Retry-After"], answer.headers["Location"]) == (
+        status,
+        "7",
+        "/elsewhere",
+    )
+    assert rows(client) == []
+    assert post(client, signed()).status == 200
+
+
+def test_a_reset_before_it_keeps_nothing_and_one_after_it_has_kept_it(client):
+    fault(client, "reset", count=1)
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        post(client, signed())
+    assert rows(client) == []
+    fault(client, "reset_after", count=1)
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        post(client, signed())
+    assert len(rows(client)) == 1
+
+
+def test_the_log_has_every_attempt_without_the_token(client):
+    fault(client, "status", status=500, count=1, method="POST")
+    post(client, signed())
+    post(client, signed())
+    found = [each for each in client.call("GET", "/_sandbox/requests").json() if each["method"] == "POST"]
+    assert [each["status"] for each in found] == [500, 200]
+    assert json.loads(found[0]["body"]) == json.loads(BODY)
+    assert found[0]["headers"]["webhook-id"] == "msg_1"
+    assert TOKEN not in json.dumps(found)
+
+
+def test_reset_and_delete_take_away_what_it_got(client):
+    post(client, signed())
+    assert client.call("DELETE", "/_sandbox/rows/received/msg_1").status == 204
+    assert rows(client) == []
+    post(client, signed())
+    assert client.call("POST", "/_sandbox/reset").status == 204
+    assert rows(client) == []
+
+
+def test_the_command_line_starts_it():
+    arguments = [sys.executable, "-m", "sandbox", "sales", "--token", TOKEN, "--token-header", "X-T"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        try:
+            assert (facts["system"], facts["token"], facts["token_header"]) == ("sales", TOKEN, "X-T")
+            with Client(facts["http"]) as client:
+                assert post(client, {}).status == 401
+                assert post(client, {"X-T": TOKEN}).status == 200
+        finally:
+            process.terminate()
+        assert process.wait(20) == 0
