@@ -32,8 +32,11 @@ def _found(call: Call) -> "tuple[Connection, type[Connector], str]":
 
 @route("GET", "/api/integrations/<connection>/mappings/<entity>", role=Role.READER)
 def mapping(call: Call) -> Reply:
-    """How a connection maps an entity: each field with its property and direction, and the overrides that say so."""
+    """How a connection maps an entity: each field with its property and direction, the overrides that say so, and what in
+    them may be meant otherwise.
+    """
     from crm_core.connector import maps_of
+    from crm_core.model.mapping_lint import warnings
 
     connection, kind, entity = _found(call)
     saved = connection.mappings.get(entity)
@@ -49,6 +52,7 @@ def mapping(call: Call) -> Reply:
             "fields": [_field(emap, each) for each in emap.fields],
             "targets": [{"to": ".".join(each.path), "from": list(each.sources)} for each in emap.derived],
         },
+        "warnings": list(warnings(emap)),
     }
     return Reply(200, body)
 

@@ -99,7 +99,7 @@ def _operation(each: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if each.long:
         operation["responses"]["202"] = {"description": "Accepted as a run; follow it at Operation-Location"}
     if each.body is not None:
-        operation["requestBody"] = _json_body(_model_schema(each, schemas))
+        operation["requestBody"] = _json_body(_model_schema(each, schemas)) | {"required": not each.bare}
     elif each.item_body:
         items = [{"$ref": f"#/components/schemas/{name}"} for name in ENTITIES]
         operation["requestBody"] = _json_body({"anyOf": items})

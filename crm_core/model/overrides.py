@@ -228,6 +228,8 @@ class _Compiler(Generic[Map]):
             place = Place(self.where, f"fields.{name}", rule, zone, self.declared.joins)
             if name not in self.declared.entity.by_name and not CUSTOM.fullmatch(name):
                 only(place, *WRITTEN)  # of another record: told, and never read
+                if rule.get("direction", "out") != "out":
+                    raise place.wrong("direction", "is told and never read; leave direction out")
                 place = replace(place, rule={**rule, "direction": "out"})
             fields[name] = field_of(place, kind, fields.get(name))
         except Wrong as wrong:

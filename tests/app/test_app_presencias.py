@@ -160,6 +160,13 @@ def test_a_hub_that_has_no_token_takes_none(start_hub, azurite, problem, api):
     problem(answer, 401, "SignatureInvalid", "The webhook could not be verified.")
 
 
+def test_the_mapping_warns_of_the_phone_that_stands_for_a_document(hub):
+    for entity, field in (("appointments", "lead_id.mobile"), ("leads", "mobile")):
+        (warning,) = hub.ok("GET", f"/api/integrations/comercial/mappings/{entity}")["warnings"]
+        assert warning.startswith(f"fields.{field}: a phone number is sent as cliente.numero_documento")
+    assert hub.ok("GET", "/api/integrations/comercial/mappings/visits")["warnings"] == []
+
+
 # --- to the sales app --------------------------------------------------------------------------------------------
 
 
