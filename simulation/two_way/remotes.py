@@ -136,11 +136,8 @@ class SimConnector(Connector):
         wanted = {match_key(name, value) for value in values}
 
         def call() -> list[Change]:
-            return [
-                self._told(row)
-                for row in self.server.known_to_index(entity)
-                if row.now.fields is not None and match_key(name, row.now.fields.get(name)) in wanted
-            ]
+            found = self.server.search(entity, lambda fields: match_key(name, fields.get(name)) in wanted)
+            return [self._told(row) for row in found]
 
         found: Sequence[Change] = self._call(f"search {entity} {values}", call)
         return found

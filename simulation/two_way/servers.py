@@ -90,10 +90,16 @@ class State:
 
 @dataclass
 class ServerRow:
+    """`by`: who made it. `missed`: a search by a value that it has was answered without it, for the index did not know
+    it yet.
+    """
+
     rid: str
     states: list[State]
     made: int
     marker: str = ""
+    by: str = ""
+    missed: bool = False
 
     @property
     def now(self) -> State:
@@ -195,7 +201,7 @@ class Server:
         kept = self._kept(fields, by)
         self.made += 1
         rid = key or f"{self.name}{self.made}"
-        row = table[rid] = ServerRow(rid, [self._state(kept, by)], self.scheduler.now, marker)
+        row = table[rid] = ServerRow(rid, [self._state(kept, by)], self.scheduler.now, marker, by)
         self.changed(self.name, entity, row, None, by)
         return row
 
@@ -284,6 +290,14 @@ class Server:
     def low(self) -> int:
         unseen = self.kind.list_lag + LATE_SECONDS
         return self._number_at(self.scheduler.now - int(unseen * SECOND))
+
+    def search(self, entity: str, fits: Callable[[Mapping[str, Any]], bool]) -> list[ServerRow]:
+        """The rows that fit and that the index knows; what it does not know yet is missed."""
+        known = {row.rid for row in self.known_to_index(entity)}
+        found = [row for row in self.alive(entity) if row.now.fields is not None and fits(row.now.fields)]
+        for row in found:
+            row.missed |= row.rid not in known
+        return [row for row in found if row.rid in known]
 
     def known_to_index(self, entity: str) -> list[ServerRow]:
         lag = int(self.kind.index_lag * SECOND * self.chance.random())

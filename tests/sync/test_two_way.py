@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from crm_core.model.record import Link, Record, Stamp
+from crm_core.storage import layout
+from crm_core.storage.records import Records, RecordWrite
+from simulation.two_way.process import TENANT
 from simulation.two_way.world import World
+from tests.sync.directed import OneByOne, Steady
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS, GROUP = 100, 10
@@ -29,6 +34,67 @@ FOUND = {"a row that is kept apart is taken for the one that was made": 6067}
 def test_what_a_seed_found_once_stays_mended(seed):
     verdict = World(seed).run()
     assert verdict.good, "\n".join([*verdict.history[-60:], *verdict.violations])
+
+
+class Beside:
+    """A row of a thing at `r1`, where a search shows what was there twenty seconds ago; then the hub makes another."""
+
+    def __init__(self, by="r1"):
+        self.world = World(1, shape={"kinds": ("b", "a"), "directions": ("both", "both"), "match": True})
+        self.thing = self.world.acts.begun("contact")
+        self.server = self.world.servers["r1"]
+        self.server.chance = Steady()
+        self.fields = {"department": self.thing.tag, "email": "p@example.com", "last_name": "P"}
+        self.row = self.server.create("contact", self.fields, by)
+
+    def search(self, lag):
+        """Gives how many rows it shows."""
+        self.server.chance.lag = lag
+        return len(self.server.search("contact", lambda fields: fields.get("email") == "p@example.com"))
+
+    def link(self):
+        fields, stamp = {"department": self.thing.tag}, Stamp("", "r1")
+        links = {"r1": Link("live", rid=self.row.rid)}
+        record = Record(
+            layout.derived_record_id(TENANT, "r1", "contact", self.row.rid),
+            "contact",
+            fields,
+            stamp,
+            {},
+            links=links,
+        )
+        write = RecordWrite(record.id, None, record)
+        Records(self.world.table, OneByOne()).commit(TENANT, "contact", layout.bucket(record.id), [write])
+
+    def told(self):
+        """What is said of the hub's row."""
+        self.server.create("contact", self.fields, "hub", marker="m")
+        assert self.thing.twice is not bool(self.world.violations())
+        return self.world.violations()
+
+
+TOLD = ["r1 has c1 twice: ['r11', 'r12']"]
+
+
+def test_a_row_that_the_search_before_a_create_could_not_show_yet_is_a_limit():
+    beside = Beside()
+    assert beside.search(lag=1.0) == 0
+    assert beside.told() == []
+
+
+def test_any_other_second_row_is_none():
+    """Nobody searched; or the search showed the row; or it is the hub's own; or a record is linked to it."""
+    assert Beside().told() == TOLD
+    shown = Beside()
+    assert shown.search(lag=0.0) == 1
+    assert shown.told() == TOLD
+    ours = Beside(by="hub")
+    ours.search(lag=1.0)
+    assert ours.told() == TOLD
+    linked = Beside()
+    linked.search(lag=1.0)
+    linked.link()
+    assert linked.told() == TOLD
 
 
 def history(seed, hash_seed):
