@@ -45,6 +45,9 @@ UNKNOWN: Final = object()
 
 Verb = Literal["create", "update", "delete"]
 
+FoundBy = Literal["id", "marker", ""]
+"""By what a create whose answer was lost is found again; "": by neither."""
+
 VersionKind = Literal["ordered", "coarse", "opaque"]
 """How versions of records compare: whole numbers that only grow; times of whole seconds; equal or not."""
 
@@ -367,6 +370,8 @@ class Connector(ABC):
     """A create bears the `key` of its write as id: the same create once more makes no second record."""
     marks: ClassVar[bool] = False
     """A create bears the `marker` of its write, by which `marked` finds it."""
+    unmarked: ClassVar[tuple[str, ...]] = ()
+    """The entities whose creates bear neither, though those of others do."""
     list_lag_seconds: ClassVar[float] = 0.0
     """How old an answer of `changes` and `query` may be."""
     index_lag_seconds: ClassVar[float] = 0.0
@@ -442,6 +447,15 @@ class Connector(ABC):
     def marked(self, entity: str, markers: Sequence[str]) -> Sequence[Change]:  # noqa: ARG002  # for subclasses
         """The records whose create bore one of these markers, as far as an index knows them."""
         raise NotSupported(f"{self.label} keeps no markers.")
+
+    @classmethod
+    def found_by(cls, entity: str) -> FoundBy:
+        """By what a create of an entity is found again: our id if the system takes both."""
+        if entity in cls.unmarked:
+            return ""
+        if cls.own_ids:
+            return "id"
+        return "marker" if cls.marks else ""
 
     @classmethod
     def etag_of(cls, version: str) -> str:

@@ -113,6 +113,7 @@ def _connector(kind: "type[Connector]") -> dict[str, Any]:
                 "entity": name,
                 "path": emap.entity.path,
                 "pulled": name in (kind.pulled or kind.entities),
+                "creates_found_by": kind.found_by(name) or None,
                 "fields": [
                     {
                         "name": each.field,

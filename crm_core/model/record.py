@@ -247,6 +247,12 @@ def wants_push(record: Record, link: Link) -> bool:
     return link.state == "creating"
 
 
+def has_open_create(content: object, connection: str) -> bool:
+    """Whether a record may be made at a connection just now, or may have been, and nobody knows yet."""
+    link = content.links.get(connection) if isinstance(content, Record) else None
+    return link is not None and link.state == "creating" and link.attempt is not None
+
+
 def open_items(record: Record) -> frozenset[tuple[str, str]]:
     """What the record waits for: (kind, connection uid) of each open item; pure."""
     found: set[tuple[str, str]] = set()

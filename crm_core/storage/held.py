@@ -1,26 +1,42 @@
-"""Entries of a feed that are held back while a create of ours is open: one of them may be what it made.
+"""What waits for creates of ours whose outcome is open: entries of a feed that one of them may have made, and claims.
 
-A row per connection and remote id. Whoever has settled the create reads that record again and closes the row; one that
-is held once more in the meantime has another ETag and stays open.
+An entry is a row per connection and remote id. Whoever has settled the create reads that record again and closes the
+row; one that is held once more in the meantime has another ETag and stays open. A claim is a row per create that nothing
+but its values can identify. It is there before the create is sent, and until its outcome is known: a pull that finds
+it holds back every remote record that the hub does not know (docs/adr/0011).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from crm_core.model.connection import Tenant
-from crm_core.ports import Row, RowChanged, Table
+from crm_core.ports import MAX_TRANSACTION_OPERATIONS, Operation, Row, RowChanged, Table, every_row
 from crm_core.storage import layout
 from crm_core.storage.state import json_data, json_values
 
 
 @dataclass(frozen=True)
 class HeldEntry:
-    """A remote record that is to be read once the create is settled."""
+    """A remote record that is to be read once the creates are settled that may have made it: those that were claimed
+    before `time`, when it is known to have been there.
+    """
 
     connection: str
     entity: str
     rid: str
+    time: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A create of a record. `time`: before it was sent."""
+
+    connection: str
+    entity: str
+    record: str
+    time: str
     row: Row
 
 
@@ -35,20 +51,22 @@ class Held:
             layout.EVENTS, Row(layout.held_pk(tenant, connection), layout.held_rk(entity, rid), values)
         )
 
-    def every(self, tenant: Tenant) -> Iterator[HeldEntry]:
+    def every(self, tenant: Tenant) -> Iterator[HeldEntry | Claim]:
         """Of all connections."""
         token: str | None = None
         first, after = layout.held_range(tenant)
         while True:
             page = self._table.query(layout.EVENTS, pk=first, pk_to=after, token=token)
             for row in page.rows:
-                yield _entry(row)
+                yield _read(row)
             token = page.token
             if token is None:
                 return
 
-    def of(self, tenant: Tenant, connection: str, entity: str, top: int) -> list[HeldEntry]:
-        """Some of one entity of a connection."""
+    def of(
+        self, tenant: Tenant, connection: str, entity: str, top: int
+    ) -> tuple[list[Claim], list[HeldEntry]]:
+        """Some of one entity of a connection, claims first."""
         page = self._table.query(
             layout.EVENTS,
             pk=layout.held_pk(tenant, connection),
@@ -56,14 +74,66 @@ class Held:
             rk_to=f"{entity}~{layout.AFTER}",
             top=top,
         )
-        return [_entry(row) for row in page.rows]
+        found = [_read(row) for row in page.rows]
+        return (
+            [each for each in found if isinstance(each, Claim)],
+            [each for each in found if isinstance(each, HeldEntry)],
+        )
+
+    def rids(self, tenant: Tenant, connection: str, entity: str) -> Iterator[str]:
+        """The remote ids of everything that is held of one entity of a connection."""
+        pk = layout.held_pk(tenant, connection)
+        for row in every_row(
+            self._table, layout.EVENTS, pk=pk, rk=f"{entity}~", rk_to=f"{entity}~{layout.AFTER}"
+        ):
+            found = _read(row)
+            if isinstance(found, HeldEntry):
+                yield found.rid
 
     def close(self, entry: HeldEntry) -> None:
         """Unless it was held again since it was read."""
         with suppress(RowChanged):
             self._table.delete(layout.EVENTS, entry.row.pk, entry.row.rk, entry.row.etag)
 
+    def claim(
+        self, tenant: Tenant, connection: str, entity: str, records: Sequence[str], time: str
+    ) -> Mapping[str, Claim]:
+        """Before the creates are sent; gives the claims by record."""
+        pk = layout.held_pk(tenant, connection)
+        found: dict[str, Claim] = {}
+        for start in range(0, len(records), MAX_TRANSACTION_OPERATIONS):
+            part = records[start : start + MAX_TRANSACTION_OPERATIONS]
+            rows = [
+                Row(
+                    pk,
+                    layout.claim_rk(entity, each),
+                    json_values({"entity": entity, "record": each, "time": time}),
+                )
+                for each in part
+            ]
+            etags = self._table.transact(layout.EVENTS, [Operation("upsert", row) for row in rows])
+            for record, row, etag in zip(part, rows, etags, strict=True):
+                found[record] = Claim(connection, entity, record, time, Row(pk, row.rk, row.values, etag))
+        return found
 
-def _entry(row: Row) -> HeldEntry:
+    def claims(self, tenant: Tenant, connection: str, entity: str) -> list[Claim]:
+        """All that are open in one entity of a connection."""
+        first, after = layout.claim_range(entity)
+        rows = every_row(
+            self._table, layout.EVENTS, pk=layout.held_pk(tenant, connection), rk=first, rk_to=after
+        )
+        return [each for each in map(_read, rows) if isinstance(each, Claim)]
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Those that were not made anew since they were read."""
+        for claim in claims:
+            with suppress(RowChanged):
+                self._table.delete(layout.EVENTS, claim.row.pk, claim.row.rk, claim.row.etag)
+
+
+def _read(row: Row) -> HeldEntry | Claim:
     data = json_data(row)
-    return HeldEntry(row.pk.rpartition("~")[2], data["entity"], data["rid"], row)
+    connection = row.pk.rpartition("~")[2]
+    if "record" in data:
+        return Claim(connection, data["entity"], data["record"], data["time"], row)
+    return HeldEntry(connection, data["entity"], data["rid"], data["time"], row)

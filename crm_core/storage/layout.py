@@ -17,6 +17,7 @@
 |             |                             | entity~{entity}                          | with the connection   |
 | runs        | {tenant}                    | {run id}, newest first                   | kept                  |
 | events      | {tenant}~held~{connection uid} | {entity}~{remote id}                  | who has read it again |
+|             |                             | {entity}~!{record id}: a create that is open | who has settled it |
 |             | {tenant}~hint~{connection uid} | {entity}~{remote id}                  | who has read it again |
 |             |                             | ~{entity}: a worker was called           | who finds nothing left |
 |             | {tenant}~in~{connection uid} | e~{event id}, newest first              | kept                  |
@@ -142,6 +143,15 @@ def held_range(tenant: Tenant) -> tuple[str, str]:
 
 def held_rk(entity: str, rid: str) -> str:
     return f"{entity}~{quote(rid)}"
+
+
+def claim_rk(entity: str, record_id: str) -> str:
+    """Of a create that is open; before every remote id, which is quoted."""
+    return f"{entity}~!{record_id}"
+
+
+def claim_range(entity: str) -> tuple[str, str]:
+    return f"{entity}~!", f"{entity}~!{AFTER}"
 
 
 def hint_pk(tenant: Tenant, connection: str) -> str:

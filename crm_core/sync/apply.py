@@ -91,7 +91,7 @@ class Applier(Placing):
     def _apply_together(self, snapshots: Iterable[Snapshot]) -> None:
         self.references = References(self.engine, self.tenant, self.entity)
         entries = self._newest(snapshots)
-        if self.fresh and not self.side.sync.match:
+        if self.fresh and not self.side.sync.match and not (self.unmarked and self._claims()):
             entries = self._insert_unread(entries)
         for _ in range(MAX_ROUNDS):
             if not entries:

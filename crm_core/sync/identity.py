@@ -4,15 +4,17 @@ A key is claimed by an insert, so of two rows that are seen at once one makes th
 before it is there. A redirect is written before the record's link is (docs/sync.md).
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from crm_core.model.connection import Tenant
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Record
 from crm_core.storage import layout
+from crm_core.storage.held import Claim
 from crm_core.storage.records import Stored
 from crm_core.sync.engine import Engine
-from crm_core.sync.merge import Snapshot
+from crm_core.sync.merge import CLOCK_MARGIN, Snapshot, later
 from crm_core.sync.sides import Side
 
 LOOK_FIRST = "look"
@@ -66,6 +68,11 @@ def is_being_made(by: Place, marker: str) -> bool:
     record = stored.content if stored else None
     link = record.links.get(by.side.uid) if isinstance(record, Record) else None
     return link is not None and link.state == "creating" and str(link.gen) == gen
+
+
+def may_have_made(claims: Iterable[Claim], seen: str) -> bool:
+    """Whether one of these creates may have made a row that was seen at this hub time: it was sent before."""
+    return any(claim.time <= later(seen, CLOCK_MARGIN.total_seconds()) for claim in claims)
 
 
 def claim_next(engine: Engine, tenant: Tenant, name: str, before: Record, after: Record) -> None:

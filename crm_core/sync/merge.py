@@ -195,14 +195,14 @@ def _touched(draft: Draft, link: LinkDraft, side: Side, change: Change) -> bool:
         theirs = change.fields.get(name)
         if side.is_kept_there(name):
             continue
-        if not side.same(name, theirs, link.held(name, draft.fields.get(name))) and not _is_ours(
+        if not side.same(name, theirs, link.held(name, draft.fields.get(name))) and not is_ours(
             link, side, name, theirs
         ):
             return True
     return False
 
 
-def _is_ours(link: LinkDraft, side: Side, name: str, theirs: Any) -> bool:
+def is_ours(link: Link | LinkDraft, side: Side, name: str, theirs: Any) -> bool:
     """Whether a value is one that we sent, as it was or as the remote stores it."""
     return any(
         side.same(name, theirs, each) or side.same(name, theirs, side.canon(name, each))
@@ -233,7 +233,7 @@ def _merge_fields(
         if side.is_kept_there(name):
             _note_kept(draft, link, side, snapshot, name, ours_alone=answer or skipped)
             continue
-        if _is_ours(link, side, name, value):
+        if is_ours(link, side, name, value):
             _landed(draft, link, side, name, value)  # 3
         elif name in clashes:
             _decide(draft, link, side, snapshot, name, skipped)  # 6
@@ -268,7 +268,7 @@ def _clashes(draft: Draft, link: LinkDraft, side: Side, name: str, theirs: Any) 
     ours = draft.fields.get(name)
     return not (
         side.same(name, theirs, link.held(name, ours))
-        or _is_ours(link, side, name, theirs)
+        or is_ours(link, side, name, theirs)
         or not link.is_behind(side, name)
         or side.same(name, theirs, ours)
         or side.same(name, theirs, side.canon(name, ours))

@@ -14,17 +14,19 @@ from crm_core.connector import Change
 from crm_core.errors import HubError, StoreUnavailable
 from crm_core.log import Log
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time, seconds_until
-from crm_core.model.record import Record, open_items
+from crm_core.model.fields import hub_time, parse_instant, seconds_until
+from crm_core.model.record import Record, has_open_create, open_items
 from crm_core.ports import MAX_TRANSACTION_OPERATIONS, RowChanged
 from crm_core.storage import layout
+from crm_core.storage.held import Claim
 from crm_core.storage.records import RecordWrite
 from crm_core.storage.state import States
 from crm_core.sync import failures
 from crm_core.sync.apply import Applier
 from crm_core.sync.deliver import deliver
 from crm_core.sync.engine import Engine, Job, Opened, wake
-from crm_core.sync.merge import Snapshot
+from crm_core.sync.identity import may_have_made
+from crm_core.sync.merge import CLOCK_MARGIN, Snapshot
 from crm_core.sync.pushing import Pusher, Stop
 from crm_core.sync.saving import portions, save
 
@@ -199,11 +201,15 @@ def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
     while the system does not answer: the tick sends another one.
     """
     opened = engine.open(job.tenant, job.connection)
-    entries = engine.held.of(job.tenant, job.connection, job.entity, engine.tuning.push_records)
+    claims, entries = engine.held.of(job.tenant, job.connection, job.entity, engine.tuning.push_records)
+    if opened is None:
+        engine.held.release(claims)
     if opened is None or job.entity not in opened.connection.entities:
         for entry in entries:
             engine.held.close(entry)
         return
+    claims = _still_open(engine, job, claims)
+    entries = [each for each in entries if not may_have_made(claims, each.time)]
     if not entries or opened.connection.paused:
         return
     states = engine.states.read(job.tenant, job.connection)
@@ -214,7 +220,7 @@ def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
     now = hub_time(engine.clock.now())
     applier = Applier(engine, job.tenant, ENTITIES[job.entity], opened, "", careful=True)
     try:
-        applier.apply([Snapshot(Change(entry.rid, None), now, now, hint=True) for entry in entries])
+        applier.apply([Snapshot(Change(each.rid, None), now, each.time, hint=True) for each in entries])
     except StoreUnavailable:
         raise
     except HubError as error:
@@ -222,6 +228,22 @@ def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
         return
     for entry in entries:
         engine.held.close(entry)
+
+
+def _still_open(engine: Engine, job: Job, claims: Sequence[Claim]) -> list[Claim]:
+    """Those whose outcome is open. The others' workers died before the create was sent, or after it was settled."""
+    now = engine.clock.now()
+    begun = timedelta(seconds=engine.tuning.push_start_seconds) + CLOCK_MARGIN
+    left = []
+    for claim in claims:
+        # A younger one may be about to be sent.
+        if parse_instant(claim.time) + begun < now and not has_open_create(
+            engine.records.find(job.tenant, job.entity, claim.record), job.connection
+        ):
+            engine.held.release([claim])
+        else:
+            left.append(claim)
+    return left
 
 
 def waiting(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters

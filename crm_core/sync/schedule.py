@@ -161,7 +161,7 @@ def _minute(now: datetime) -> int:
 
 def _sweep(engine: Engine, tenant: Tenant, entities: Iterable[str], now: datetime) -> int:
     """Wakes whoever has something to push in the buckets whose minute it is, or waits there for another record, and
-    whoever held entries back.
+    whoever held entries back, or left a claim.
 
     Only where a connection pushes: it costs two queries for each entity and bucket, one where it delivers, and one for
     what is held.

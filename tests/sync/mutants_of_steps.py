@@ -243,7 +243,7 @@ def former_id_ignored_for_ever(patch):
 
 
 def hold_forgotten(patch):
-    patch.setattr(Applier, "_hold", lambda self, rid: None)
+    patch.setattr(Applier, "_hold", lambda self, *about: None)
 
 
 # --- deletes ---------------------------------------------------------------------------------------------------------

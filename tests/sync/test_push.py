@@ -332,12 +332,12 @@ def test_what_was_held_back_waits_quietly_while_the_system_does_not_answer(memor
     engine.send(layout.FRESH, Job("held", *place))
     bench.work()
     assert bench.health().failures == 1
-    assert len(list(engine.held.of(*place, 10))) == 1
+    assert len(list(engine.held.every(DEFAULT_TENANT))) == 1
     bench.remote.clear_faults()
     bench.hub.states.save_connection(*place[:2], replace(bench.health(), not_before=""))
     engine.send(layout.FRESH, Job("held", *place))
     bench.work()
-    assert list(engine.held.of(*place, 10)) == []
+    assert list(engine.held.every(DEFAULT_TENANT)) == []
     assert bench.dead_letters() == []
 
 
@@ -365,7 +365,7 @@ def test_what_was_held_back_is_read_once_the_system_answers_again(memory_bench, 
         bench.hub.tick()
         bench.work()
     assert bench.health().health == "ok"
-    assert list(engine.held.of(*place, 10)) == []
+    assert list(engine.held.every(DEFAULT_TENANT)) == []
 
 
 def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is(pair):

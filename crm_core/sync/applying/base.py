@@ -13,6 +13,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
 from crm_core.storage import layout
+from crm_core.storage.held import Claim
 from crm_core.storage.records import RecordWrite, Redirect, Stored, Tomb
 from crm_core.sync.engine import Engine, Opened, config_of
 from crm_core.sync.merge import Snapshot
@@ -133,6 +134,15 @@ class ApplyBase:
     @cached_property
     def uid(self) -> str:
         return self.opened.connection.uid
+
+    @cached_property
+    def unmarked(self) -> bool:
+        """Whether nothing but its values tells what a create of ours has made there, unless it has a match key."""
+        return not self.opened.connector.found_by(self.entity.name)
+
+    def _claims(self) -> list[Claim]:
+        """The creates that are open there. To be read after the rows that one of them may have made."""
+        return self.engine.held.claims(self.tenant, self.uid, self.entity.name)
 
     def record_id(self, rid: str) -> str:
         return layout.derived_record_id(self.tenant, self.uid, self.entity.name, rid)

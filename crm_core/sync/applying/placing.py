@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from crm_core.connector import Change
 from crm_core.model.fields import hub_time
+from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Record, open_items
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync import deletes, identity, merge, payload
@@ -19,7 +20,11 @@ class Placing(ApplyBase):
     """Rows whose record has to be found, and what a merge makes of it."""
 
     def _first_seen(self, decided: Decided) -> None:
-        """Rows that no record is known of: each makes one, or is linked to the record that has its match key."""
+        """Rows that no record is known of: each makes one, or is linked to the record that has its match key. Held back
+        is what an open create of ours may have made.
+        """
+        unmarked = self.unmarked and any(self._key(entry) == "" for entry, _ in decided.firsts)
+        claims = self._claims() if unmarked else []
 
         def placed(item: tuple[Entry, Stored | None]) -> str:
             entry, stored = item
@@ -28,13 +33,15 @@ class Placing(ApplyBase):
             marker = entry.newest.change.marker
             if marker and identity.is_being_made(self, marker):
                 return identity.HOLD
+            if claims and not self._key(entry) and identity.may_have_made(claims, entry.snapshot.hi):
+                return identity.HOLD
             return identity.place(self, entry.id, stored, entry.newest)
 
         for (entry, stored), place in zip(
             decided.firsts, self.engine.pool.map(placed, decided.firsts, WRITE_WIDTH), strict=True
         ):
             if place == identity.HOLD:
-                self._hold(entry.rid)
+                self._hold(entry.rid, entry.snapshot.hi)
             elif place == identity.LOOK_FIRST:
                 self._place_looked(entry, stored, decided)
             else:
@@ -61,9 +68,15 @@ class Placing(ApplyBase):
         record = merge.first_seen(entry.id, self.entity, self.side, self.config, entry.newest, self.run)
         return RecordWrite(entry.id, before, record)
 
-    def _hold(self, rid: str) -> None:
+    def _key(self, entry: Entry) -> str:
+        """The match key of a row that is alive, "" for none."""
+        name, fields = self.side.sync.match, entry.newest.change.fields
+        return match_key(name, (fields or {}).get(name)) if name else ""
+
+    def _hold(self, rid: str, seen: str = "") -> None:
+        """`seen`: when the row is known to have been there; what is claimed after that did not make it."""
         now = hub_time(self.engine.clock.now())
-        self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, now)
+        self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, seen or now)
         self.tally.unchanged += 1
 
     def _double(self, entry: Entry, beside: Stored | None, decided: Decided) -> None:

@@ -1,6 +1,6 @@
 """What the steps of a push share: the record in hand, what is kept of it, failures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -11,9 +11,10 @@ from crm_core.model.connection import Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time
 from crm_core.model.matchkeys import match_key
-from crm_core.model.record import Link, Record
+from crm_core.model.record import Link, Record, has_open_create
 from crm_core.retry import backoff
 from crm_core.storage import layout
+from crm_core.storage.held import Claim
 from crm_core.storage.records import RecordWrite, Stored, Tomb
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Opened, config_of
@@ -74,6 +75,7 @@ class PushBase:
         self.opened = opened
         self.uid = opened.connection.uid
         self.connector = opened.connector
+        self.found_by = opened.connector.found_by(entity.name)
         self.loaded = loaded
         self.in_time = in_time
         self.references = References(engine, tenant, entity)
@@ -86,6 +88,7 @@ class PushBase:
         self._outage = False
         self._attempts_at = 0.0
         self._searched: dict[str, str] = {}
+        self._claimed: dict[str, Claim] = {}
 
     def _configure(self) -> None:
         self.config: Config = config_of(self.engine, self.opened, self.entity)
@@ -126,7 +129,33 @@ class PushBase:
                 self.tenant, kind="record", cause="The record does not fit into a row of the store.",
                 connection=self.uid, entity=self.entity.name, rid=record_id,
             )  # fmt: skip
+        if self._claimed:
+            self._release(writes, {*saved.stale, *saved.large})
         return saved
+
+    def _release(self, writes: Sequence[RecordWrite], lost: Collection[str]) -> None:
+        """The claims of creates whose outcome is known now, as their records say."""
+        done = [
+            self._claimed.pop(write.id)
+            for write in writes
+            if write.id in self._claimed
+            and write.id not in lost
+            and not has_open_create(write.after, self.uid)
+        ]
+        self.engine.held.release(done)
+
+    def _is_unmarked(self, record: Record) -> bool:
+        """Whether nothing but its values tells what a create of a record makes there, or may have made."""
+        if self.found_by:
+            return False
+        name, link = self.side.sync.match, record.links.get(self.uid)
+        if not name:
+            return True
+        if link is not None and has_open_create(record, self.uid):
+            values = link.inflight.get(name, ())
+        else:
+            values = [record.fields.get(name)] if name in self.side.writes else []
+        return not any(match_key(name, each) for each in values)
 
     def _snapshot(self, change: Change, lo: str) -> Snapshot:
         """What the remote says, references as the hub keeps them."""
@@ -177,9 +206,11 @@ class PushBase:
         draft = Draft(record, self.config)
         link = draft.link(self.uid)
         count = link.failed.get("n", 0) + 1
+        # What was made has to be found out even so: until then whatever is new there is held back.
+        unknown = has_open_create(record, self.uid) and self._is_unmarked(record)
         wait = backoff(count, self.engine.ids.fraction())
         link.failed = {"n": count, "cause": code, "message": message, "next": self._after(wait)}
-        if count >= limit:
+        if count >= limit and not unknown:
             link.parked = {"cause": code, "message": message, "time": self._now(), "failures": count}
         self._wait_until(link.failed["next"])
         return draft.finished()

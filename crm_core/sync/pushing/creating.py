@@ -6,16 +6,15 @@ from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Link, Record
 from crm_core.ports import derived_id
 from crm_core.storage import layout
-from crm_core.sync import deletes
 from crm_core.sync.apply import Applier
 from crm_core.sync.draft import Draft, LinkDraft
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.pushing.base import Stop, Task
-from crm_core.sync.pushing.looking import Looking
+from crm_core.sync.pushing.unmarked import Unmarked
 from crm_core.sync.saving import write_of
 
 
-class Creating(Looking):
+class Creating(Unmarked):
     """How a record comes to a remote that has it not, once."""
 
     def _take_up(self, task: Task, tasks: list[Task], again: list[str]) -> None:
@@ -27,7 +26,7 @@ class Creating(Looking):
             raise Stop(error) from None
         if found is None:
             until = link.attempt.until if link.attempt else ""
-            if lo <= until and (task.record.dead or not self.connector.own_ids):
+            if lo <= until and (task.record.dead or self.found_by != "id"):
                 tasks.remove(task)  # it may still be made
                 self._wait_until(until)
             elif task.record.dead:
@@ -37,25 +36,18 @@ class Creating(Looking):
                 self._forget_attempt(task)
             return  # it was not made: again, under the same id or marker
         self._redirect(task, found.rid)
-        self._merge_look(task, self._snapshot(found, lo))
-        if self._link(task).attempt is not None:
-            task.record = deletes.closed(task.record, self.side, self.config, deleting=False)
-        self.made = True
-        self._after_look(task, tasks, again)
+        self._adopt(task, self._snapshot(found, lo), tasks, again)
 
     def _find_made(self, task: Task, link: Link) -> Change | None:
         entity, record = self.entity.name, task.record
-        if self.connector.own_ids:
+        if self.found_by == "id":
             return self.connector.get_many(entity, [link.rid]).get(link.rid)
-        if self.connector.marks:
+        if self.found_by == "marker":
             marker = _marker(record, link)
             made = [each for each in self.connector.marked(entity, [marker]) if each.marker == marker]
             return made[0] if made else None
-        key = self._key(record)
-        if not key:
-            return None
         name = self.side.sync.match
-        hits = self.connector.search(entity, name, [record.fields[name]])
+        hits = self.connector.search(entity, name, list(link.inflight[name]))
         return next((each for each in hits if not self._belongs_elsewhere(each.rid, record.id)), None)
 
     def _belongs_elsewhere(self, rid: str, record_id: str) -> bool:
@@ -64,21 +56,6 @@ class Creating(Looking):
         found = self.engine.records.find(self.tenant, self.entity.name, derived)
         apart = self.engine.records.find(self.tenant, self.entity.name, layout.separate_record_id(derived))
         return (found is not None and found.id != record_id) or (apart is not None and apart.id != record_id)
-
-    def _forget_attempt(self, task: Task) -> None:
-        """What was on its way is dead: the next attempt is the only one."""
-        draft = Draft(task.record, self.config)
-        link = draft.link(self.uid)
-        link.attempt, link.inflight = None, {}
-        draft.tidy(link, self.side)
-        task.record = draft.finished()
-
-    def _give_up_claim(self, task: Task) -> None:
-        draft = Draft(task.record, self.config)
-        link = draft.link(self.uid)
-        link.forget()
-        link.state, link.rid = "gone", ""
-        task.record = draft.finished()
 
     def _searched_first(self, tasks: list[Task], again: list[str]) -> list[Task]:
         """Where a match rule holds, a record that is new here is looked for before it is made: a hit is read as a hint,
@@ -155,7 +132,7 @@ class Creating(Looking):
             for name, (entity, record_id) in task.missing.items():
                 link.waits[name] = f"{entity}~{record_id}"
                 self.waits = True
-        if self.connector.own_ids:
+        if self.found_by == "id":
             link.rid = derived_id(self.uid, task.id, str(link.gen))
             self._leads[self._derived(link.rid)] = task.id
 

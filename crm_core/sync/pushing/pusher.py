@@ -40,14 +40,18 @@ class Pusher(Creating, Settling):
         claims = [task for task in looks if self._link(task).state == "creating"]
         for task in self._looked([task for task in looks if task not in claims]):
             self._after_look(task, tasks, again)
+        unmarked = [task for task in claims if self._is_unmarked(task.record)]
         for task in claims:
-            self._take_up(task, tasks, again)
+            if task not in unmarked:
+                self._take_up(task, tasks, again)
+        self._take_up_unmarked(unmarked, tasks, again)
         tasks = self._searched_first(tasks, again)
         self._attempts_at = self.engine.clock.monotonic()  # before the first `until` is reckoned
         self._leads = {}
         ready = [task for task in tasks if self._prepare(task, again)]
         # Before a claim is saved: a row that is made under our id has to lead to its record from the first moment.
         self.engine.records.redirect_many(self.tenant, self.entity.name, self._leads)
+        self._claim_unmarked(ready)
         ready = self._save_attempts(ready, again)
         if ready:
             self._settle(self._written(ready), again)
@@ -79,7 +83,7 @@ class Pusher(Creating, Settling):
             wait = max(wait, link.deleting.until)
         if link.attempt is not None and not (link.attempt.token in self._tokens and self.side.if_match):
             wait = max(wait, link.attempt.until)
-        if link.state == "creating" and link.attempt is not None and not self.connector.own_ids:
+        if link.state == "creating" and link.attempt is not None and self.found_by != "id":
             lag = self.connector.index_lag_seconds
             wait = max(wait, merge.later(link.attempt.until, lag)) if lag else wait
         if link.state == "new" and not self.loaded:
@@ -213,8 +217,8 @@ class Pusher(Creating, Settling):
                 values.append(value)
             link.inflight[name] = values
         if task.verb == "create":
-            key = link.rid if self.connector.own_ids else ""
-            marker = f"{task.id}.{link.gen}" if self.connector.marks else ""
+            key = link.rid if self.found_by == "id" else ""
+            marker = f"{task.id}.{link.gen}" if self.found_by == "marker" else ""
             task.write = Write({n: v for n, v in outward.items() if v is not None}, key=key, marker=marker)
         else:
             task.write = Write(outward, verb="update", rid=link.rid, if_match=self._etag(link))

@@ -71,7 +71,7 @@ class Settling(PushBase):
             merged = self._settled_delete(record, link, error)
         elif error is None:
             merged = self._settled_write(task, outcome, record, link)
-        elif isinstance(error, VersionMismatch) and self.connector.own_ids:
+        elif isinstance(error, VersionMismatch) and self.found_by == "id":
             merged = self._settled_exists(task, record, link)
         else:
             merged = Merged(self._settled_error(task, error, record), {})
