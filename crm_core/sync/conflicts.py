@@ -4,6 +4,7 @@ All of it stands in the records; the open items only say where.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,7 +128,7 @@ def resolve(editor: Editor, conflict: Conflict, take: str, value: Any = None) ->
         ways = ", ".join(WAYS[conflict.kind])
         raise BadRequest.field("take", f"take: a conflict of kind {conflict.kind} is decided by {ways}.")
     if take == "link":
-        return editor.unite(conflict.record.id, conflict.about["record"])
+        return editor.unite(*_in_order(editor, conflict))
     now = hub_time(editor.engine.clock.now())
 
     def decided(record: Record, config: Config) -> Record:
@@ -155,4 +156,39 @@ def resolve(editor: Editor, conflict: Conflict, take: str, value: Any = None) ->
             draft.reviews[int(name)] = {**review, "decided": take}
         return draft.finished()
 
-    return editor.change(conflict.record.id, decided)
+    after = editor.change(conflict.record.id, decided)
+    if take == "separate":
+        _answer_the_other(editor, conflict)
+    return after
+
+
+def _in_order(editor: Editor, conflict: Conflict) -> tuple[str, str]:
+    """The record that becomes another one, and that one. Where both ask, the one that was there first stays."""
+    record = conflict.record
+    other = editor.engine.records.find(editor.tenant, record.entity, conflict.about["record"])
+    if (
+        other is not None
+        and any(each["record"] == record.id and not each.get("decided") for each in other.reviews)
+        and record.created["time"] < other.created["time"]
+    ):
+        return other.id, record.id
+    return record.id, conflict.about["record"]
+
+
+def _answer_the_other(editor: Editor, conflict: Conflict) -> None:
+    """Where both records ask whether they are one, a person says it once."""
+
+    def asks(each: Mapping[str, Any]) -> bool:
+        about = each["kind"], each["connection"], each["record"]
+        return about == ("match", conflict.connection, conflict.record.id) and not each.get("decided")
+
+    def answered(record: Record, config: Config) -> Record:
+        draft = Draft(record, config)
+        draft.reviews = [{**each, "decided": "separate"} if asks(each) else each for each in draft.reviews]
+        return draft.finished()
+
+    tenant, entity = editor.tenant, conflict.record.entity
+    other = editor.engine.records.find(tenant, entity, conflict.about["record"])
+    if other is not None and any(map(asks, other.reviews)):
+        with suppress(NotFound):  # it is dead by now
+            editor.change(other.id, answered)

@@ -14,13 +14,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="", help="a range such as 1-500; only what is wrong is told")
     parser.add_argument("--steps", type=int, default=STEPS, help="how many things people do")
     parser.add_argument("--processes", type=int, default=1, help="how many work on a range of seeds")
+    parser.add_argument(
+        "--unmarked", action="store_true", help="systems of which some can't tell what a create has made"
+    )
     parser.add_argument("--verbose", action="store_true", help="show every call of a port")
     given = parser.parse_args(arguments)
     logging.disable()  # what the hub logs has real times in it
     if given.seeds:
         first, last = map(int, given.seeds.split("-"))
-        return many(range(first, last + 1), given.steps, given.processes)
-    world = World(given.seed, verbose=given.verbose, sink=lambda line: sys.stdout.write(line.rstrip() + "\n"))
+        return many(range(first, last + 1), given.steps, given.processes, unmarked=given.unmarked)
+    world = World(
+        given.seed,
+        unmarked=given.unmarked,
+        verbose=given.verbose,
+        sink=lambda line: sys.stdout.write(line.rstrip() + "\n"),
+    )
     verdict = world.run(given.steps)
     struck = ", ".join(f"{count} {kind}" for kind, count in verdict.struck.items()) or "none"
     sys.stdout.write(

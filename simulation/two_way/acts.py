@@ -6,12 +6,14 @@ Who does what and when is the driver's affair: chance (`people.py`), or the stat
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import HUB, Link, Record, Stamp
 from crm_core.storage.records import RecordWrite, Stored
-from crm_core.sync import deletes
+from crm_core.sync import conflicts, deletes
 from crm_core.sync.draft import Draft
+from crm_core.sync.edit import Editor
 from crm_core.sync.engine import wake
 from crm_core.sync.saving import Origin, save, write_of
 from simulation.two_way.model import Delete, Edit, Thing
@@ -293,6 +295,9 @@ class Acts:
         engine = self.world.outside.engine
         for entity in self.world.shape.entities:
             for record in self.world.records(entity):
+                if self.world.shape.unmarked and self._say_which(record):
+                    found = True
+                    continue
                 for uid, link in record.links.items():
                     if link.conflict or link.parked or link.refused:
                         stored_row = self._read(entity, record.id)
@@ -301,6 +306,27 @@ class Acts:
                         self._decide(engine, entity, stored_row, uid, mine)
                         break
         return found
+
+    def _say_which(self, record: Record) -> bool:
+        """Says of a row whether it is what was made of a record; False if nobody asks."""
+        engine = self.world.outside.engine
+        for asked in conflicts.of(record):
+            other = asked.kind == "match" and engine.records.find(
+                TENANT, record.entity, asked.about["record"]
+            )
+            if not other or (self._live(record, asked.connection) and self._live(other, asked.connection)):
+                continue  # two rows at one system; nobody says that they are one
+            tag = TAGS[record.entity]
+            same = record.fields.get(tag) == other.fields.get(tag)
+            take = "link" if same and not (record.dead or other.dead) else "separate"
+            self._note("hub", "says {} of {} and {}", take, record.id, other.id)
+            conflicts.resolve(Editor(engine, TENANT, ENTITIES[record.entity], "key:person"), asked, take)
+            return True
+        return False
+
+    def _live(self, record: Record, uid: str) -> bool:
+        link = record.links.get(uid)
+        return link is not None and link.state == "live"
 
     def _decide(
         self, engine: Any, entity: str, stored_row: Stored, uid: str, mine: Callable[[], bool]

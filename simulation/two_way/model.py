@@ -43,7 +43,7 @@ class Delete:
 class Thing:
     """Something that people keep at one or several places. `doubtful`: names of fields of which no more can be said
     than that all places agree; "*" for all of them. `maybe`: whether it lives can't be told. `twice`: a person may
-    have made a second row. `aside`: edits that a write of the hub brought to a place, and a person there replaced while
+    have made a second row. `united`: a person was asked whether two rows are it. `aside`: edits that a write of the hub brought to a place, and a person there replaced while
     that write was open: both count as made at the same time, since the hub can't tell that they were not; with the
     number of the row's state in which the place showed them last.
     """
@@ -56,6 +56,7 @@ class Thing:
     doubtful: set[str] = field(default_factory=set)
     maybe: bool = False
     twice: bool = False
+    united: bool = False
     places: set[str] = field(default_factory=set)
 
     def of(self, name: str) -> list[Edit]:

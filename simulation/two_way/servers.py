@@ -75,6 +75,8 @@ KINDS = {
     "c": Kind("opaque", if_match=True, list_lag=15.0, cut=True, marks=True),
     "d": Kind("opaque", list_lag=15.0, index_lag=10.0, cut=True, tells_deletes=False),
     "e": Kind("coarse", if_match=False, own_ids=True, tells_deletes=False),
+    "f": Kind("coarse"),
+    "g": Kind("ordered", if_match=True, cut=True),
 }
 
 

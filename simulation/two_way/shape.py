@@ -39,6 +39,7 @@ class Shape:
     hurry: tuple[float, ...]
     late_commits: float
     ways: tuple[Way, ...]
+    unmarked: bool = False
 
     @classmethod
     def drawn(cls, scheduler: Scheduler) -> "Shape":
@@ -94,4 +95,22 @@ class Shape:
             hurry=chance.choice(((0.05, 1.0, 10.0, 60.0), (0.05, 0.2, 1.0), (1.0, 10.0, 60.0))),
             late_commits=lateness.choice((0.0, 0.0, 0.2)),
             ways=tuple(ways.choice(WAYS) for _ in range(count)),
+        )
+
+    def without_marks(self, scheduler: Scheduler) -> "Shape":
+        """With systems of which one at least can't tell what a create has made, nor does a match rule; and with more answers
+        that are lost.
+        """
+        chance = scheduler.chance("unmarked")
+        kinds = [chance.choice("abdfg") for _ in self.kinds]
+        kinds[chance.randrange(len(kinds))] = chance.choice("dfg")
+        lost = chance.choice((0.02, 0.1, 0.3))
+        return replace(
+            self,
+            unmarked=True,
+            kinds=tuple(kinds),
+            match=False,
+            entities=chance.choice((("contact",), ("contact", "account"))),
+            rates=replace(self.rates, late=lost, bare=chance.choice((0.0, 0.02, 0.1)), unanswered=lost / 4),
+            creates=chance.choice((0.3, 0.5)),
         )

@@ -61,6 +61,7 @@ class Watching(Watch):
         for record_id in sorted(ids):
             found = records.get(TENANT, entity, record_id)
             if found is None or not isinstance(found.content, Record):
+                self._seen.pop(record_id, None)
                 self.history.note(
                     self.scheduler.current.name, "=> {}", found.content if found else f"{record_id} gone"
                 )
@@ -92,6 +93,7 @@ class Watching(Watch):
         before = self._seen.get(record.id)
         self._seen[record.id] = record
         self._asked(before, record)
+        self._asked_which(record)
         if before is not None and before.version < record.version and steps:
             self._step(before, record, steps[-1])
 
@@ -129,6 +131,20 @@ class Watching(Watch):
                 if known[name]:
                     self.broken(f"a person is asked about {name} of {thing.tag}: {known[name]}")
 
+    def _asked_which(self, record: Record) -> None:
+        """Where a person has to say whether a row is what was made of a record, both show the same thing; that is a first
+        link then, of which only time can decide.
+        """
+        thing = self.world.acts.thing_of(record.entity, record.fields)
+        if not self.world.shape.unmarked or thing is None:
+            return
+        for each in record.reviews:
+            other = self._seen.get(each["record"])
+            thing.doubtful.add("*")
+            thing.maybe = thing.united = True
+            if other is not None and self.world.acts.thing_of(other.entity, other.fields) is not thing:
+                self.broken(f"a person is asked whether {record.id} is {other.id}, another thing")
+
     def _knew(self, thing: Thing, name: str, one: Any, other: Any) -> str:
         """Whether one of two values was typed in knowledge of the other, and how; "" where that can't be told."""
         if {name, "*"} & thing.doubtful or thing.twice:
@@ -160,7 +176,8 @@ class Watching(Watch):
         places = [(uid, link.rid) for uid, link in record.links.items() if link.state == "live"]
         for uid, rid in places:
             for other in self._seen.values():
-                if other.id != record.id and other.entity == record.entity:
+                becomes_one = any(each["record"] == record.id for each in other.reviews)
+                if other.id != record.id and other.entity == record.entity and not becomes_one:
                     theirs = other.links.get(uid)
                     if theirs is not None and theirs.state == "live" and theirs.rid == rid:
                         self.broken(f"{rid} is alive in {record.id} and in {other.id}")

@@ -13,11 +13,17 @@ STEPS = 40
 
 
 class World(Setting):
-    """One simulation, for one seed. `shape`: changes what the seed drew."""
+    """One simulation, for one seed. `shape`: changes what the seed drew. `unmarked`: the other profile, of systems that
+    can't tell what a create has made.
+    """
 
-    def __init__(self, seed: int, *, shape: dict[str, Any] | None = None, **history: Any) -> None:
+    def __init__(
+        self, seed: int, *, shape: dict[str, Any] | None = None, unmarked: bool = False, **history: Any
+    ) -> None:
         scheduler = Scheduler(seed)
-        super().__init__(scheduler, replace(Shape.drawn(scheduler), **(shape or {})), **history)
+        drawn = Shape.drawn(scheduler)
+        drawn = drawn.without_marks(scheduler) if unmarked else drawn
+        super().__init__(scheduler, replace(drawn, **(shape or {})), **history)
         self.people = People(self)
         self._chance = scheduler.chance("course")
         self._meantime = scheduler.chance("meanwhile")

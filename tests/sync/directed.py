@@ -24,7 +24,7 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.storage.records import HistoryEntry, Records
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import jobs, schedule
+from crm_core.sync import conflicts, jobs, schedule
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Job, Opened, Tuning
 from crm_core.sync.sides import Config, side_of
@@ -122,6 +122,14 @@ class Calls:
 
         self._planned.append(("instead", words, happens))
 
+    def bare(self, *words: str) -> None:
+        """The request is carried out, and its answer shows no record."""
+
+        def happens(call: Callable[[], Any]) -> Any:
+            return replace(call(), fields=None, problem="no record in the answer")
+
+        self._planned.append(("instead", words, happens))
+
     def carry_out(self, text: str, call: Callable[[], Any]) -> Any:
         self.texts.append(text)
         if (happens := self._taken("before", text)) is not None:
@@ -212,6 +220,26 @@ class World:
         for each in sync:
             self.pull(uid, each)
 
+    def forget(self, uid: str) -> None:
+        """The connection is deleted."""
+        del self._connections[uid]
+        self.engine.states.remove(TENANT, uid)
+
+    def only_written(self, uid: str) -> None:
+        """Nothing of it was ever read, nor will be."""
+        self._direct(uid, "push")
+        self.engine.states.remove(TENANT, uid)
+        self.engine.states.begin(TENANT, uid, {self.entity: EntityState()})
+
+    def read_too(self, uid: str) -> None:
+        """It is read from now on, as well as written."""
+        self._direct(uid, "both")
+
+    def _direct(self, uid: str, direction: Any) -> None:
+        connection = self._connections[uid]
+        sync = {name: replace(each, direction=direction) for name, each in connection.entities.items()}
+        self._connections[uid] = replace(connection, entities=sync)
+
     def forget_first_load(self, uid: str) -> None:
         """As if what the remote has was never read to its end."""
         states = self.engine.states.read(TENANT, uid)
@@ -219,7 +247,10 @@ class World:
         unread = replace(states.entities[self.entity], last_success="")
         self.engine.states.save_entity(TENANT, uid, self.entity, unread)
 
-    def _open(self, _: Any, uid: str) -> Opened:
+    def _open(self, _: Any, uid: str) -> Opened | None:
+        if uid not in self._connections:
+            return None
+
         def wire(what: str, call: Callable[[], Any], writes: bool) -> Any:
             return self.calls.carry_out(what, call)
 
@@ -292,8 +323,9 @@ class World:
             before = self._moved()
             self.work()
             for uid, connection in self._connections.items():
-                for entity in connection.entities:
-                    self.pull(uid, entity)
+                for entity, sync in connection.entities.items():
+                    if sync.pulls:
+                        self.pull(uid, entity)
             schedule.tick(self.engine)
             self.work()
             if (
@@ -327,6 +359,11 @@ class World:
         self.servers[uid].delete(self.entity, rid or self.rid(uid), "person")
         self.later(1)
 
+    def decide(self, take: str) -> None:
+        """What a person says to the first question about two records."""
+        asked = next(each for record in self.records() for each in conflicts.of(record))
+        conflicts.resolve(self._editor(), asked, take)
+
     def edit(self, record_id: str = "", **fields: Any) -> None:
         """By an app, in the hub."""
         self._editor().update(record_id or self.record().id, fields)
@@ -347,6 +384,10 @@ class World:
 
     def record(self, entity: str = "") -> Record:
         return _only(self.records(entity))
+
+    def claims(self, uid: str) -> list[str]:
+        """The records of which a create is open there."""
+        return [each.record for each in self.engine.held.claims(TENANT, uid, self.entity)]
 
     def history(self, record: Record) -> list[HistoryEntry]:
         return list(self.engine.records.history(TENANT, record.entity, record.id))

@@ -209,9 +209,9 @@ class Unmarked(Looking):
         return bool(name and match_key(name, (change.fields or {}).get(name)))
 
     def _compared(self, link: Link) -> list[str]:
-        return [
-            name for name in link.inflight if name in self.side.reads and not self.side.is_kept_there(name)
-        ]
+        """What was sent that answers tell, whether the connection is pulled or not."""
+        untold = self.side.untold
+        return [name for name in link.inflight if name not in untold and not self.side.is_kept_there(name)]
 
     def _is_as_sent(self, link: Link, snapshot: Snapshot) -> bool:
         """Whether a row has every value that was sent, as that was or as the remote stores it."""
