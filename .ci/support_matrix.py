@@ -95,6 +95,7 @@ def section(connector: type[Connector]) -> str:
         ["versions of records", connector.versions],
         ["`If-Match`", _yes(connector.if_match)],
         ["the same create twice makes one record", _yes(connector.own_ids)],
+        ["a create whose answer was lost is found again by", _found_by(connector)],
         ["pulls are told of deletes", _yes(connector.tells_deletes)],
         ["settings", _settings(connector, secret=False)],
         ["secrets", _settings(connector, secret=True)],
@@ -113,6 +114,15 @@ def _receiver(connector: type[Connector]) -> str:
     ]
     names = "Every field goes under its own name, unless the connection's mapping says otherwise."
     return f"## {connector.label} (`{connector.name}`)\n\n" + _table(["", ""], facts) + f"\n{names}\n"
+
+
+def _found_by(connector: type[Connector]) -> str:
+    """For all entities alike, or by entity."""
+    words = {"id": "its id, which is ours", "marker": "a marker", "": "its values alone"}
+    found = {name: words[connector.found_by(name)] for name in connector.entities}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return ", ".join(f"{name}: {how}" for name, how in found.items())
 
 
 def _expand_too(connector: type[Connector]) -> str:

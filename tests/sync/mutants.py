@@ -3,11 +3,11 @@
 Each takes pytest's monkeypatch. The names are those of the rules that it breaks (docs/sync.md).
 """
 
-from tests.sync import mutants_of_deliveries, mutants_of_rules, mutants_of_steps
+from tests.sync import mutants_of_claims, mutants_of_deliveries, mutants_of_rules, mutants_of_steps
 
 MUTANTS = {
     name: each
-    for module in (mutants_of_rules, mutants_of_steps, mutants_of_deliveries)
+    for module in (mutants_of_rules, mutants_of_steps, mutants_of_claims, mutants_of_deliveries)
     for name, each in vars(module).items()
     if getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
 }

@@ -12,6 +12,7 @@ from tests.sync import test_directed as directed
 from tests.sync import test_directed_creates as creates
 from tests.sync import test_directed_deletes as deletes
 from tests.sync import test_directed_deliveries as deliveries
+from tests.sync import test_directed_unmarked as unmarked
 from tests.sync.mutants import MUTANTS, SHAPES
 from tests.unit import test_merge as rules
 
@@ -84,7 +85,6 @@ IN_TESTS = {
     "failed_kept_after_an_edit": (an_edit_lets_go,),
     "no_claim_before_a_create": (creates.test_a_row_that_the_index_does_not_show_yet_is_waited_for,),
     "claim_not_looked_up": (creates.test_a_row_that_the_index_does_not_show_yet_is_waited_for,),
-    "no_wait_for_the_index": (creates.test_a_row_that_the_index_does_not_show_yet_is_waited_for,),
     "marker_not_heeded": (creates.test_a_row_that_bears_our_marker_is_what_we_are_making,),
     "own_id_redirected_after_the_create": (
         creates.test_a_row_under_our_own_id_leads_to_its_record_before_it_is_made,
@@ -164,6 +164,61 @@ IN_TESTS = {
         deliveries.test_a_crash_while_it_is_sent_again_loses_nothing,
         deliveries.test_while_one_worker_sends_a_delivery_another_one_leaves_it_alone,
     ),
+    "no_redirect": (unmarked.test_a_row_whose_claim_is_settled_while_it_is_merged_leads_to_its_record,),
+    "no_wait_for_the_index": (
+        creates.test_a_row_that_the_index_does_not_show_yet_is_waited_for,
+        unmarked.test_lists_that_lag_are_waited_for,
+    ),
+    "unknown_rows_not_held": (
+        unmarked.test_a_row_whose_answer_was_lost_is_no_record_of_its_own,
+        unmarked.test_a_row_whose_worker_died_is_found_by_its_values,
+        unmarked.test_a_persons_row_of_the_same_moment_waits_and_becomes_a_record,
+        unmarked.test_a_row_that_is_seen_before_its_answer_is_here_is_held_back,
+        unmarked.test_a_first_load_holds_back_what_an_open_create_has_made,
+    ),
+    "claims_read_before_the_page": (unmarked.test_a_row_that_is_made_while_its_page_is_fetched_is_held_back,),
+    "claimed_after_the_create": (
+        unmarked.test_a_row_whose_worker_died_is_found_by_its_values,
+        unmarked.test_a_row_that_is_seen_before_its_answer_is_here_is_held_back,
+    ),
+    "held_forgotten_when_a_create_is_settled": (
+        unmarked.test_a_persons_row_of_the_same_moment_waits_and_becomes_a_record,
+    ),
+    "claim_kept": (
+        unmarked.test_a_claim_whose_worker_died_before_it_sent_anything_is_dropped,
+        unmarked.test_a_claim_ends_when_its_record_dies,
+        unmarked.test_a_claim_ends_with_its_connection,
+    ),
+    "whatever_is_new_waits_for_every_claim": (
+        unmarked.test_what_was_there_before_a_claim_does_not_wait_for_it,
+    ),
+    "claimed_where_it_bears_a_mark": (unmarked.test_where_others_tell_what_was_made_nothing_is_claimed,),
+    "made_again_without_comparing": (
+        unmarked.test_a_row_whose_answer_was_lost_is_no_record_of_its_own,
+        unmarked.test_of_two_workers_one_makes_the_row,
+    ),
+    "first_of_several_taken": (
+        unmarked.test_of_several_rows_with_all_that_was_sent_a_person_says_which_is_ours,
+    ),
+    "changed_row_taken_for_anothers": (
+        unmarked.test_of_a_row_that_was_changed_since_a_person_says_whether_it_is_ours,
+    ),
+    "every_row_asked_about": (unmarked.test_what_was_not_made_is_made_once_that_is_sure,),
+    "redirect_alone_does_not_tell": (
+        unmarked.test_a_worker_that_dies_between_the_redirect_and_the_link_leaves_who_made_the_row,
+    ),
+    "question_of_a_dead_worker_forgotten": (
+        unmarked.test_a_worker_that_dies_while_it_asks_asks_the_same_once_more,
+    ),
+    "old_rows_compared_too": (unmarked.test_a_system_that_is_only_written_is_asked_what_came_to_be_there,),
+    "taken_up_with_a_newer_row": (unmarked.test_of_two_workers_that_take_up_a_claim_one_settles_it,),
+    "parked_with_an_open_create": (unmarked.test_a_record_that_gives_up_holds_nothing_back,),
+    "asked_of_each_record": (
+        unmarked.test_what_a_person_says_is_another_row_is_made_elsewhere_and_ours_here,
+    ),
+    "the_later_record_stays": (
+        unmarked.test_of_a_row_that_was_changed_since_a_person_says_whether_it_is_ours,
+    ),
 }
 """Those that seeds meet too seldom, or that one sequence tells better, with the tests of which each has to fail."""
 
@@ -203,6 +258,7 @@ def test_every_directed_test_fails_with_a_fault():
     there = {
         test
         for module in (directed, creates, deletes, deliveries)
+        for module in (directed, creates, deletes, unmarked)
         for name, test in vars(module).items()
         if name.startswith("test_")
     }

@@ -198,6 +198,10 @@ class PushBase:
                     self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, self._now())
                 return  # else the delete was read just now
 
+    def _is_outcome_open(self, record: Record) -> bool:
+        """Whether a record can't give up yet: until it is known what was made, whatever is new there is held back."""
+        return has_open_create(record, self.uid) and self._is_unmarked(record)
+
     def _fail(self, task: Task, code: str, message: str, limit: int) -> None:
         task.record = self._failed_link(task.record, code, message, limit)
 
@@ -206,11 +210,9 @@ class PushBase:
         draft = Draft(record, self.config)
         link = draft.link(self.uid)
         count = link.failed.get("n", 0) + 1
-        # What was made has to be found out even so: until then whatever is new there is held back.
-        unknown = has_open_create(record, self.uid) and self._is_unmarked(record)
         wait = backoff(count, self.engine.ids.fraction())
         link.failed = {"n": count, "cause": code, "message": message, "next": self._after(wait)}
-        if count >= limit and not unknown:
+        if count >= limit and not self._is_outcome_open(record):
             link.parked = {"cause": code, "message": message, "time": self._now(), "failures": count}
         self._wait_until(link.failed["next"])
         return draft.finished()

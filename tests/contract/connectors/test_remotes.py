@@ -41,3 +41,10 @@ def test_every_declared_field_is_of_its_entity(name):
                 assert {target.entity for target in each.targets} <= connector_class(name).entities.keys()
             if known[each.field].choices:
                 assert set(each.names.values()) <= set(known[each.field].choices)
+
+
+@pytest.mark.parametrize("name", connector_names())
+def test_an_entity_whose_creates_bear_no_mark_is_one_that_there_is(name):
+    kind = connector_class(name)
+    assert set(kind.unmarked) <= kind.entities.keys()
+    assert not kind.unmarked or kind.own_ids or kind.marks, "where no create bears one none is named"
