@@ -2,7 +2,8 @@
 # make run ODOO=real   the same with a real Odoo, started by the program that CRMHUB_REAL_ODOO names
 # make test   every test (make test ARGS="-k demo")          make lint   style, types, imports, infra/
 # make simulate SEED=7   the whole hub under a seeded scheduler, as a history to read (ARGS="--verbose --steps 60")
-# make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told)
+# make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told;
+#                                "--unmarked": systems that can't tell what a create has made)
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1);
 #             then sync in both directions by many seeds and many examples (SEEDS=1-5000 EXAMPLES=5000)
 # make demo-crash   kills the hub in front of you while it links two systems, and prints what came of each contact
@@ -60,6 +61,7 @@ simulate-two-way: install
 soak: install
 	@$(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
 	@$(BIN)/python -m simulation.two_way --seeds $(SEEDS) --processes $(WORKERS)
+	@$(BIN)/python -m simulation.two_way --seeds $(SEEDS) --processes $(WORKERS) --unmarked
 	@exec $(BIN)/python -m simulation.two_way.machine --examples $(EXAMPLES)
 
 demo-crash: install

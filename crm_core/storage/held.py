@@ -125,10 +125,15 @@ class Held:
         return [each for each in map(_read, rows) if isinstance(each, Claim)]
 
     def release(self, claims: Sequence[Claim]) -> None:
-        """Those that were not made anew since they were read."""
-        for claim in claims:
-            with suppress(RowChanged):
-                self._table.delete(layout.EVENTS, claim.row.pk, claim.row.rk, claim.row.etag)
+        """Of one connection, those that were not made anew since they were read."""
+        for start in range(0, len(claims), MAX_TRANSACTION_OPERATIONS):
+            part = [each.row for each in claims[start : start + MAX_TRANSACTION_OPERATIONS]]
+            try:
+                self._table.transact(layout.EVENTS, [Operation("delete", row, row.etag) for row in part])
+            except RowChanged:
+                for row in part:
+                    with suppress(RowChanged):
+                        self._table.delete(layout.EVENTS, row.pk, row.rk, row.etag)
 
 
 def _read(row: Row) -> HeldEntry | Claim:

@@ -251,3 +251,11 @@ def test_many_cases_are_resolved_at_once(api, account):
     found = api.ok("POST", "/api/crm/cases/batch", {"operations": operations})["value"]
     assert [each["status"] for each in found] == [200, 200, 200, 404]
     assert {each["item"]["status"] for each in found[:3]} == {"resolved"}
+
+
+def test_a_connector_tells_of_each_entity_by_what_a_create_is_found_again(api):
+    found = {
+        each["name"]: {entity["creates_found_by"] for entity in each["entities"]}
+        for each in api.ok("GET", "/api/connectors")["value"]
+    }
+    assert found == {"dynamics365": {"id"}, "odoo": {"marker"}}

@@ -38,6 +38,12 @@ FOUND = {
     "widened_without_what_is_never_told": 2,
     "a_message_for_each_bucket": 4,
 }
+FOUND_UNMARKED = {
+    "unknown_rows_not_held": 1,
+    "held_forgotten_when_a_create_is_settled": 3,
+    "claim_kept": 1,
+}
+"""By a seed of the simulation with systems that can't tell what a create has made."""
 TRIES = 60
 
 
@@ -229,9 +235,15 @@ def test_a_planted_fault_is_found_by_a_seed(name, seed, monkeypatch):
     assert any(_is_bad(name, each) for each in (seed, *range(1, TRIES + 1)))
 
 
-def _is_bad(name, seed):
+@pytest.mark.parametrize(("name", "seed"), FOUND_UNMARKED.items(), ids=FOUND_UNMARKED.keys())
+def test_a_planted_fault_is_found_where_nothing_identifies_a_create(name, seed, monkeypatch):
+    MUTANTS[name](monkeypatch)
+    assert any(_is_bad(name, each, unmarked=True) for each in (seed, *range(1, TRIES + 1)))
+
+
+def _is_bad(name, seed, *, unmarked=False):
     try:
-        verdict = World(seed, shape=SHAPES.get(name)).run()
+        verdict = World(seed, shape=SHAPES.get(name), unmarked=unmarked).run()
     except AssertionError:  # the engine itself stumbles over it
         return True
     assert not any(": TypeError: " in each for each in verdict.violations), "the fault does not fit any more"
@@ -249,7 +261,7 @@ def test_a_planted_fault_is_found_by_its_tests(name, tests, monkeypatch):
 
 
 def test_every_fault_is_accounted_for():
-    assert FOUND.keys() | IN_TESTS.keys() == MUTANTS.keys()
+    assert FOUND.keys() | FOUND_UNMARKED.keys() | IN_TESTS.keys() == MUTANTS.keys()
 
 
 def test_every_directed_test_fails_with_a_fault():

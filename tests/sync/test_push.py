@@ -441,3 +441,20 @@ class TestTooManyCreates:
         for number in range(4):
             pair.remotes["a"].create(f"Row {number}")
         assert pair.pull("a").status == "succeeded"
+
+
+def test_a_claim_stays_that_was_made_anew_since_it_was_read(bench):
+    bench.connect()
+    held, place = bench.hub.engine.held, (DEFAULT_TENANT, bench.connection.uid, "account")
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(150)]
+    first = held.claim(*place, ids, "2026-01-01T00:00:00.000000Z")
+    again = held.claim(*place, ids[:1], "2026-01-01T00:01:00.000000Z")
+    held.hold(*place, "a~!/row", "2026-01-01T00:00:00.000000Z")
+    assert [each.record for each in held.claims(*place)] == ids
+    assert [len(each) for each in held.of(*place, 1000)] == [150, 1]
+    held.release(list(first.values()))
+    assert [each.record for each in held.claims(*place)] == ids[:1]
+    for _ in range(2):
+        held.release(list(again.values()))
+    assert held.claims(*place) == []
+    assert list(held.rids(*place)) == ["a~!/row"]

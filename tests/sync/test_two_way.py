@@ -26,6 +26,17 @@ def test_whatever_people_and_faults_do_all_places_agree_and_no_edit_is_lost(firs
         assert verdict.good, f"make simulate-two-way SEED={seed}\n{told}"
 
 
+UNMARKED = 40
+
+
+@pytest.mark.parametrize("first", range(1, UNMARKED + 1, GROUP))
+def test_nothing_is_made_twice_where_nothing_but_its_values_tells_what_was_made(first):
+    for seed in range(first, first + GROUP):
+        verdict = World(seed, unmarked=True).run()
+        told = "\n".join([*verdict.history[-60:], *verdict.violations])
+        assert verdict.good, f"make simulate-two-way SEED={seed} ARGS=--unmarked\n{told}"
+
+
 FOUND = {"a row that is kept apart is taken for the one that was made": 6067}
 """Faults of the engine that seeds found beyond the first ones."""
 
