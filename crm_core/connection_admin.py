@@ -276,12 +276,15 @@ class ConnectionAdmin:
             return
         try:
             if states.connection.health != "ok" or states.connection.failures:
-                now = states.connection
-                well = ConnectionState(hooked=now.hooked, more=now.more, etag=now.etag)
+                held = states.connection
+                well = ConnectionState(hooked=held.hooked, more=held.more, etag=held.etag)
                 self._states.save_connection(connection.tenant, connection.uid, well)
+            now = hub_time(self._clock.now())
             for entity, state in states.entities.items():
-                if state.waits:
-                    again = replace(state, waits=False, problem=None)
+                failed = state.problem is not None and not state.stopped_run and not state.lease_run
+                if state.waits or (failed and state.due > now):
+                    # What failed is not put off to the next turn of the schedule, if there is one.
+                    again = replace(state, waits=False, problem=None, due=now if state.due else "")
                     self._states.save_entity(connection.tenant, connection.uid, entity, again)
         except RowChanged:
             return  # a worker has just recorded what it found

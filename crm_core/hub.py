@@ -45,7 +45,7 @@ from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import brake, conflicts, intake, jobs, redeliver, results, schedule, starting
+from crm_core.sync import brake, conflicts, deadletters, intake, jobs, redeliver, results, schedule, starting
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Job, Opened, Tuning, wake
 from crm_core.sync.sides import Config, Side, side_of
@@ -352,9 +352,9 @@ class Hub:
         """Ends a run that the brake stopped. Raises Conflict for any other."""
         return brake.cancel(self.engine, tenant, run)
 
-    def replay_event(self, connection: Connection, event: Inbound) -> None:
+    def replay_event(self, connection: Connection, event: Inbound, by: str = "") -> None:
         """As `intake.replay`."""
-        intake.replay(self.engine, connection.tenant, connection.uid, event)
+        intake.replay(self.engine, connection.tenant, connection.uid, event, by)
 
     def delivery(self, connection: Connection, delivery_id: str) -> Delivery | None:
         """Without its body if that is in a blob."""
@@ -421,6 +421,17 @@ class Hub:
         if connection.hooks:
             for entity in self.engine.hints.entities(connection.tenant, connection.uid):
                 self.engine.send(layout.FRESH, Job("hints", connection.tenant, connection.uid, entity))
+            now = hub_time(self.clock.now())
+            for event_id in self.engine.events.waiting(connection.tenant, connection.uid, now):
+                job = Job("event", connection.tenant, connection.uid, event={"id": event_id})
+                self.engine.send(layout.FRESH, job)
+
+    def mended(self, connection: Connection) -> None:
+        """After a saved credential or a successful test: what waited goes on at once, and what failed for want of one is
+        done again.
+        """
+        self.wake(connection)
+        deadletters.release(self.engine, connection.tenant, connection.uid)
 
     # --- people and apps -----------------------------------------------------------------------------------------
 
@@ -446,6 +457,31 @@ class Hub:
         """Decides it; gives the record. Raises BadRequest, NotFound, Conflict."""
         editor = self.editor(tenant, ENTITIES[conflict.record.entity], by)
         return conflicts.resolve(editor, conflict, take, value)
+
+    def dead_letters(
+        self, tenant: Tenant, wanted: deadletters.Wanted, place: Mapping[str, Any], *, top: int
+    ) -> tuple[list[deadletters.Waiting], Mapping[str, Any] | None]:
+        """As `deadletters.page`."""
+        return deadletters.page(self.engine, tenant, wanted, place, top=top)
+
+    def dead_letter(
+        self, tenant: Tenant, waiting_id: str, by: str
+    ) -> tuple[deadletters.Source, deadletters.Waiting]:
+        """Raises NotFound."""
+        return deadletters.find(self.engine, tenant, waiting_id, by)
+
+    def start_dead_letters(
+        self,
+        tenant: Tenant,
+        wanted: deadletters.Wanted,
+        way: deadletters.Way,
+        *,
+        by: str,
+        per_minute: int,
+        reason: str = "",
+    ) -> None:
+        """As `deadletters.start`."""
+        deadletters.start(self.engine, tenant, wanted, way, by=by, per_minute=per_minute, reason=reason)
 
     def tick(self) -> int:
         try:

@@ -130,6 +130,41 @@ class ReplayBody(_Body):
     next: Annotated[StrictStr, Field(max_length=60)] = ""
 
 
+Reason = Annotated[StrictStr, Field(min_length=1, max_length=1000)]
+Cause = Annotated[StrictStr, Field(max_length=200)]
+Moment = Annotated[StrictStr, Field(max_length=40)]
+
+
+class PayloadBody(_Body):
+    """What a replay of a dead letter works on from now on: a message of the queue, or the body of a webhook."""
+
+    payload: Annotated[StrictStr, Field(max_length=50_000)]
+
+
+class DiscardBody(_Body):
+    """Why nobody is to do it; kept with what is discarded."""
+
+    reason: Reason
+
+
+class ReplayManyBody(_Body):
+    """Which dead letters are done again: by `cause`, by connection, and by the time at which they came (RFC 3339, from `since`
+    until before `until`). At least one of these. `per_minute`: at most so many a minute.
+    """
+
+    cause: Cause = ""
+    connection: Annotated[StrictStr, Field(max_length=100)] = ""
+    since: Moment = ""
+    until: Moment = ""
+    per_minute: Annotated[StrictInt, Field(ge=1, le=6000)] = 600
+
+
+class DiscardManyBody(ReplayManyBody):
+    """Which dead letters are discarded, named as for a replay, and why."""
+
+    reason: Reason
+
+
 class OperationBody(_Body):
     """One write of a batch. `id`: the record of an update or delete. `fields`: what a create or update writes, by our
     names or the remote's own. `if_match`: the record's etag, so that it is written only if it has not moved on.

@@ -253,6 +253,8 @@ def update(call: Call) -> Reply:
     if body.paused is not None:
         saved = hub.admin.pause(saved, paused=body.paused)
     hub.forget(saved)
+    if body.secrets or body.settings:
+        hub.mended(saved)
     return _reply(call, saved)
 
 
@@ -286,7 +288,7 @@ def test(call: Call) -> Reply:
     hub.forget(found)
     who = hub.connect(call.tenant, found.uid).connector.check()
     hub.admin.mend(found)
-    hub.wake(found)
+    hub.mended(found)
     return Reply(200, {"status": "ok", "connection": found.slug, **who})
 
 

@@ -186,5 +186,5 @@ def replay_event(call: Call) -> Reply:
     """Has the work of a webhook done again, whatever came of it; 409 while it is open."""
     hub: Hub = call.hub
     connection, found = _event(call)
-    hub.replay_event(connection, found)
+    hub.replay_event(connection, found, call.principal.id)
     return Reply(202, {**_item(found), "state": "open", "outcome": None})

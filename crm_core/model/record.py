@@ -73,9 +73,10 @@ class Link:
     `behind`, `echo`: field -> the value that the remote holds where it differs from ours, to be sent or not.
     `inflight`: field -> the values that may be there or may still arrive. `attempt`, `deleting`: our own open write and
     delete. `conflict`: field -> {theirs, base, time} that waits for a person. `refused`: field -> our value that the
-    remote rejects. `waits`: field -> the record, as "entity~id", that has to be there first. `wants`: the connection
+    remote rejects; `why`: field -> what the
+    remote said of that, {cause, message, time}, with `discarded` {by, time, reason} once nobody is to be asked about it. `waits`: field -> the record, as "entity~id", that has to be there first. `wants`: the connection
     is to have this record. `mapping`: the version of the connection's overrides that held when
-    this was written. `etag`: of `ver`, where it can't be told from that. `parked`: {cause, time, failures} of a link that gave up; `failed`: {n, cause, next}.
+    this was written. `etag`: of `ver`, where it can't be told from that. `parked`: {cause, time, failures} of a link that gave up, with `discarded` as in `why`; `failed`: {n, cause, next}.
     `more`: properties that a newer version of this code wrote; kept as they are.
     """
 
@@ -98,6 +99,7 @@ class Link:
     etag: str = ""
     parked: Mapping[str, Any] = NOTHING
     failed: Mapping[str, Any] = NOTHING
+    why: Mapping[str, Mapping[str, Any]] = NOTHING
     more: Mapping[str, Any] = NOTHING
 
     def held(self, name: str, ours: Any) -> Any:
@@ -105,6 +107,16 @@ class Link:
         if name in self.behind:
             return self.behind[name]
         return self.echo.get(name, ours)
+
+    @property
+    def asks(self) -> list[str]:
+        """The refused fields that a person is to be asked about."""
+        return [name for name in self.refused if "discarded" not in self.why.get(name, NOTHING)]
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it is parked, and a person is to be asked about that."""
+        return bool(self.parked) and "discarded" not in self.parked
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = dict(self.more)
@@ -261,11 +273,11 @@ def open_items(record: Record) -> frozenset[tuple[str, str]]:
             found.add(("push", uid))
         if link.conflict:
             found.add(("conflict", uid))
-        if link.refused:
+        if link.refused and link.asks:
             found.add(("refused", uid))
         if link.waits:
             found.add(("wait", uid))
-        if link.parked:
+        if link.gave_up:
             found.add(("parked", uid))
     found.update(("review", each["connection"]) for each in record.reviews if not each.get("decided"))
     return frozenset(found)

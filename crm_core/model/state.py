@@ -50,8 +50,8 @@ class _Stored:
 @dataclass(frozen=True)
 class ConnectionState(_Stored):
     """`not_before`: no call earlier (RFC 3339). `failures`: in a row, of any entity. `wake`: entity -> when a push that
-    had to wait comes back. `waiting`: some record waits here for one that it refers to. `hooked`: webhooks may have come
-    in for it.
+    had to wait comes back. `waiting`: some record waits here for one that it refers to. `hooked`: webhooks, or other
+    hints of what is to be read again, may have come in for it.
     """
 
     health: Health = "ok"

@@ -26,7 +26,8 @@
 |             | {tenant}~out~{connection uid} | e~{delivery id}, newest first          | kept                  |
 |             |                             | open~{due}~{delivery id}: is to be sent  | the next attempt's end |
 |             |                             | failed~{delivery id}: waits for a person | who sends it again    |
-| deadletters | {tenant}                    | {id}, newest first                       | kept                  |
+| deadletters | {tenant}                    | {id}, newest first: it waits             | a replay or discard   |
+|             |                             | closed~{id}: what became of it           | kept                  |
 | stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
 
@@ -120,6 +121,12 @@ def event_item_rk(connection: str, record_id: str, version: int) -> str:
     return f"~{EVENT_ITEM}~{connection}~{record_id}~{version:010}"
 
 
+def open_items_range(kind: str, connection: str = "", after: str = "") -> tuple[str, str]:
+    """The row keys of the open items of a kind, and of a connection, beyond the row key `after`."""
+    prefix = f"~{kind}~{connection}~" if connection else f"~{kind}~"
+    return f"{after}!" if after else prefix, f"{prefix}{AFTER}"  # nothing follows an id in a key
+
+
 def history_rk(record_id: str, version: int) -> str:
     return f"h~{record_id}~{version:010}"
 
@@ -177,6 +184,15 @@ EVENT, OPEN, SEEN, FAILED = "e~", "open~", "seen~", "failed~"
 
 def event_blob(tenant: Tenant, connection: str, event_id: str) -> str:
     return f"events/{tenant.name}/{connection}/{event_id}"
+
+
+CLOSED_LETTER = "closed~"
+OPEN_LETTERS_END = ":"
+"""Row keys of letters that wait begin with a digit."""
+
+
+def closed_letter_rk(letter_id: str) -> str:
+    return f"{CLOSED_LETTER}{letter_id}"
 
 
 _HOOK = re.compile(r"[A-Za-z0-9_-]{22}")

@@ -314,6 +314,27 @@ class Records:
             else:
                 return
 
+    def open_page(
+        self,
+        tenant: Tenant,
+        entity: str,
+        record_bucket: str,
+        kind: str,
+        *,
+        connection: str,
+        after: str,
+        top: int,
+    ) -> tuple[list[tuple[str, str]], str]:
+        """(record id, connection uid) of open items of a kind in one bucket, at most `top`, beyond the place `after` ("" for
+        the beginning), and the place after them, "" at the end. One call.
+        """
+        rk, rk_to = layout.open_items_range(kind, connection, after)
+        page = self._table.query(
+            layout.RECORDS, pk=layout.records_pk(tenant, entity, record_bucket), rk=rk, rk_to=rk_to, top=top
+        )
+        found = [(row.rk.rpartition("~")[2], row.rk.split("~")[2]) for row in page.rows]
+        return found, page.rows[-1].rk if page.rows and page.token else ""
+
     def commit(
         self, tenant: Tenant, entity: str, record_bucket: str, writes: Iterable[RecordWrite]
     ) -> CommitResult:

@@ -60,7 +60,7 @@ class Applier(Placing):
                 raise
             except Exception as error:  # noqa: BLE001  # a bug with one record must not stop the others
                 _log.bug("record set aside", error)
-                self.set_aside(snapshot.change, f"bug: {type(error).__name__}")
+                self.set_aside(snapshot.change, f"bug: {type(error).__name__}", "Bug")
 
     def checkpointed(self, known: int) -> None:
         """What was applied until now is vouched for by the state row; counting begins anew."""
@@ -220,6 +220,8 @@ class Applier(Placing):
                 self.set_aside(
                     change,
                     f"The record does not fit into a row of the store; its largest field is {name or 'unknown'}.",
+                    "TooLarge",
+                    name,
                 )
             again.extend(done.again)
         return again

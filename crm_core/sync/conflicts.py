@@ -52,17 +52,18 @@ def of(record: Record) -> Iterator[Conflict]:
     for uid, link in record.links.items():
         for name, asked in link.conflict.items():
             yield Conflict("value", uid, record, name, {**asked, "ours": record.fields.get(name)})
-        for name, value in link.refused.items():
-            yield Conflict("refused", uid, record, name, {"ours": value, **_why(link)})
-        if link.parked:
+        for name in link.asks:
+            yield Conflict("refused", uid, record, name, {"ours": link.refused[name], **_why(link, name)})
+        if link.gave_up:
             yield Conflict("parked", uid, record, "", link.parked)
     for number, each in enumerate(record.reviews):
         if not each.get("decided"):
             yield Conflict(each["kind"], each["connection"], record, str(number), {"record": each["record"]})
 
 
-def _why(link: Link) -> dict[str, Any]:
-    return {"theirs": dict(link.behind), "cause": link.failed.get("message", "")}
+def _why(link: Link, name: str) -> dict[str, Any]:
+    told = link.why.get(name, {})
+    return {"theirs": dict(link.behind), "cause": told.get("message", ""), "time": told.get("time", "")}
 
 
 def page(

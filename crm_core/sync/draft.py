@@ -46,6 +46,7 @@ class LinkDraft:
     etag: str
     parked: dict[str, Any]
     failed: dict[str, Any]
+    why: dict[str, Mapping[str, Any]]
 
     def __init__(self, link: Link) -> None:
         self.before = link
@@ -55,6 +56,8 @@ class LinkDraft:
 
     def frozen(self) -> Link:
         """The link; the same object if nothing is another."""
+        if self.why:
+            self.why = {name: each for name, each in self.why.items() if name in self.refused}
         changed = {
             name: value
             for name in LINK_FIELDS

@@ -129,8 +129,11 @@ class Editor:
         saved = save(self.engine, self.tenant, self.entity.name, [write])
         if saved.large:
             raise _too_large()
-        wake(self.engine, self.tenant, self.entity.name, saved.wakes)
+        self._wake(saved.wakes)
         return not saved.stale
+
+    def _wake(self, places: set[tuple[str, str]]) -> None:
+        wake(self.engine, self.tenant, self.entity.name, places)
 
     def _config(self) -> Config:
         return self.engine.sides(self.tenant, self.entity.name)

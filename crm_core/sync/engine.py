@@ -31,6 +31,7 @@ class Job:
     """What a queue message asks for, by kind and ids. `attempt`: how often it failed before. `trace`: what led to it.
     `buckets`: of a push or of deliveries, those that have work. `event`: of a webhook, what came, or the id of its row
     alone; of a delivery its id, of none all that are due.
+    `task`: of work on many things at once, which and how.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Job:
     trace: str = ""
     buckets: str = ""
     event: Mapping[str, Any] = NOTHING
+    task: Mapping[str, Any] = NOTHING
 
     def to_message(self) -> str:
         data = {"v": MESSAGE_VERSION, "job": self.kind, **vars(self), "tenant": self.tenant.name}
@@ -56,7 +58,7 @@ class Job:
             raise ValueError("not a message of this version")
         known = {
             name: data[name]
-            for name in ("connection", "entity", "run", "attempt", "trace", "buckets", "event")
+            for name in ("connection", "entity", "run", "attempt", "trace", "buckets", "event", "task")
             if name in data
         }
         try:

@@ -7,6 +7,7 @@ neither order nor repeats matter, and what is older than what the hub has is dro
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from crm_core.connector import Change, Event, Hook
@@ -32,6 +33,7 @@ CAREFUL_DELIVERY = 3
 AGAIN_SECONDS = 2.0
 """When a record is read once more that was announced again while it was read."""
 MAX_RID = 200
+MARK_TRIES = 5
 
 
 def event(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
@@ -49,7 +51,7 @@ def event(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # 
     if opened.connection.paused and not opened.connector.polls:
         return  # what it says is all there is: it stays open, and the tick sends another message
     found = engine.events.whole(found)
-    told, outcome = _told(opened, found)
+    told, outcome = told_by(opened, found)
     change = _change(found, told)
     if change and "again" not in job.event and engine.events.is_done(job.tenant, job.connection, change):
         count("webhooks_repeated", connection=job.connection)
@@ -71,7 +73,7 @@ def _opened(engine: Engine, job: Job) -> Inbound | None:
     return engine.events.get(job.tenant, job.connection, job.event.get("id", ""))
 
 
-def _told(opened: Opened, found: Inbound) -> tuple[Sequence[Event], str]:
+def told_by(opened: Opened, found: Inbound) -> tuple[Sequence[Event], str]:
     """What a webhook is about, and in a word what it led to; content that says nothing to us is kept all the same."""
     try:
         told = opened.connector.parse(Hook(found.headers, {}, found.body))
@@ -132,8 +134,11 @@ def _merged(
     return "merged" if snapshots else "about nothing here"
 
 
-def replay(engine: Engine, tenant: Tenant, connection: str, found: Inbound) -> None:
-    """A person has the work of an event done again, whatever came of it. Raises Conflict while it is open."""
+def replay(engine: Engine, tenant: Tenant, connection: str, found: Inbound, by: str = "") -> None:
+    """A person has the work of an event done again, whatever came of it. Raises Conflict while it is open.
+
+    Its dead letter, if it has one, waits no more.
+    """
     refused = Conflict("The event is being worked on; look at it again in a while.")
     if found.state == "open":
         raise refused
@@ -143,6 +148,25 @@ def replay(engine: Engine, tenant: Tenant, connection: str, found: Inbound) -> N
         raise refused from None
     again = {"id": found.id, "again": True}
     engine.send(layout.FRESH, Job("event", tenant, connection, event=again))
+    letter = engine.dead_letters.get(tenant, found.id)
+    if letter is not None and not letter.closed:
+        with suppress(RowChanged):  # somebody else has just closed it
+            engine.dead_letters.close(tenant, letter, "replayed", by)
+
+
+def look_again(engine: Engine, tenant: Tenant, connection: str, entity: str, rids: Sequence[str]) -> None:
+    """These remote records are read again soon. The tick looks for hints of the connection from now on, whether webhooks
+    come in for it or not: the system may not answer just now.
+    """
+    for _ in range(MARK_TRIES):
+        states = engine.states.read(tenant, connection)
+        if states is None or states.connection.hooked:
+            break
+        with suppress(RowChanged):
+            engine.states.save_connection(tenant, connection, replace(states.connection, hooked=True))
+            break
+    if engine.hints.add(tenant, connection, entity, rids, hub_time(engine.clock.now())):
+        engine.send(layout.FRESH, Job("hints", tenant, connection, entity))
 
 
 def buried(engine: Engine, job: Job) -> None:

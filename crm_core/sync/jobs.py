@@ -11,7 +11,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
-from crm_core.sync import deliver, failures, intake
+from crm_core.sync import deadletters, deliver, failures, intake
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.pull import pull
@@ -20,6 +20,8 @@ from crm_core.sync.results import closed, forget_items
 from crm_core.sync.widen import widen
 
 _log = Log("crm_core.jobs")
+
+NOT_A_JOB = "NotAJob"
 
 Handler = Callable[[Engine, Job, str, int], None]
 HANDLERS: Mapping[str, Handler] = {
@@ -32,6 +34,7 @@ HANDLERS: Mapping[str, Handler] = {
     "event": intake.event,
     "hints": intake.hints,
     "delivery": deliver.again,
+    deadletters.JOB: deadletters.many,
 }
 
 
@@ -45,7 +48,12 @@ def handle(engine: Engine, lane: str, body: str, deliveries: int) -> None:
         handler = HANDLERS[job.kind]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         engine.dead_letters.add(
-            DEFAULT_TENANT, kind="message", cause=f"not a job: {type(error).__name__}", body=body, queue=lane
+            DEFAULT_TENANT,
+            kind="message",
+            code=NOT_A_JOB,
+            cause=f"not a job: {type(error).__name__}",
+            body=body,
+            queue=lane,
         )
         _log.error("message is no job", lane=lane, deliveries=deliveries, error=type(error).__name__)
         return
@@ -118,7 +126,9 @@ def poisoned(engine: Engine, lane: str, body: str) -> None:
     try:
         job = Job.from_message(body)
     except (ValueError, KeyError, TypeError, RecursionError):
-        engine.dead_letters.add(DEFAULT_TENANT, kind="message", cause="not a job", body=body, queue=lane)
+        engine.dead_letters.add(
+            DEFAULT_TENANT, kind="message", code=NOT_A_JOB, cause="not a job", body=body, queue=lane
+        )
         _log.error("message is no job", lane=lane)
         return
     with bound(**about(job)):
@@ -147,8 +157,10 @@ def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
     engine.dead_letters.add(
         job.tenant,
         kind=job.kind,
+        code="Poison",
         cause="The work failed at every delivery of its message; the log of the function says why.",
         body=body,
+        letter_id=str(job.event.get("id", "")),
         queue=lane,
         connection=job.connection,
         entity=job.entity,

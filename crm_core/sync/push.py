@@ -306,7 +306,7 @@ def _let_go(engine: Engine, job: Job) -> None:
                 link = record.links[job.connection]
                 closed = replace(
                     link, wants=False, attempt=None, deleting=None, inflight={}, conflict={}, refused={}, waits={},
-                    parked={}, failed={},
+                    parked={}, failed={}, why={},
                 )  # fmt: skip
                 reviews = tuple(each for each in record.reviews if each["connection"] != job.connection)
                 after = replace(record.with_link(job.connection, closed), reviews=reviews)

@@ -37,8 +37,7 @@ def start(
     Raises BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
     """
     connection, tenant = opened.connection, opened.connection.tenant
-    wanted = _wanted(opened, entities, mode)
-    brake.refuse(engine.states.read(tenant, connection.uid), wanted)
+    wanted = may_start(engine, opened, entities, mode)
     if since or where:
         node = parse_filter(where) if where else None
         for entity in wanted:
@@ -61,6 +60,14 @@ def start(
                     failures.end_run(engine, tenant, unsent, error.code, error.message)
                 raise
     return followed
+
+
+def may_start(engine: Engine, opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
+    """The entities of such a run. Raises BadRequest, and Conflict where a person has to do something first."""
+    connection = opened.connection
+    wanted = _wanted(opened, entities, mode)
+    brake.refuse(engine.states.read(connection.tenant, connection.uid), wanted)
+    return wanted
 
 
 def start_batch(

@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
 import crm_core.functions.app
 from crm_core.functions.endpoint import ROUTES, Route
@@ -245,6 +247,24 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/conflicts/<conflict_id>": Invoke(
         "/api/conflicts/{decided}", body={"take": "separate"}, holds={"entity": "campaign", "name": "Twins"}
     ),
+    "GET /api/deadletters": Invoke("/api/deadletters?top=1"),
+    "GET /api/deadletters/causes/<cause>": Invoke("/api/deadletters/causes/hub~NotAJob~?top=1"),
+    "GET /api/deadletters/<letter>": Invoke("/api/deadletters/{letter}", holds={"id": "{letter}"}),
+    "PATCH /api/deadletters/<letter>": Invoke(
+        "/api/deadletters/{letter}", body="{edited}", holds={"payload": "{push}"}
+    ),
+    "POST /api/deadletters/<letter>/replay": Invoke(
+        "/api/deadletters/{replayed}/replay", 202, holds={"id": "{replayed}", "done": True}
+    ),
+    "POST /api/deadletters/<letter>/discard": Invoke(
+        "/api/deadletters/{dropped_letter}/discard", 204, {"reason": "the walk"}
+    ),
+    "POST /api/deadletters/replay": Invoke(
+        "/api/deadletters/replay", 202, {"cause": "hub~Walk~"}, {"way": "replay", "done": True}
+    ),
+    "POST /api/deadletters/discard": Invoke(
+        "/api/deadletters/discard", 202, {"cause": "hub~Walk~", "reason": "the walk"}, {"way": "discard"}
+    ),
     "GET /api/runs": Invoke("/api/runs?top=1"),
     "POST /api/runs": Invoke("/api/runs", 202, {"connection": "walk"}, {"connection": "walk"}),
     "POST /api/runs/<run_id>/approve": Invoke(
@@ -259,7 +279,7 @@ CALLS: Mapping[str, Invoke] = {
 
 
 @pytest.fixture(scope="module")
-def there(api, sandbox, demo, start_sandbox):
+def there(api, azurite, sandbox, demo, start_sandbox):
     """One of everything that a path can name."""
     new = {
         **NEW,
@@ -281,6 +301,7 @@ def there(api, sandbox, demo, start_sandbox):
     for name in ("channel", "old_channel"):
         rows[name] = api.ok("POST", "/api/records/channels", {"name": name})["id"]
     (address,) = api.ok("POST", "/api/integrations/walk/webhook")["value"]
+    rows |= dead_letters(api, azurite)
     rows["hook"] = address["url"].rpartition("/")[2]
     rows["event"] = api.ok("POST", f"{address['url']}?code=the-walk", data="null")["id"]
     event = f"/api/events/{rows['event']}?connection=walk"
@@ -322,6 +343,35 @@ def stopped_runs(api, sandbox, new):
         api.run(slug)
     many_at_once(api, slugs[0], [{"method": "delete", "id": rid} for rid in many])
     return {slug: api.run(slug)["id"] for slug in slugs}
+
+
+def dead_letters(api, azurite):
+    """Three messages that were none; the last one is a good one by now."""
+    text = f"the walk {uuid.uuid4()}"
+    with QueueClient.from_connection_string(
+        azurite, "fresh", message_encode_policy=TextBase64EncodePolicy()
+    ) as queue:
+        for _ in range(3):
+            queue.send_message(text, time_to_live=-1)
+
+    def mine():
+        pages = api.pages("/api/deadletters/causes/hub~NotAJob~")
+        found = [each["id"] for page in pages for each in page]
+        kept = [each for each in found if api.ok("GET", f"/api/deadletters/{each}")["payload"] == text]
+        return len(kept) == 3 and kept
+
+    one, other, last = wait_until(mine)
+    uid = api.ok("GET", "/api/integrations/walk")["uid"]
+    push = {"v": 1, "job": "push", "tenant": "default", "connection": uid, "entity": "account"}
+    edited = {"payload": json.dumps(push)}
+    api.ok("PATCH", f"/api/deadletters/{last}", edited)
+    return {
+        "letter": one,
+        "dropped_letter": other,
+        "replayed": last,
+        "edited": edited,
+        "push": edited["payload"],
+    }
 
 
 def twins(api, sandbox, new):

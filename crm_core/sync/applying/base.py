@@ -210,12 +210,14 @@ class ApplyBase:
             for entry, snapshot in looked
         ]
 
-    def set_aside(self, change: Change, cause: str) -> None:
+    def set_aside(self, change: Change, cause: str, code: str = "BadAnswer", field: str = "") -> None:
         self.tally.failed += 1
         self.engine.dead_letters.add(
             self.tenant,
             kind="record",
+            code=code,
             cause=cause,
+            field=field,
             connection=self.uid,
             entity=self.entity.name,
             rid=change.rid,

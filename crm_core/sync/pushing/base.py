@@ -124,11 +124,12 @@ class PushBase:
     def _save(self, writes: Sequence[RecordWrite]) -> Saved:
         saved = save(self.engine, self.tenant, self.entity.name, writes)
         self.wakes |= {each for each in saved.wakes if each[0] != self.uid}
-        for record_id in saved.large:
-            self.engine.dead_letters.add(
-                self.tenant, kind="record", cause="The record does not fit into a row of the store.",
-                connection=self.uid, entity=self.entity.name, rid=record_id,
-            )  # fmt: skip
+        for write in writes:
+            if write.id in saved.large and isinstance(write.after, Record):
+                self.engine.dead_letters.add(
+                    self.tenant, kind="record", code="TooLarge", cause="The record does not fit into a row of the store.",
+                    connection=self.uid, entity=self.entity.name, rid=write.after.links[self.uid].rid,
+                )  # fmt: skip
         if self._claimed:
             self._release(writes, {*saved.stale, *saved.large})
         return saved

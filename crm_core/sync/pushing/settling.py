@@ -177,8 +177,13 @@ class Settling(PushBase):
 
     def _refused(self, task: Task, error: HubError, draft: Draft, link: LinkDraft, *, alone: bool) -> Record:
         """The remote rejects values: they are not sent again until they change; the others go on."""
-        told = [each.field for each in error.errors if each.field in task.sent]
+        words = {each.field: each.message for each in error.errors if each.field in task.sent}
+        told = list(words)
         named = told or list(task.sent)
+        why = {
+            name: {"cause": error.code, "message": words.get(name, error.message), "time": self._now()}
+            for name in named
+        }
         if task.verb == "create":
             if not alone:
                 # An earlier one may have been carried out: a look tells, once it surely was or never will be.
@@ -188,6 +193,7 @@ class Settling(PushBase):
             if told and not self.side.needed & set(told):
                 # It is made without them: an owner whom the other system does not know must not hold up a person.
                 link.behind, link.refused = dict.fromkeys(refused), refused
+                link.why = {**link.why, **why}
                 return draft.finished()
             link.parked = {
                 "cause": error.code,
@@ -198,7 +204,7 @@ class Settling(PushBase):
             return draft.finished()
         for name in named:
             if name in link.behind:
-                link.refused[name] = task.sent[name]
+                link.refused[name], link.why[name] = task.sent[name], why[name]
         if alone:
             link.attempt, link.inflight = None, {}
         draft.tidy(link, self.side)
