@@ -260,6 +260,7 @@ class World:
         sides = {
             uid: side_of(each, self._kinds[uid], ENTITIES[entity], self.engine.tuning.breaker)
             for uid, each in self._connections.items()
+            if entity in each.entities
         }
         return Config(sides, self.clock.monotonic())
 

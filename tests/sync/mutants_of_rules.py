@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from crm_core.model import record as records_of
+from crm_core.storage.records import Records
 from crm_core.sync import deletes, merge
 from crm_core.sync.draft import Draft, LinkDraft
 from crm_core.sync.merge import Verdict
@@ -237,3 +238,19 @@ def our_delete_taken_for_a_persons(patch):
         return gone(record, side, sides, rid, now)
 
     patch.setattr(deletes, "gone", planted)
+
+
+# --- what waits for a person -----------------------------------------------------------------------------------------
+
+
+def discarded_value_asked_about_for_ever(patch):
+    patch.setattr(records_of.Link, "asks", property(lambda self: list(self.refused)))
+
+
+def rest_of_a_bucket_passed_over(patch):
+    page = Records.open_page
+
+    def planted(self, *args, **kwargs):
+        return page(self, *args, **kwargs)[0], ""
+
+    patch.setattr(Records, "open_page", planted)
