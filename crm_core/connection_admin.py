@@ -277,7 +277,9 @@ class ConnectionAdmin:
         try:
             if states.connection.health != "ok" or states.connection.failures:
                 held = states.connection
-                well = ConnectionState(hooked=held.hooked, more=held.more, etag=held.etag)
+                well = ConnectionState(
+                    hooked=held.hooked, hooked_at=held.hooked_at, more=held.more, etag=held.etag
+                )
                 self._states.save_connection(connection.tenant, connection.uid, well)
             now = hub_time(self._clock.now())
             for entity, state in states.entities.items():

@@ -89,13 +89,15 @@ class HookAdmin:
         return saved
 
     def _mark(self, connection: Connection) -> None:
-        """The state row says that webhooks may come. Raises Conflict if workers keep changing it."""
+        """The state row says that webhooks may come, and since when. Raises Conflict if workers keep changing it."""
+        now = self._clock.now()
+        first = not current(connection.hooks, now)
         for _ in range(MARK_TRIES):
             states = self._states.read(connection.tenant, connection.uid)
-            if states is None or states.connection.hooked:
+            if states is None or (states.connection.hooked and not first):
                 return
             with suppress(RowChanged):
-                marked = replace(states.connection, hooked=True)
+                marked = replace(states.connection, hooked=True, hooked_at=hub_time(now))
                 self._states.save_connection(connection.tenant, connection.uid, marked)
                 return
         raise Conflict(f"{connection.slug} is busy just now; try again.")

@@ -1,5 +1,6 @@
 """Connections and connectors: what there is, and how a connection is made, changed, tested and removed."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from crm_core.connector import Connector
     from crm_core.functions.bodies import ConnectionBody, ConnectionPatch, Entities, EntityBody, ScheduleBody
     from crm_core.hub import Hub
-    from crm_core.model.state import EntityState, Run
+    from crm_core.model.state import ConnectionState, EntityState, Run
+    from crm_core.storage.hints import Heard
     from crm_core.storage.state import States
 
 
@@ -149,36 +151,73 @@ def integrations(call: Call) -> Reply:
 def status(call: Call) -> Reply:
     """How sync goes, per connection and entity: last success and how long ago, next run, and what stands in its way.
 
-    `counts` are those of `last_run`, the newest that changed something or that somebody asked for.
+    `counts` are those of `last_run`, the newest that changed something or that somebody asked for. `webhooks`, where the
+    connection has an address for them: when the last one told of the entity, how many records were read for them, how many
+    changes pulls found that none had told of, and in a word how that looks.
     """
     hub: Hub = call.hub
     name = call.parameters.get("connection", "")
     found = [hub.find(call.tenant, name)] if name else list(hub.connections.every(call.tenant))
+    now = hub.clock.now()
     rows = [
-        (connection, states.connection.health, entity, state)
+        (connection, states.connection, entity, state)
         for connection in sorted(found, key=lambda each: each.slug)
         if (states := hub.states.read(call.tenant, connection.uid))
         for entity, state in states.entities.items()
     ]
+    heard = {each.uid: hub.engine.hints.heard(call.tenant, each.uid) for each in found if each.hooks}
     last = hub.pool.map(
         lambda row: hub.runs.get(call.tenant, row[3].last_run) if row[3].last_run else None, rows
     )
-    now = hub.clock.now()
-    return Reply(200, {"value": [_status(*row, run, now) for row, run in zip(rows, last, strict=True)]})
+    items = [_status(*row, run, heard, now) for row, run in zip(rows, last, strict=True)]
+    return Reply(200, {"value": items})
 
 
 def _status(
-    connection: Connection, health: str, entity: str, state: "EntityState", last: "Run | None", now: datetime
+    connection: Connection,
+    whole: "ConnectionState",
+    entity: str,
+    state: "EntityState",
+    last: "Run | None",
+    heard: "Mapping[str, Mapping[str, Heard]]",
+    now: datetime,
 ) -> dict[str, Any]:
     lag = (now - parse_instant(state.last_success)).total_seconds() if state.last_success else None
     return {
         "connection": connection.slug,
         "uid": connection.uid,
-        "health": health,
+        "health": whole.health,
         "paused": connection.paused,
         **_state(entity, state),
         "lag_seconds": None if lag is None else round(max(0.0, lag), 3),
         "counts": {name: last.counts.get(name, 0) for name in COUNTS} if last else None,
+        "webhooks": _webhooks(connection, whole, entity, state, heard.get(connection.uid), now),
+    }
+
+
+def _webhooks(
+    connection: Connection,
+    whole: "ConnectionState",
+    entity: str,
+    state: "EntityState",
+    heard: "Mapping[str, Heard] | None",
+    now: datetime,
+) -> dict[str, Any] | None:
+    """None where none can come, or nothing is read."""
+    from crm_core.storage.hints import Heard
+    from crm_core.sync import gaps
+
+    sync = connection.entities.get(entity)
+    if heard is None or sync is None or not sync.pulls:
+        return None
+    told = heard.get(entity, Heard())
+    return {
+        "since": whole.hooked_at or None,
+        "last": told.time or None,
+        "read": told.read,
+        "missed": state.missed,
+        "missed_at": state.missed_at or None,
+        "state": gaps.word(state, whole, told, now),
     }
 
 

@@ -51,7 +51,7 @@ class _Stored:
 class ConnectionState(_Stored):
     """`not_before`: no call earlier (RFC 3339). `failures`: in a row, of any entity. `wake`: entity -> when a push that
     had to wait comes back. `waiting`: some record waits here for one that it refers to. `hooked`: webhooks, or other
-    hints of what is to be read again, may have come in for it.
+    hints of what is to be read again, may have come in for it; `hooked_at`: since when it has an address for webhooks.
     """
 
     health: Health = "ok"
@@ -61,6 +61,7 @@ class ConnectionState(_Stored):
     wake: Mapping[str, str] = field(default_factory=dict)
     waiting: bool = False
     hooked: bool = False
+    hooked_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class EntityState(_Stored):
     a live link; exact after a full run. `stopped_run`: the run that the brake stopped; while it is named, none works.
     `push_due`: when a push run begins or, once `push_run` names it, when its worker is taken for dead; "" for never.
     `begun`: a run has taken the lease once. `problem` with `waits`: this entity waits for a person.
+    `missed`, `missed_at`: how many changes the schedule's pulls found that no webhook had told of, and when last; `unsure`: {n, since,
+    at} of those that are too fresh to tell (sync/gaps.py).
     """
 
     cursor: Mapping[str, Any] | None = None
@@ -87,6 +90,9 @@ class EntityState(_Stored):
     begun: bool = False
     waits: bool = False
     problem: Problem | None = None
+    missed: int = 0
+    missed_at: str = ""
+    unsure: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,17 @@ class Hint:
     row: Row
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What webhooks told of an entity: when the last one did, and how many records were read for them."""
+
+    time: str = ""
+    read: int = 0
+
+    def and_more(self, time: str, read: int) -> "Heard":
+        return Heard(max(self.time, time), self.read + read)
+
+
 class Hints:
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -56,19 +67,43 @@ class Hints:
                 self._table.transact(layout.EVENTS, [*rows, Operation("upsert", worker)])
         return called
 
-    def worker(self, tenant: Tenant, connection: str, entity: str) -> Row | None:
-        """To be read before the hints."""
-        return self._table.get(
-            layout.EVENTS, layout.hint_pk(tenant, connection), layout.hint_worker_rk(entity)
+    def worker(self, tenant: Tenant, connection: str, entity: str) -> tuple[Row | None, Heard]:
+        """To be read before the hints; with what was heard of the entity until now. One call."""
+        first = layout.hint_worker_rk(entity)
+        # Entities whose names begin like this one's are in the range too.
+        rows = every_row(
+            self._table,
+            layout.EVENTS,
+            pk=layout.hint_pk(tenant, connection),
+            rk=first,
+            rk_to=first + layout.HEARD + layout.AFTER,
         )
+        found = {row.rk: row for row in rows}
+        heard = found.get(first + layout.HEARD)
+        return found.get(first), Heard(**json_data(heard)) if heard is not None else Heard()
 
-    def dismiss(self, worker: Row) -> bool:
-        """False if it was touched since it was read: there may be new hints."""
+    def dismiss(self, worker: Row, heard: Heard) -> bool:
+        """False if it was touched since it was read: there may be new hints. `heard`: by the worker's end."""
         try:
-            self._table.delete(layout.EVENTS, worker.pk, worker.rk, worker.etag)
+            kept = Operation("upsert", _heard_row(worker.pk, worker.rk, heard))
+            self._table.transact(layout.EVENTS, [Operation("delete", worker, worker.etag), kept])
         except RowChanged:
             return False
         return True
+
+    def hear(self, tenant: Tenant, connection: str, entity: str, heard: Heard) -> None:
+        """Keeps what was heard, of a worker that leaves before the end."""
+        pk = layout.hint_pk(tenant, connection)
+        self._table.upsert(layout.EVENTS, _heard_row(pk, layout.hint_worker_rk(entity), heard))
+
+    def heard(self, tenant: Tenant, connection: str) -> dict[str, Heard]:
+        """What webhooks told of each entity; what nobody has read yet counts by its time."""
+        found: dict[str, Heard] = {}
+        for row in self._workers(tenant, connection):
+            entity = row.rk.removeprefix("~").removesuffix(layout.HEARD)
+            data = json_data(row)
+            found[entity] = found.get(entity, Heard()).and_more(data["time"], data.get("read", 0))
+        return found
 
     def of(self, tenant: Tenant, connection: str, entity: str, top: int) -> list[Hint]:
         """Some of one entity."""
@@ -95,23 +130,27 @@ class Hints:
 
     def entities(self, tenant: Tenant, connection: str) -> Iterator[str]:
         """Those for which a worker was called."""
-        rows = every_row(
-            self._table,
-            layout.EVENTS,
-            pk=layout.hint_pk(tenant, connection),
-            rk="~",
-            rk_to=f"~{layout.AFTER}",
-        )
-        for row in rows:
-            yield row.rk.removeprefix("~")
+        for row in self._workers(tenant, connection):
+            if not row.rk.endswith(layout.HEARD):
+                yield row.rk.removeprefix("~")
+
+    def _workers(self, tenant: Tenant, connection: str) -> Iterator[Row]:
+        pk = layout.hint_pk(tenant, connection)
+        return every_row(self._table, layout.EVENTS, pk=pk, rk="~", rk_to=f"~{layout.AFTER}")
 
     def drop(self, tenant: Tenant, connection: str, entity: str) -> None:
         """Forgets an entity that the connection does not read any more."""
+        pk = layout.hint_pk(tenant, connection)
         while True:
-            worker = self.worker(tenant, connection, entity)
+            worker, _ = self.worker(tenant, connection, entity)
             hints = self.of(tenant, connection, entity, 1000)
             for hint in hints:
                 with suppress(RowChanged):
                     self._table.delete(layout.EVENTS, hint.row.pk, hint.row.rk, hint.row.etag)
-            if not hints and (worker is None or self.dismiss(worker)):
+            if not hints and (worker is None or self.dismiss(worker, Heard())):
+                self._table.delete(layout.EVENTS, pk, layout.hint_worker_rk(entity) + layout.HEARD)
                 return
+
+
+def _heard_row(pk: str, worker_rk: str, heard: Heard) -> Row:
+    return Row(pk, worker_rk + layout.HEARD, json_values(vars(heard)))

@@ -20,6 +20,7 @@
 |             |                             | {entity}~!{record id}: a create that is open | who has settled it |
 |             | {tenant}~hint~{connection uid} | {entity}~{remote id}                  | who has read it again |
 |             |                             | ~{entity}: a worker was called           | who finds nothing left |
+|             |                             | ~{entity}~heard: what webhooks told of it | with the connection  |
 |             | {tenant}~in~{connection uid} | e~{event id}, newest first              | kept                  |
 |             |                             | open~{event id}: its work is not done    | the work's end        |
 |             |                             | seen~{hash}: a change that is done       | kept                  |
@@ -168,6 +169,10 @@ def hint_pk(tenant: Tenant, connection: str) -> str:
 def hint_worker_rk(entity: str) -> str:
     """Of the row that says that a worker was called; after the hints themselves."""
     return f"~{entity}"
+
+
+HEARD = "~heard"
+"""How the row key ends of the row that says what webhooks told of an entity; it begins as that of its worker."""
 
 
 def event_pk(tenant: Tenant, connection: str) -> str:

@@ -64,7 +64,7 @@ class Applier(Placing):
 
     def checkpointed(self, known: int) -> None:
         """What was applied until now is vouched for by the state row; counting begins anew."""
-        self.known, self.tally, self.made = known, Tally(), []
+        self.known, self.tally, self.made, self.news = known, Tally(), [], []
 
     def living(self, rids: Sequence[str]) -> int:
         """How many of the remote records live here."""
@@ -215,6 +215,7 @@ class Applier(Placing):
         for done in self.engine.pool.map(self._commit_bucket, list(buckets.items()), WRITE_WIDTH):
             self.tally.add(done.tally)
             self.made.extend(done.made)
+            self.news.extend(done.news)
             self.wakes |= done.wakes
             for change, name in done.too_large:
                 self.set_aside(
@@ -240,7 +241,10 @@ class Applier(Placing):
         result = self.engine.records.commit(self.tenant, self.entity.name, bucket, told)
         done = Committed()
         for write in result.written:
-            self._count(write, about[write.id][1], done)
+            entry, count = about[write.id]
+            self._count(write, count, done)
+            if self.watch and count != "unchanged":
+                done.news.append((entry.rid, entry.newest.change.modified))
         done.too_large = [(about[write.id][0].snapshot.change, name) for write, name in result.too_large]
         done.again = [about[write.id][0].again() for write in result.stale]
         return done

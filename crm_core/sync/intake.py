@@ -20,7 +20,7 @@ from crm_core.ports import RowChanged, count
 from crm_core.storage import layout
 from crm_core.storage.events import Inbound
 from crm_core.storage.hints import Hint
-from crm_core.storage.state import States
+from crm_core.storage.state import States, json_data
 from crm_core.sync import failures
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
@@ -190,20 +190,31 @@ def hints(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
         return
     slice_end = engine.slice_end(lane)
     size = engine.tuning.push_records
-    while engine.clock.monotonic() < slice_end:
-        worker = engine.hints.worker(job.tenant, job.connection, job.entity)
-        found = engine.hints.of(job.tenant, job.connection, job.entity, size)
+    place = (job.tenant, job.connection, job.entity)
+    read = 0
+    while True:
+        worker, heard = engine.hints.worker(*place)
+        heard = heard.and_more(json_data(worker)["time"] if worker else "", read)
+        if engine.clock.monotonic() >= slice_end:
+            engine.send(layout.BULK, job)
+            break
+        found = engine.hints.of(*place, size)
         if not found:
-            if worker is None or engine.hints.dismiss(worker):
+            if worker is None:
+                break
+            if engine.hints.dismiss(worker, heard):
                 return
             continue
         if not _read_again(engine, job, opened, states, found, careful=deliveries >= CAREFUL_DELIVERY):
-            return
+            break
+        read += len(found)
         closed = engine.pool.map(engine.hints.close, found)
         if not all(closed):
             engine.send(layout.FRESH, job, AGAIN_SECONDS)
-            return
-    engine.send(layout.BULK, job)
+            heard = heard.and_more("", len(found))
+            break
+    if read:
+        engine.hints.hear(*place, heard)
 
 
 def _may(engine: Engine, job: Job, states: States) -> bool:

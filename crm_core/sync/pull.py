@@ -5,7 +5,7 @@ with nothing new costs one read and one write; a checkpoint is saved only after 
 the row's ETag stops.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Future, Meter, RowChanged, RowExists, measured
 from crm_core.storage import layout
 from crm_core.storage.state import States
-from crm_core.sync import brake, compare, failures
+from crm_core.sync import brake, compare, failures, gaps
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened, wake
 from crm_core.sync.merge import Snapshot
@@ -340,6 +340,7 @@ class _Pull:
             careful=self.careful,
             whole=self.run.mode == "full",
             keep_lease=self._keep_lease,
+            watch=self._from_the_cursor and gaps.counted(self.opened, self.state),
         )
 
     def _read(self, applier: Applier) -> Cursor | None:
@@ -442,7 +443,8 @@ class _Pull:
         """Saves how far we are, after the batch before it is applied, and renews the lease."""
         known, counts = self._sums(applier)
         if self._from_the_cursor:
-            self._save_state(cursor=cursor, known=known, lease_until=self._lease_end())
+            told = self._gaps(applier.news)
+            self._save_state(cursor=cursor, known=known, lease_until=self._lease_end(), **told)
             self.run = replace(self.run, counts=counts)
         else:
             self._save_state(known=known, lease_until=self._lease_end())
@@ -450,6 +452,12 @@ class _Pull:
         applier.checkpointed(known)
         if self.stored_run or any(counts[name] for name in COUNTS if name != "unchanged"):
             self._save_run(self._counted())
+
+    def _gaps(self, news: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        """What the state row says of webhooks that did not come."""
+        return gaps.judged(
+            self.engine, self.opened, self.states.connection, self.job.entity, self.state, news
+        )
 
     def _sums(self, applier: Applier) -> tuple[int, dict[str, int]]:
         """How many records live at the connection, and the run's counts, with what was done since the last checkpoint."""
@@ -528,6 +536,7 @@ class _Pull:
                 "cursor": cursor,
                 "due": next_due(self.opened.connection.schedule, now),
                 "last_success": self.run.ended_at or hub_time(now),
+                **self._gaps(()),
             }
         if self.stored_run:
             ended["last_run"] = self.run.id

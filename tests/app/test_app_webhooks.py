@@ -179,6 +179,27 @@ def test_no_credential_is_kept(api, hooked):
     assert len(found["proof"]) == 8
 
 
+def test_the_status_says_what_webhooks_told_of_and_what_they_did_not(api, hooked, account, connect):
+    slug, url = hooked
+
+    def told(of):
+        (entity,) = api.ok("GET", f"/api/integrations/status?connection={of}")["value"]
+        return entity["webhooks"]
+
+    first = told(slug)
+    assert first | {"since": ""} == {
+        "since": "", "last": None, "read": 0, "missed": 0, "missed_at": None, "state": "quiet",
+    }  # fmt: skip
+    rid = account(name="Told of")
+    event(api, slug, send(api, url, post_of("account", rid, "Create")))
+    after = wait_until(lambda: (now := told(slug))["read"] and now)
+    assert (after["read"], after["missed"], after["state"]) == (1, 0, "works")
+    assert after["last"] > first["since"] == after["since"]
+    other = "no-hook-" + uuid.uuid4().hex[:8]
+    connect(other)
+    assert told(other) is None
+
+
 # --- a Dataverse that sends them itself --------------------------------------------------------------------------
 
 

@@ -526,12 +526,24 @@ class TestMany:
         bench.pull()
         letters(bench, 2)
         poison(bench, job_of(bench, "batch"))
+        other = bench.connection
+        broken = bench.connect("broken")
+        letters(bench, 1, code="Bug")
+        bench.connection = other
         letters(bench, 2)
+        bench.hub.secrets.delete("default", broken.uid)
+        bench.hub.forget(broken)
+        deadletters.start(
+            bench.hub.engine, DEFAULT_TENANT, Wanted(since="2020"), "replay", by=BY, per_minute=100
+        )
+        bench.work()
+        assert sorted(each.code for each in waiting(bench.hub)) == ["Bug", "Poison"]
+        assert bench.health().health == "ok"
         bench.hub.start_dead_letters(
             DEFAULT_TENANT, Wanted(connection=bench.connection.uid), "replay", by=BY, per_minute=100
         )
         bench.work()
-        assert [each.kind for each in waiting(bench.hub)] == ["batch"]
+        assert sorted(each.kind for each in waiting(bench.hub)) == ["batch", "record"]
 
 
 def _all(bench, lane):

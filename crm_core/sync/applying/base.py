@@ -82,6 +82,7 @@ class Committed:
 
     tally: Tally = field(default_factory=Tally)
     made: list[str] = field(default_factory=list)
+    news: list[tuple[str, str]] = field(default_factory=list)
     too_large: list[tuple[Change, str]] = field(default_factory=list)
     again: list[Entry] = field(default_factory=list)
     wakes: set[tuple[str, str]] = field(default_factory=set)
@@ -110,7 +111,7 @@ class ApplyBase:
     """The state of one run's batches. `fresh`: the hub has no record of this connection, so rows are inserted unread.
     `known`: how many it had when the run began. `careful`: one by one, so that a record which raises is set aside
     and does not stop the others. `whole`: what has the version that was merged is merged again, since a field may be
-    read that was not then, or a text that it refers to may be another. `keep_lease`: called between steps; raises RowChanged if the lease is lost.
+    read that was not then, or a text that it refers to may be another. `watch`: `news` is kept. `keep_lease`: called between steps; raises RowChanged if the lease is lost.
     """
 
     engine: Engine
@@ -123,9 +124,12 @@ class ApplyBase:
     careful: bool = False
     whole: bool = False
     keep_lease: Callable[[], None] = lambda: None
+    watch: bool = False
     tally: Tally = field(default_factory=Tally)
     made: list[str] = field(default_factory=list)
     """Remote ids of the records that came to life since the last checkpoint."""
+    news: list[tuple[str, str]] = field(default_factory=list)
+    """(remote id, modified) of what was new to the hub since the last checkpoint."""
     config: Config = field(init=False)
     references: References = field(init=False)
     wakes: set[tuple[str, str]] = field(default_factory=set)

@@ -5,11 +5,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from crm_core.errors import CallerError, NotFound
+from crm_core.errors import HubError, NotFound, StoreUnavailable
 from crm_core.log import Log
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
@@ -144,18 +143,25 @@ def _work(engine: Engine, tenant: Tenant, found: list[Waiting], task: Mapping[st
     sources = [make(engine, tenant, task["by"]) for make in SOURCES]
     worked = 0
     for each in found:
-        # An id is of one source; one that was decided meanwhile raises as one that can't be done.
-        with suppress(CallerError):
-            for source in sources:
-                waiting = source.find(each.id)
-                if waiting is None:
-                    continue
-                if task["way"] == "replay":
-                    source.replay(waiting)
-                else:
-                    source.discard(waiting, task["reason"])
-                worked += 1
-                break
+        try:
+            worked += _did(sources, each.id, task)
+        except StoreUnavailable:
+            raise
+        except HubError:
+            continue  # it was decided meanwhile, or can't be done: who looks at it alone is told why
     for source in sources:
         source.finish()
     return worked
+
+
+def _did(sources: Iterable[Source], waiting_id: str, task: Mapping[str, Any]) -> bool:
+    for source in sources:
+        waiting = source.find(waiting_id)
+        if waiting is None:
+            continue
+        if task["way"] == "replay":
+            source.replay(waiting)
+        else:
+            source.discard(waiting, task["reason"])
+        return True
+    return False
