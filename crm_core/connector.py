@@ -30,6 +30,7 @@ from crm_core.model.options import Order
 from crm_core.model.overrides import effective
 from crm_core.model.record import NOTHING
 from crm_core.model.record_event import RecordEvent
+from crm_core.model.xml_text import is_xml, parse_xml
 from crm_core.ports import Clock, Ids, Pool
 
 SEARCH_VALUES = 50
@@ -299,6 +300,15 @@ class Hook:
     def json(self) -> Any:
         """The body as JSON, fractions as Decimal; raises BadAnswer if it is none."""
         return Answer(200, self.headers, self.body).json()
+
+    def tree(self) -> Any:
+        """The body as JSON or, if its type says so, as XML that is read like JSON; raises BadAnswer if it is neither."""
+        if not is_xml(self.headers.get("content-type", "")):
+            return self.json()
+        try:
+            return parse_xml(self.body)
+        except ValueError as error:
+            raise BadAnswer(f"The body is {error}.") from None
 
 
 @dataclass(frozen=True)

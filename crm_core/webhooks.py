@@ -21,6 +21,7 @@ from crm_core.hook_admin import current
 from crm_core.log import Log, bind, current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.model.fields import hub_time
+from crm_core.model.xml_text import is_xml
 from crm_core.ports import MAX_MESSAGE_BYTES, Blob, Clock, Ids, Queue, count
 from crm_core.protocols import challenges
 from crm_core.protocols.challenges import Answer
@@ -184,8 +185,11 @@ def _check_form(hook: Hook) -> None:
     if hook.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("A webhook comes uncompressed, without Content-Encoding.")
     kind = hook.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if hook.body and not (kind in ("application/json", "text/json") or kind.endswith("+json")):
-        raise UnsupportedMedia("A webhook is JSON: application/json, or a type that ends in +json.")
+    is_json = kind in ("application/json", "text/json") or kind.endswith("+json")
+    if hook.body and not is_json and not is_xml(kind):
+        raise UnsupportedMedia(
+            "A webhook is JSON or XML: application/json, application/xml, or a type that ends in +json or +xml."
+        )
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

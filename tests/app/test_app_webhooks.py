@@ -388,10 +388,10 @@ def test_what_is_no_webhook_is_refused_before_anything_is_known_of_the_sender(ap
         url = url.rpartition("/")[0] + "/" + "A" * 22
     compressed = send(api, url, gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
     problem(compressed, 415, "UnsupportedMedia", "A webhook comes uncompressed, without Content-Encoding.")
-    for kind in ("text/xml", "application/x-www-form-urlencoded", "text/plain", "", "application/jsonp"):
+    for kind in ("text/xmlx", "application/x-www-form-urlencoded", "text/plain", "", "application/jsonp"):
         problem(
             send(api, url, {}, headers={"Content-Type": kind}), 415, "UnsupportedMedia",
-            "A webhook is JSON: application/json, or a type that ends in +json.",
+            "A webhook is JSON or XML: application/json, application/xml, or a type that ends in +json or +xml.",
         )  # fmt: skip
     problem(send(api, url, b" " * (1024 * 1024 + 1)), 413, "TooLarge", "A webhook has at most 1048576 bytes.")
 

@@ -217,6 +217,43 @@ def test_what_nobody_understands_is_kept(hub, body):
     assert app.event(event_id).outcome == "not understood"
 
 
+XML = """<?xml version="1.0" encoding="ISO-8859-1"?>
+<n:pedido xmlns:n="urn:x" tipo="web"><cliente id="7"><apellido>N\xfa\xf1ez</apellido><ciudad/></cliente></n:pedido>"""
+
+
+def xml_app(hub):
+    mapping = {"fields": {"last_name": {"to": "cliente.apellido"}, "city": {"to": "cliente.ciudad"}}}
+    return App(
+        hub, settings={"proof": "header", "keys": "contact: cliente.@id"}, mappings={"contact": mapping}
+    )
+
+
+def test_xml_is_read_like_json(hub):
+    app = xml_app(hub)
+    headers = {"x-hub-token": TOKEN, "content-type": "application/xml"}
+    assert app.tell(XML.encode("latin-1"), headers=headers) == "merged"
+    assert fields(app.record("7")) == {"last_name": "Núñez"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'<!DOCTYPE a [<!ENTITY b "x">]><a><cliente id="7"><apellido>&b;</apellido></cliente></a>',
+        b'<!DOCTYPE a SYSTEM "http://127.0.0.1/x"><a/>',
+        b"<a><b></a>",
+        b"",
+        b"{}",
+        b"<a>" * 60 + b"</a>" * 60,
+        b'<?xml version="1.0" encoding="no-such"?><a/>',
+    ],
+)
+def test_xml_that_is_none_or_would_grow_is_kept_and_not_read(hub, body):
+    app = xml_app(hub)
+    event_id = app.post(body, headers={"x-hub-token": TOKEN, "content-type": "text/xml"})
+    hub.work()
+    assert (app.event(event_id).outcome, app.record("7")) == ("not understood", None)
+
+
 def test_a_value_that_cannot_be_read_waits_for_a_person_and_the_others_go_on(hub):
     app = App(hub, {"visit": "pull"}, {"proof": "header", "keys": "visit: id"})
     app.tell([{"id": "1", "at": "yesterday"}, {"id": "2", "at": "2026-01-01T00:00:00Z"}])

@@ -61,7 +61,7 @@ class Incoming:
 
     def parse(self, hook: Hook, maps: Mapping[str, EntityMap]) -> list[Event]:
         """The changes that a body tells, by record; `maps`: of the entities that the hub has. Raises BadAnswer."""
-        body = hook.json()
+        body = hook.tree()
         items = body if isinstance(body, list) else [body]
         if not all(isinstance(each, Mapping) for each in items) or len(items) > MAX_ITEMS:
             raise BadAnswer(f"The body is no object, and no list of at most {MAX_ITEMS} objects.")
