@@ -5,7 +5,8 @@
 # make simulate-two-way SEED=7   sync in both directions, the same way (ARGS="--seeds 1-5000": many, only what is wrong is told;
 #                                "--unmarked": systems that can't tell what a create has made)
 # make soak   a load whose host is killed ten times ends as one that nobody disturbs (RECORDS=20000 KILLS=10 SEED=1);
-#             then sync in both directions by many seeds and many examples (SEEDS=1-5000 EXAMPLES=5000)
+#             then a flood of webhooks while host and storage restart (WEBHOOKS=20000 SENDERS=50), and sync in both directions
+#             by many seeds and many examples (SEEDS=1-5000 EXAMPLES=5000)
 # make demo-crash   kills the hub in front of you while it links two systems, and prints what came of each contact
 # make new-connector NAME=x   the skeleton of a connector, and contract tests that are red (docs/adding-a-connector.md)
 # make docs   docs/support-matrix.md from what the connectors declare
@@ -19,6 +20,8 @@ RECORDS ?= 20000
 KILLS ?= 10
 SEEDS ?= 1-5000
 EXAMPLES ?= 5000
+WEBHOOKS ?= 20000
+SENDERS ?= 50
 ODOO ?= sandbox
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,6 +63,8 @@ simulate-two-way: install
 
 soak: install
 	@$(BIN)/python -m soak --records $(RECORDS) --kills $(KILLS) --seed $(SEED) $(ARGS)
+	@CRMHUB_FLOOD_WEBHOOKS=$(WEBHOOKS) CRMHUB_FLOOD_SENDERS=$(SENDERS) \
+	  $(BIN)/python -m pytest -q -n 0 tests/app/test_app_webhook_flood.py
 	@$(BIN)/python -m simulation.two_way --seeds $(SEEDS) --processes $(WORKERS)
 	@$(BIN)/python -m simulation.two_way --seeds $(SEEDS) --processes $(WORKERS) --unmarked
 	@exec $(BIN)/python -m simulation.two_way.machine --examples $(EXAMPLES)

@@ -1,6 +1,7 @@
 """A flood of webhooks while the hub's host is killed three times and its storage restarts once: what was taken is done."""
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -16,9 +17,10 @@ from tests.conftest import ACCOUNT, ACCOUNT_KEY, free_ports, running_azurite
 
 pytestmark = pytest.mark.xdist_group("app-flood")
 
-WEBHOOKS = 800
-SENDERS = 8
-ACCOUNTS = 40
+WEBHOOKS = int(os.environ.get("CRMHUB_FLOOD_WEBHOOKS", "4000"))
+SENDERS = int(os.environ.get("CRMHUB_FLOOD_SENDERS", "8"))
+ACCOUNTS = 5 * SENDERS
+PATIENCE = 300 + WEBHOOKS / 20
 KEY = "the~key/of+a+flood-0123456789"
 
 
@@ -131,7 +133,7 @@ def _flood(parts, sandbox, session):
         return sum(len(each.taken) for each in senders)
 
     for at in (0.2, 0.4, 0.6, 0.8):
-        wait_until(lambda at=at: taken() >= WEBHOOKS * at, seconds=300)
+        wait_until(lambda at=at: taken() >= WEBHOOKS * at, seconds=PATIENCE)
         if at == 0.6:
             parts.stop_storage()
             parts.start_storage()
@@ -139,18 +141,18 @@ def _flood(parts, sandbox, session):
             parts.kill()
             parts.start()
     for each in senders:
-        each.thread.join(300)
+        each.thread.join(PATIENCE)
         assert not each.thread.is_alive()
     hub = parts.hub(session)
     told = {each for sender in senders for each in sender.taken}
     assert len(told) == WEBHOOKS
     # One whose answer was lost with the host was taken too, and is sent again.
     wait_until(
-        lambda: told <= (found := _events(hub)).keys() and set(found.values()) == {"done"}, seconds=240
+        lambda: told <= (found := _events(hub)).keys() and set(found.values()) == {"done"}, seconds=PATIENCE
     )
     # Nothing is read later than its hint, so the last change of each account is there, or soon is.
     names = {rid: values["name"] for rid, values in sandbox.accounts().items()}
-    wait_until(lambda: {rid: each["name"] for rid, each in hub.stored("flood").items()} == names, seconds=240)
+    wait_until(lambda: {rid: each["name"] for rid, each in hub.stored("flood").items()} == names, seconds=PATIENCE)
     assert all(each["version"] > 1 for each in hub.stored("flood").values())
 
 
