@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record, open_items
 from crm_core.storage import layout
+from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.held import Held
 from crm_core.storage.records import Records
 from crm_core.storage.state import RunStore, StateStore
@@ -14,6 +15,7 @@ from simulation.host import LANES, Instance
 from simulation.scheduler import SECOND, START, SimPool
 from simulation.two_way.model import Edit, Thing
 from simulation.two_way.process import TENANT
+from simulation.two_way.receiver import UID
 from simulation.two_way.servers import KEPT, REFERENCES, TAGS, ServerRow, edited_names, stored
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Checks:
         self.states = StateStore(world.table)
         self.runs = RunStore(world.table)
         self.held = Held(world.table)
+        self.deliveries = Deliveries(world.table, world.stores.blob)
         self._from = 0
 
     def _broken(self, text: str) -> None:
@@ -74,7 +77,15 @@ class Checks:
                     return f"still to be pushed: {item}"
         for each in self.held.every(TENANT):
             return f"held: {each}"
-        return ""
+        return self._not_told() if world.shape.told else ""
+
+    def _not_told(self) -> str:
+        for entity in self.world.shape.entities:
+            for bucket in layout.BUCKETS:
+                for item in self.records.open_items(TENANT, entity, bucket, kind=layout.EVENT_ITEM):
+                    return f"still to be told: {item}"
+        left, _ = self.deliveries.open(TENANT, UID, top=1, token=None)
+        return f"deliveries on their way: {left}" if left else ""
 
     # --- the state at rest ---------------------------------------------------------------------------------------
 
@@ -95,6 +106,9 @@ class Checks:
             self._records_at_rest(entity)
         for thing in self.world.model.things.values():
             self._thing(thing)
+        if self.world.shape.told:
+            for text in self.world.stores.receiver.wrong(self.world.watch.versions):
+                self._broken(text)
 
     def _rows(self, entity: str, by_rid: Mapping[tuple[str, str], Record]) -> None:
         """Each live row of a pulled remote has a record, which says the same."""
@@ -184,7 +198,7 @@ class Checks:
         if any(each["kind"] == "match" for each in record.reviews):
             return
         for uid, connection in self.world.stores.connections.items():
-            if not connection.entities[thing.entity].pushes:
+            if not connection.entities[thing.entity].pushes or uid == UID:
                 continue
             link = record.links.get(uid)
             if link is not None and link.state == "gone" and self.world.shape.deletes_policy != "propagate":

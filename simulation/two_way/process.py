@@ -25,7 +25,8 @@ from simulation.history import History
 from simulation.host import Host, Instance
 from simulation.ports import Seam, SimBlob, SimQueue, SimTable
 from simulation.scheduler import Scheduler, SimClock, SimIds, SimPool
-from simulation.two_way.remotes import Going, SimConnector, Wire
+from simulation.two_way.receiver import UID, Receiver, Told
+from simulation.two_way.remotes import Going, Wire
 from simulation.two_way.servers import Server
 from simulation.watch import Watch
 
@@ -50,8 +51,9 @@ class Stores:
     blob: MemoryBlob = field(default_factory=MemoryBlob)
     queue: MemoryQueue = field(init=False)
     connections: dict[str, Connection] = field(default_factory=dict)
-    kinds: dict[str, type[SimConnector]] = field(default_factory=dict)
+    kinds: dict[str, Any] = field(default_factory=dict)
     servers: dict[str, Server] = field(default_factory=dict)
+    receiver: Receiver = field(default_factory=Receiver)
     checked: Callable[[str, str, Going], None] = lambda *_: None
     """(connection, what, the write) before the hub writes at a remote."""
 
@@ -117,6 +119,8 @@ class Process:
         connection = self._connections()[0].get(uid)
         if connection is None:
             return None
+        if uid == UID:
+            return Opened(connection, Told(self.stores.receiver, self._wire(uid)))
         server = self.stores.servers[uid]
         return Opened(connection, self.stores.kinds[uid].opened(server, self._wire(uid)))
 
@@ -192,7 +196,8 @@ class EngineHost(Host):
         if lane.endswith("-poison"):
             jobs.poisoned(engine, lane.removesuffix("-poison"), message.body)
         else:
-            self._stores.begun(str(json.loads(message.body)["job"]))
+            told = json.loads(message.body)
+            self._stores.begun("deliver" if told.get("connection") == UID else str(told["job"]))
             jobs.handle(engine, lane, message.body, message.dequeue_count)
 
     def minute(self, instance: Instance) -> None:

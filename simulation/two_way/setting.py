@@ -28,6 +28,7 @@ from simulation.two_way.acts import Acts
 from simulation.two_way.checks import Checks
 from simulation.two_way.model import Model, Thing
 from simulation.two_way.process import TENANT, EngineHost, Process, Stores
+from simulation.two_way.receiver import UID, Told
 from simulation.two_way.remotes import connector_class
 from simulation.two_way.servers import KINDS, ONE_WAY, TAGS, Server, edited_names
 from simulation.two_way.shape import Shape
@@ -121,6 +122,14 @@ class Setting:
                 )
                 for entity in shape.entities
             })  # fmt: skip
+
+        if shape.told:
+            sync = {entity: EntitySync("push") for entity in shape.entities}
+            self.stores.kinds[UID] = Told
+            self.stores.connections[UID] = Connection(
+                TENANT, UID, UID, "webhook", {}, sync, Schedule(), "", ""
+            )
+            states.begin(TENANT, UID, {entity: EntityState() for entity in shape.entities})
 
     def _connection(self, uid: str, direction: str) -> Connection:
         shape = self.shape

@@ -40,6 +40,8 @@ class Shape:
     late_commits: float
     ways: tuple[Way, ...]
     unmarked: bool = False
+    told: bool = False
+    """A receiver is told of every version."""
 
     @classmethod
     def drawn(cls, scheduler: Scheduler) -> "Shape":

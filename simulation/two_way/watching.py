@@ -11,6 +11,7 @@ from crm_core.storage.records import HistoryEntry, Records
 from simulation.scheduler import SimPool, Work
 from simulation.two_way.model import Thing
 from simulation.two_way.process import TENANT
+from simulation.two_way.receiver import Version
 from simulation.two_way.remotes import Going
 from simulation.two_way.servers import KEPT, TAGS, ServerRow, stored
 from simulation.watch import Watch
@@ -36,6 +37,7 @@ class Watching(Watch):
         self.world = world
         self.writes = 0
         self._seen: dict[str, Record] = {}
+        self.versions: dict[Version, Mapping[str, Any]] = {}
         self._jobs: dict[Work, Sent] = {}
 
     # --- the store -----------------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ class Watching(Watch):
             return
         records = Records(self.world.table, SimPool(self.scheduler))
         ids = {each.row.rk.rsplit("~", 1)[-1] if each.row.rk[0] == "~" else each.row.rk
-               for each in operations if not each.row.rk.startswith("h~")}  # fmt: skip
+               for each in operations if not each.row.rk.startswith(("h~", "~event~"))}  # fmt: skip
         rows = {
             (kind, uid, record)
             for kind, uid, record in records.open_items(TENANT, entity, pk.split("~")[2])
@@ -92,6 +94,7 @@ class Watching(Watch):
             )
         before = self._seen.get(record.id)
         self._seen[record.id] = record
+        self.versions[record.entity, record.id, record.version] = record.fields
         self._asked(before, record)
         self._asked_which(record)
         if before is not None and before.version < record.version and steps:
@@ -190,10 +193,10 @@ class Watching(Watch):
     def sent(self) -> None:
         """What a job sends is bounded: one message to come back, one for each connection after each transaction."""
         job = self._jobs.get(self.scheduler.current.work)
-        if job is None:
-            return  # an app
+        if job is None or job.kind == "deliver":
+            return  # an app, or one message for each delivery that was refused
         job.messages += 1
-        systems, entities = len(self.world.servers), len(self.world.shape.entities)
+        systems, entities = len(self.world.stores.connections), len(self.world.shape.entities)
         most = {
             "push": systems + 3,
             "held": systems * (1 + job.transactions),

@@ -152,7 +152,9 @@ def _flood(parts, sandbox, session):
     )
     # Nothing is read later than its hint, so the last change of each account is there, or soon is.
     names = {rid: values["name"] for rid, values in sandbox.accounts().items()}
-    wait_until(lambda: {rid: each["name"] for rid, each in hub.stored("flood").items()} == names, seconds=PATIENCE)
+    wait_until(
+        lambda: {rid: each["name"] for rid, each in hub.stored("flood").items()} == names, seconds=PATIENCE
+    )
     assert all(each["version"] > 1 for each in hub.stored("flood").values())
 
 

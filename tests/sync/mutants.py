@@ -31,5 +31,11 @@ SHAPES = {
         "late_commits": 0.5,
         "hurry": (1.0, 10.0, 60.0),
     },
+    "version_without_its_event": {"told": True},
+    "event_not_in_the_records_transaction": {"told": True},
+    "event_deleted_before_its_delivery": {"told": True},
+    "event_kept_after_its_delivery": {"told": True},
+    "delivery_with_another_id_each_time": {"told": True},
+    "delivery_that_the_tick_does_not_find": {"told": True},
 }
 """Where a fault shows in few of the worlds that a seed draws: what the others have to be like."""

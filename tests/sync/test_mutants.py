@@ -38,6 +38,12 @@ FOUND = {
     "inward_field_written": 1,
     "widened_without_what_is_never_told": 2,
     "a_message_for_each_bucket": 4,
+    "version_without_its_event": 1,
+    "event_not_in_the_records_transaction": 1,
+    "event_deleted_before_its_delivery": 1,
+    "event_kept_after_its_delivery": 1,
+    "delivery_with_another_id_each_time": 1,
+    "delivery_that_the_tick_does_not_find": 1,
 }
 FOUND_UNMARKED = {
     "unknown_rows_not_held": 1,

@@ -37,6 +37,15 @@ def test_nothing_is_made_twice_where_nothing_but_its_values_tells_what_was_made(
         assert verdict.good, f"make simulate-two-way SEED={seed} ARGS=--unmarked\n{told}"
 
 
+@pytest.mark.parametrize("first", range(1, 21, GROUP))
+def test_a_receiver_is_told_of_every_version_as_it_was_by_one_delivery(first):
+    """Beside all of that, and none of that differs for it."""
+    for seed in range(first, first + GROUP):
+        verdict = World(seed, shape={"told": True}).run()
+        told = "\n".join([*verdict.history[-60:], *verdict.violations])
+        assert verdict.good, f"seed {seed}\n{told}"
+
+
 FOUND = {"a row that is kept apart is taken for the one that was made": 6067}
 """Faults of the engine that seeds found beyond the first ones."""
 
