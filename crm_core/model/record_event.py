@@ -11,7 +11,9 @@ Kind = Literal["created", "updated", "deleted"]
 """`created`: the record came to life, for the first time or again. `deleted`: it is dead, or marked as deleted."""
 KINDS: Final = frozenset(get_args(Kind))
 MAX_CHARACTERS = 250_000
-"""Of all its values together: an event has to fit in a row, whatever the characters are."""
+"""Of all its values together, and of all copies of it: they have to fit in rows, and in one transaction with the record and
+its history, whatever the characters are.
+"""
 DELETED_AT = "deleted_at"
 
 
@@ -71,19 +73,19 @@ def event_of(
         kind = "created"
     elif lived and not lives:
         kind = "deleted"
-    event = RecordEvent(
+    return RecordEvent(
         after.id, after.entity, after.version, kind, time, origin, after.fields,
         NOTHING if kind == "created" else old,
     )  # fmt: skip
-    return _within(event, MAX_CHARACTERS)
 
 
 def is_alive(record: Record) -> bool:
     return not record.dead and record.fields.get(DELETED_AT) is None
 
 
-def _within(event: RecordEvent, limit: int) -> RecordEvent:
-    """The event without its longest values, if all of them are too long together."""
+def fitted(event: RecordEvent, copies: int = 1) -> RecordEvent:
+    """The event without its longest values, if all of them are too long together. `copies`: so many go into one transaction."""
+    limit = MAX_CHARACTERS // copies
     sizes = {name: _size(event.fields.get(name)) for name in event.fields.keys() | event.old.keys()}
     for name, value in event.old.items():
         sizes[name] += _size(value)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from crm_core.model.connection import Tenant
 from crm_core.model.record import Record, wants_push
-from crm_core.model.record_event import event_of
+from crm_core.model.record_event import event_of, fitted
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync.engine import Engine
@@ -99,7 +99,7 @@ def _with_event(write: RecordWrite, receivers: Mapping[str, frozenset[str]]) -> 
     time, origin = (step.time, step.origin) if step else (after.created["time"], after.created["origin"])
     event = event_of(was, after, old_values(was, after) if was else {}, time, origin)
     tells = tuple(sorted(uid for uid, kinds in receivers.items() if uid != origin and event.kind in kinds))
-    return replace(write, event=event, tells=tells) if tells else write
+    return replace(write, event=fitted(event, len(tells)), tells=tells) if tells else write
 
 
 def wakes_of(writes: Iterable[RecordWrite]) -> set[tuple[str, str]]:

@@ -1,11 +1,12 @@
 """From a write of a record to its receiver: what is told, in which order, and what is left when anything fails."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from crm_core.connection_admin import Wanted
-from crm_core.connectors.webhook import Webhook
+from crm_core.connectors.webhook import Webhook, deliver
 from crm_core.errors import BadRequest
 from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.ports import measured
@@ -111,6 +112,37 @@ def test_a_redirect_is_not_followed_and_says_so(hub):
     assert found.attempts[0].status == 302
     assert "redirect" in found.outcome
     assert [each["path"] for each in hub.posts()] == ["/webhooks"]
+
+
+def test_a_receiver_that_takes_too_long_is_given_up(hub, monkeypatch):
+    assert deliver.TIMEOUT_SECONDS == 15
+    monkeypatch.setattr(deliver, "TIMEOUT_SECONDS", 0.3)
+    hub.connect()
+    hub.fault("delay", seconds=1.5, count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    found = hub.one()
+    assert (found.state, found.attempts[0].status) == ("open", 0)
+    assert "in time" in found.attempts[0].words
+    assert found.attempts[0].ms < 1500
+    hub.later(6)
+    assert hub.one().state == "done"
+
+
+def test_an_address_that_may_not_be_called_is_a_failure_with_words(hub):
+    """The guard judges each time anew: what a name leads to may have changed since it was saved."""
+    hub.connect()
+    hub.create(last_name="Torres")
+    hub.connection = replace(
+        hub.connection, settings={**hub.connection.settings, "url": "https://10.0.0.7/hooks"}
+    )
+    hub.hub.connections.save(hub.connection)
+    hub.hub.forget(hub.connection)
+    hub.work()
+    found = hub.one()
+    assert (found.state, found.attempts[0].status) == ("open", 0)
+    assert "private" in found.attempts[0].words
+    assert hub.posts() == []
 
 
 def test_410_stops_the_connection_by_name_until_a_person_resumes_it(hub):

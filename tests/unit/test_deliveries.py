@@ -16,7 +16,7 @@ from crm_core.model.connection import EntitySync
 from crm_core.model.entities import ENTITIES
 from crm_core.model.overrides import effective
 from crm_core.model.record import Record, Stamp
-from crm_core.model.record_event import MAX_CHARACTERS, RecordEvent, event_of
+from crm_core.model.record_event import MAX_CHARACTERS, RecordEvent, event_of, fitted
 from crm_core.protocols.signatures import signing_key
 from crm_core.retry import DELIVERY_SECONDS, delivery_delay
 from crm_core.sync.deliver import passes, verdict
@@ -61,8 +61,13 @@ class TestWhatHappened:
 
     def test_values_that_no_row_holds_are_cut_the_longest_first_and_named(self):
         before, after = record(notes="a" * MAX_CHARACTERS), record(2, notes="b" * 9, place="Lima")
-        event = step(before, after)
+        event = fitted(step(before, after))
         assert (event.cut, event.fields, event.old) == (("notes",), {"place": "Lima"}, {"place": None})
+
+    def test_several_copies_share_the_room(self):
+        event = step(None, record(notes="a" * 1000, place="b" * (MAX_CHARACTERS // 2 - 2000)))
+        assert (fitted(event).cut, fitted(event, 2).cut) == ((), ())
+        assert fitted(event, 3).cut == ("place",)
 
 
 class TestWhoWantsIt:
