@@ -232,9 +232,12 @@ class Sender:
             engine.deliveries.save(self.tenant, uid, delivery, after)
         except RowChanged:
             return  # somebody else has it, and says what comes next
-        if judged.state == "open" and not self.stopped:
+        if judged.state == "open" and answer.status != GONE:
+            # After a 429 others set the connection's time too, a moment later than this.
             engine.send(
-                layout.BULK, Job("delivery", self.tenant, uid, event={"id": delivery.id}), judged.delay
+                layout.BULK,
+                Job("delivery", self.tenant, uid, event={"id": delivery.id}),
+                judged.delay + self.stopped,
             )
 
     def _answer(self, message: Message) -> Delivered:

@@ -285,3 +285,32 @@ def test_lists_go_on_by_their_link(api, receiver):
     assert {each["record"] for page in pages for each in page} == records
     times = [each["time"] for page in pages for each in page]
     assert times == sorted(times, reverse=True)
+
+
+def test_nothing_is_read_from_or_written_to_who_is_told(api, receiver):
+    slug = receiver()
+    for method, path, body in (
+        ("GET", "/api/crm/appointments", None),
+        ("GET", "/api/crm/appointments/x", None),
+        ("POST", "/api/crm/appointments", {"at": "2026-11-24T13:45:00Z"}),
+        ("DELETE", "/api/crm/appointments/x", None),
+    ):
+        more = "&confirm=true" if method == "DELETE" else ""
+        answer = api(method, f"{path}?connection={slug}{more}", body)
+        assert (answer.status_code, answer.json()["code"]) == (405, "NotSupported"), (
+            method,
+            path,
+            answer.text,
+        )
+    for mode in ("incremental", "full", "push"):
+        answer = api("POST", "/api/runs", {"connection": slug, "mode": mode})
+        assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (400, ["mode"])
+    found = api.ok("GET", f"/api/crm/system/diagnose?connection={slug}")
+    assert found["connection"] == slug
+    assert api.ok("GET", f"/api/integrations/status?connection={slug}")["value"][0]["next_run"] is None
+
+
+def test_a_connection_that_is_told_says_what_it_needs(api):
+    (found,) = [each for each in api.ok("GET", "/api/connectors")["value"] if each["name"] == "webhook"]
+    assert {each["name"] for each in found["settings"] if each["secret"]} == {"signing_secret", "token"}
+    assert "visit" in {each["entity"] for each in found["entities"]}

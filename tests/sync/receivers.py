@@ -112,7 +112,7 @@ class Told:
     def deliveries(self) -> list[Delivery]:
         """The oldest first."""
         found, _ = self.hub.engine.deliveries.page(DEFAULT_TENANT, self.uid, top=1000, token=None)
-        return found[::-1]
+        return sorted(found, key=lambda each: (each.time, each.version))
 
     def one(self) -> Delivery:
         (found,) = self.deliveries()
