@@ -1,9 +1,11 @@
 """Deliveries: from what happened to a record to the receiver of a connection.
 
-An event item becomes a row, with its body as it will be sent, and only then goes; from there the delivery's schedule applies.
-Nothing can be read back, so there is no claim and no look: a receiver may get a delivery twice, with the same id, and
-never not at all. Deliveries of one record are sent in the order of its versions as long as each is taken at once; one that
-has to be sent again may come after a newer one.
+An event item becomes a row, with its body as it will be sent, and only after that it goes; then the delivery's schedule
+applies. Nothing can be read back, so there is no claim and no look: a receiver may get a delivery twice, with the same id.
+
+Deliveries of one record are sent first in the order of its versions. So an item stays until its delivery was tried: who
+finds that another worker is at an older version puts the newer one off for a moment. One that has to be sent again is not
+waited for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +37,8 @@ HOLD_SECONDS = 120.0
 """So long a delivery is left to the worker that took it."""
 BEGIN_SECONDS = 60.0
 """So long after it took them a worker begins to send deliveries; an attempt takes 15 s at most."""
+AFTER_SECONDS = 2.0
+"""So long a version is put off while another worker sends an older one of the same record."""
 CLOCK_SECONDS = 2.0
 """So far the clocks of two instances may be apart."""
 WIDTH = 4
@@ -91,45 +95,75 @@ def deliver(engine: Engine, job: Job, lane: str, opened: Opened, states: States,
     """
     slice_end = engine.slice_end(lane)
     buckets = job.buckets or layout.BUCKETS
+    sender = Sender(engine, job.tenant, opened)
     for number, bucket in enumerate(buckets):
         events = engine.records.events(job.tenant, job.entity, bucket, job.connection)
         for portion in portions(events, MAX_TOGETHER):
             if engine.clock.monotonic() >= slice_end:
                 engine.send(layout.BULK, replace(job, buckets=buckets[number:]))
                 return
-            _Portion(engine, job, opened, states, careful=careful).work(bucket, portion, slice_end)
+            _Portion(sender, job, states, careful=careful).work(bucket, portion, slice_end)
+            if sender.stopped:
+                return  # the tick finds what is left
 
 
 class _Portion:
     """Events that become deliveries together."""
 
-    def __init__(self, engine: Engine, job: Job, opened: Opened, states: States, *, careful: bool) -> None:
-        self.engine = engine
+    def __init__(self, sender: "Sender", job: Job, states: States, *, careful: bool) -> None:
+        self.sender = sender
+        self.engine = sender.engine
         self.job = job
-        self.opened = opened
+        self.opened = sender.opened
         self.careful = careful
-        self.wait = seconds_until(states.connection.not_before, engine.clock.now())
+        self.wait = seconds_until(states.connection.not_before, self.engine.clock.now())
 
     def work(self, bucket: str, events: Sequence[RecordEvent], slice_end: float) -> None:
+        """The receiver may have asked to be left alone: then the tick sends them once it may."""
         engine, job = self.engine, self.job
-        began = engine.clock.monotonic()
+        until = min(slice_end, engine.clock.monotonic() + BEGIN_SECONDS)
         made = [found for each in events if (found := self._made(each)) is not None]
         new = engine.deliveries.insert(job.tenant, job.connection, made)
-        engine.records.close_events(job.tenant, job.entity, bucket, job.connection, events)
-        if self.wait > 0:
-            return  # the receiver asked to be left alone; the tick sends them then
-        sender = Sender(engine, job.tenant, self.opened)
-        whole = {each.id: each for each in made}
+        others = self._at_work({each.id for each in made} - {each.id for each in new})
+        if self.wait <= 0:
+            self._send(
+                [each for each in new if each.record not in {one.record for one in others}], made, until
+            )
+            self._put_off([each for each in new if each.record in {one.record for one in others}])
+        theirs = {(each.record, each.version) for each in others}
+        done = [each for each in events if (each.record, each.version) not in theirs]
+        engine.records.close_events(job.tenant, job.entity, bucket, job.connection, done)
 
-        def in_time() -> bool:
-            return engine.clock.monotonic() < min(slice_end, began + BEGIN_SECONDS)
+    def _at_work(self, ids: Iterable[str]) -> list[Delivery]:
+        """Those of deliveries that were there which another worker is sending."""
+        now = hub_time(self.engine.clock.now())
+        found = self.engine.pool.map(
+            lambda each: self.engine.deliveries.get(self.job.tenant, self.job.connection, each), sorted(ids)
+        )
+        return [each for each in found if each is not None and each.state == "open" and each.due > now]
+
+    def _send(self, new: Sequence[Delivery], made: Sequence[Delivery], until: float) -> None:
+        bodies = {each.id: each.body for each in made}
+        clock, sender = self.engine.clock, self.sender
 
         def one_record(deliveries: Sequence[Delivery]) -> None:
             for each in deliveries:
-                if each.state == "open" and not sender.stopped and in_time():
-                    sender.send(each, whole[each.id].body)
+                if each.state == "open" and not sender.stopped and clock.monotonic() < until:
+                    sender.send(each, bodies[each.id])
 
-        engine.pool.map(one_record, _by_record(new), WIDTH)
+        self.engine.pool.map(one_record, _by_record(new), WIDTH)
+
+    def _put_off(self, new: Iterable[Delivery]) -> None:
+        engine, job = self.engine, self.job
+        for each in new:
+            if each.state == "open":
+                due = hub_time(engine.clock.now() + timedelta(seconds=AFTER_SECONDS))
+                try:
+                    engine.deliveries.save(job.tenant, job.connection, each, replace(each, due=due))
+                except RowChanged:
+                    continue
+                again = Job("delivery", job.tenant, job.connection, event={"id": each.id})
+                engine.send(layout.FRESH, again, AFTER_SECONDS)
 
     def _made(self, event: RecordEvent) -> Delivery | None:
         """What is to be delivered of an event, if anything; what no message can be made of waits for a person."""

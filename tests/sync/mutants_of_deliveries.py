@@ -84,6 +84,10 @@ def delivery_sent_by_whoever_has_its_message(patch):
     patch.setattr(Deliveries, "save", planted)
 
 
+def newer_version_sent_beside_an_older_one(patch):
+    patch.setattr(deliver._Portion, "_at_work", lambda self, ids: [])
+
+
 def delivery_that_the_tick_does_not_find(patch):
     patch.setattr(Deliveries, "due", lambda *_: iter(()))
 

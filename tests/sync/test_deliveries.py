@@ -184,6 +184,23 @@ def test_429_leaves_the_receiver_alone_as_long_as_it_asks(hub):
     assert [each.state for each in hub.deliveries()] == ["done", "done"]
 
 
+def test_after_410_or_429_nothing_more_is_sent_of_what_there_is(hub):
+    for status in (410, 429):
+        hub.control("DELETE", "requests")
+        hub.connect(slug=f"sales-{status}")
+        made = hub.create(last_name="Torres")
+        for number in range(90):  # more than go together
+            hub.editor().update(made.id, {"city": f"City {number}"})
+        hub.fault("status", status=status, retry_after=60, count=1)
+        hub.work()
+        own = [
+            each
+            for each in hub.posts()
+            if each["headers"]["webhook-id"] in {one.id for one in hub.deliveries()}
+        ]
+        assert len(own) == 1
+
+
 def test_a_retry_after_of_an_unavailable_receiver_is_honoured_for_that_delivery(hub):
     hub.connect()
     hub.fault("status", status=503, retry_after=120, count=1)

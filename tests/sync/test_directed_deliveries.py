@@ -136,3 +136,29 @@ def test_while_one_worker_sends_a_delivery_another_one_leaves_it_alone():
             hub.work()
         assert len(seen) == 1
         assert hub.one().state == "done"
+
+
+def test_a_newer_version_waits_for_the_worker_that_sends_an_older_one():
+    """The second change is made, and worked on, while the first one is on its way."""
+    with told() as hub:
+        hub.connect()
+        made = hub.create(last_name="Torres")
+        transport = hub.hub.tools.transport
+        send, seen = transport.send, []
+
+        def slow(request, *, connection):
+            seen.append(1)
+            if len(seen) == 1:
+                hub.editor().update(made.id, {"city": "Lima"})
+                hub.work()
+                assert len(hub.items()) == 1  # its delivery is there; the older one's worker is not done
+            return send(request, connection=connection)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transport, "send", slow)
+            hub.work()
+            assert [data(each)["record"]["version"] for each in hub.posts()] == [1]
+            assert hub.items() == []
+            hub.later(3)
+        assert [data(each)["record"]["version"] for each in hub.posts()] == [1, 2]
+        assert [each.state for each in hub.deliveries()] == ["done", "done"]

@@ -169,6 +169,9 @@ IN_TESTS = {
     "delivery_sent_by_whoever_has_its_message": (
         deliveries.test_while_one_worker_sends_a_delivery_another_one_leaves_it_alone,
     ),
+    "newer_version_sent_beside_an_older_one": (
+        deliveries.test_a_newer_version_waits_for_the_worker_that_sends_an_older_one,
+    ),
     "delivery_that_the_tick_does_not_find": (
         deliveries.test_a_crash_at_any_call_leaves_exactly_one_delivery_and_posts_with_one_id,
         deliveries.test_a_crash_while_it_is_sent_again_loses_nothing,
