@@ -56,11 +56,10 @@ class Acts:
         world, entity = self.world, thing.entity
         thing.doubtful |= {"*"}  # a first link: only time can decide
         thing.maybe = True
-        # A row that is made between the hub's search and its create is a second one that nobody can exclude.
+        # A row that is made between the hub's search and its create is a second one that nobody can exclude; what was
+        # made before, and no search could show yet, is told by the create (watching.py).
         pushes = world.stores.connections[place].entities[entity].pushes
-        searched = world.servers[place].kind.index_lag > 0 or any(
-            each.holding for each in world.host.instances
-        )
+        searched = any(each.holding for each in world.host.instances)
         link = world.link(thing, place)
         open_claim = link is not None and link.state == "creating"
         there = any(
