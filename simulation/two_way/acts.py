@@ -309,7 +309,8 @@ class Acts:
     def _say_which(self, record: Record) -> bool:
         """Says of a row whether it is what was made of a record; False if nobody asks."""
         engine = self.world.outside.engine
-        for asked in conflicts.of(record):
+        there = self._read(record.entity, record.id)  # another answer may have been one to this question too
+        for asked in conflicts.of(there.content) if there and isinstance(there.content, Record) else ():
             other = asked.kind == "match" and engine.records.find(
                 TENANT, record.entity, asked.about["record"]
             )

@@ -103,6 +103,10 @@ def question_of_a_dead_worker_forgotten(patch):
     patch.setattr(Pusher, "_strangers", lambda self, tasks: replace(strangers(self, tasks), asked={}))
 
 
+def row_that_is_asked_about_not_held(patch):
+    patch.setattr(Pusher, "_keep_in_sight", lambda self, rid: None)
+
+
 def old_rows_compared_too(patch):
     """Of a system that is only written whatever it has is taken for new."""
     patch.setattr(unmarked, "SINCE_MARGIN_SECONDS", 1e6)

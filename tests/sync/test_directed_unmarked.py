@@ -168,6 +168,20 @@ def test_a_worker_that_dies_while_it_asks_asks_the_same_once_more():
     assert len(world.rows("r1")) == len(world.rows("r2")) == 1
 
 
+def test_a_row_that_is_asked_about_is_not_forgotten_once_the_feed_has_passed_it():
+    """The worker dies as above; nobody had read the row before, and the next pull finds its record."""
+    world = begun()
+    lost(world)
+    world.change("r2", phone="1")
+    world.later(UNTIL)
+    world.calls.after("transact records", '"review', happens=dies)
+    world.dies(lambda: world.push("r2"))
+    world.pull("r2")
+    world.settle()
+    assert world.items("review") == {("review", "r2")}
+    assert len(world.rows("r1")) == len(world.rows("r2")) == 1
+
+
 def test_lists_that_lag_are_waited_for():
     """The request is carried out at the last moment; for fifteen seconds no list shows the row."""
     world = begun("ad")

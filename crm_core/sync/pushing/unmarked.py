@@ -240,12 +240,19 @@ class Unmarked(Looking):
         asked = {"kind": "match", "connection": self.uid, "record": task.id}
         writes = []
         for snapshot, tomb in rows:
+            self._keep_in_sight(snapshot.change.rid)
             record_id = self._derived(snapshot.change.rid)
             made = merge.first_seen(record_id, self.entity, self.side, {}, snapshot, "")
             apart = Draft(replace(made, reviews=(asked,)), self.config).finished()
             writes.append(RecordWrite(record_id, tomb, apart))
         saved = self._save(writes)
         return [write.id for write in writes if write.id not in {*saved.stale, *saved.large}]
+
+    def _keep_in_sight(self, rid: str) -> None:
+        """Held until the claim is settled, so that whoever takes it up next, should this worker die, finds it again: no
+        pull holds back what has a record.
+        """
+        self.engine.held.hold(self.tenant, self.uid, self.entity.name, rid, self._now())
 
     def _ask_which(self, task: Task, records: Sequence[str], tasks: list[Task], again: list[str]) -> None:
         """The record is made by nobody until a person has said whether it is one of these."""
