@@ -107,6 +107,13 @@ def row_that_is_asked_about_not_held(patch):
     patch.setattr(Pusher, "_keep_in_sight", lambda self, rid: None)
 
 
+def rows_of_what_is_only_written_become_records(patch):
+    def planted(self, task, rows, tasks, again):
+        self._ask_which(task, self._kept_apart(task, rows), tasks, again)
+
+    patch.setattr(Pusher, "_unsure", planted)
+
+
 def old_rows_compared_too(patch):
     """Of a system that is only written whatever it has is taken for new."""
     patch.setattr(unmarked, "SINCE_MARGIN_SECONDS", 1e6)

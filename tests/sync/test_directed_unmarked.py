@@ -323,6 +323,25 @@ def test_a_system_that_is_only_written_is_asked_what_came_to_be_there():
     assert world.record().links["r2"].rid == "r22"
 
 
+def test_of_a_system_that_is_only_written_nothing_becomes_a_record():
+    """A row there may be what was made, and was changed since: the record waits for a person, who is told which it is."""
+    world = World("af")
+    world.only_written("r2")
+    world.add("r1", phone="0")
+    world.pull("r1")
+    lost(world)
+    world.change("r2", phone="1")
+    world.settle()
+    assert len(world.records()) == len(world.rows("r2")) == 1
+    assert world.items() == {("parked", "r2")}
+    assert "r21" in world.record().links["r2"].parked["message"]
+    assert not world.claims("r2")
+    world.remove("r2")
+    world.decide("retry")
+    world.settle()
+    assert world.everywhere("phone") == [["0"]] * 3
+
+
 def test_a_first_load_holds_back_what_an_open_create_has_made():
     """A system that was only written is read from now on, while a create there is open."""
     world = World("af")

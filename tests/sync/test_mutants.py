@@ -229,6 +229,9 @@ IN_TESTS = {
     "row_that_is_asked_about_not_held": (
         unmarked.test_a_row_that_is_asked_about_is_not_forgotten_once_the_feed_has_passed_it,
     ),
+    "rows_of_what_is_only_written_become_records": (
+        unmarked.test_of_a_system_that_is_only_written_nothing_becomes_a_record,
+    ),
     "old_rows_compared_too": (unmarked.test_a_system_that_is_only_written_is_asked_what_came_to_be_there,),
     "taken_up_with_a_newer_row": (unmarked.test_of_two_workers_that_take_up_a_claim_one_settles_it,),
     "parked_with_an_open_create": (unmarked.test_a_record_that_gives_up_holds_nothing_back,),

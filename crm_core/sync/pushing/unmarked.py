@@ -91,6 +91,8 @@ class Unmarked(Looking):
         elif task.record.dead:
             self._give_up_claim(task)
             self._after_look(task, tasks, again)
+        elif alike and not self.side.sync.pulls:
+            self._unsure(task, alike, tasks, again)
         elif asked or alike:
             self._ask_which(task, asked or self._kept_apart(task, alike), tasks, again)
             strangers.rows = [each for each in rows if each not in alike]
@@ -247,6 +249,20 @@ class Unmarked(Looking):
             writes.append(RecordWrite(record_id, tomb, apart))
         saved = self._save(writes)
         return [write.id for write in writes if write.id not in {*saved.stale, *saved.large}]
+
+    def _unsure(
+        self, task: Task, rows: Sequence[tuple[Snapshot, Stored | None]], tasks: list[Task], again: list[str]
+    ) -> None:
+        """Of a system that is only written no row becomes a record: the record gives up there, and says why."""
+        draft = Draft(task.record, self.config)
+        link = draft.link(self.uid)
+        link.forget()
+        link.state = "new"
+        made = ", ".join(sorted(snapshot.change.rid for snapshot, _ in rows))
+        told = f"An answer was lost, and it may have been made there as {made}. A retry makes it once more."
+        link.parked = {"cause": "Ambiguous", "message": told, "time": self._now()}
+        task.record = draft.finished()
+        self._after_look(task, tasks, again)
 
     def _keep_in_sight(self, rid: str) -> None:
         """Held until the claim is settled, so that whoever takes it up next, should this worker die, finds it again: no
