@@ -102,8 +102,8 @@ def _wanted(opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
 
     if mode != "push" and not opened.connector.polls:
         raise BadRequest.field(
-            "connection",
-            f"connection: {connection.slug} can't be asked for changes; they come by its webhooks.",
+            "mode",
+            f"mode: {connection.slug} can't be asked for changes; they come by its webhooks.",
         )
 
     def goes(entity: str) -> bool:

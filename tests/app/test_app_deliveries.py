@@ -312,5 +312,9 @@ def test_nothing_is_read_from_or_written_to_who_is_told(api, receiver):
 
 def test_a_connection_that_is_told_says_what_it_needs(api):
     (found,) = [each for each in api.ok("GET", "/api/connectors")["value"] if each["name"] == "webhook"]
-    assert {each["name"] for each in found["settings"] if each["secret"]} == {"signing_secret", "token"}
+    assert {each["name"] for each in found["settings"] if each["secret"]} == {
+        "signing_secret",
+        "token",
+        "webhook_secret",
+    }
     assert "visit" in {each["entity"] for each in found["entities"]}
