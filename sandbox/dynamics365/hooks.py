@@ -4,51 +4,27 @@ Which there are is an option of the sandbox, not rows of serviceendpoint and sdk
 create external handlers", "Register a webhook", "Work with Microsoft Dataverse data in your Azure solution".
 """
 
-import heapq
-import itertools
 import json
 import random
-import threading
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 from sandbox.dynamics365.schema import TABLES, Column
 from sandbox.frame import Frame
+from sandbox.posting import FAULTS, Outbox
 from sandbox.store import Row, Values
 
 OPTIONS: Values = {
     # By name: {"url", "authtype": 4 (WebhookKey) or 5 (HttpHeader), "authvalue": the key or {header: value}, "tables"}
     "webhooks": {},
-    # Of each post: how often it is sent, the part that is lost, and seconds until it is sent, from 0 to this.
-    "webhook_faults": {"times": 1, "lost": 0.0, "delay": 0.0},
+    "webhook_faults": FAULTS,
 }
 CONTRACTS = "http://schemas.microsoft.com/xrm/2011/Contracts"
 SIZE_LIMIT = 256 * 1024
 """Over it a post says so in a header and leaves out what is in brackets in the documentation."""
 LEFT_OUT = ("ParentContext", "InputParameters", "PreEntityImages", "PostEntityImages")
-AGAIN = (502, 503, 504)
-"""After these a post is sent once more, after any other refusal never."""
-TIMEOUT = 60.0
-Post = Callable[[str, dict[str, str], bytes], int]
-
-
-def post(url: str, headers: dict[str, str], body: bytes) -> int:
-    """The status of the answer; 503 for none."""
-    try:
-        request = urllib.request.Request(url, body, headers)  # noqa: S310 - the address of the option
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-            return int(answer.status)
-    except urllib.error.HTTPError as refused:
-        refused.close()
-        return refused.code
-    except (OSError, ValueError):
-        return 503
 
 
 class Hooks:
@@ -58,12 +34,7 @@ class Hooks:
         self._frame = frame
         self._org_id = org_id
         self._random = random.Random(seed)
-        self._order = itertools.count()
-        self._due: list[tuple[float, int, str, dict[str, str], bytes, bool]] = []
-        self._wake = threading.Condition()
-        self._worker: threading.Thread | None = None
-        self.post: Post = post
-        self.sent = 0
+        self._outbox = Outbox("dataverse webhooks", self._random)
 
     def committed(self, table: str, old: Row | None, new: Row | None) -> None:
         """After an operation on a row; ``new`` is None after a delete."""
@@ -90,29 +61,7 @@ class Hooks:
             url += f"{'&' if '?' in url else '?'}code={quote(hook['authvalue'], safe='')}"
         else:
             headers |= hook["authvalue"]
-        faults = self._frame.options["webhook_faults"]
-        for _ in range(int(faults["times"])):
-            if self._random.random() >= faults["lost"]:
-                self._later(self._random.uniform(0, faults["delay"]), url, headers, body, again=True)
-
-    def _later(self, seconds: float, url: str, headers: dict[str, str], body: bytes, *, again: bool) -> None:
-        with self._wake:
-            at = time.monotonic() + seconds
-            heapq.heappush(self._due, (at, next(self._order), url, headers, body, again))
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="dataverse webhooks", daemon=True)
-                self._worker.start()
-            self._wake.notify()
-
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                while not self._due or self._due[0][0] > time.monotonic():
-                    self._wake.wait(self._due[0][0] - time.monotonic() if self._due else None)
-                _, _, url, headers, body, again = heapq.heappop(self._due)
-            self.sent += 1
-            if self.post(url, headers, body) in AGAIN and again:
-                self._later(1.0, url, headers, body, again=False)
+        self._outbox.put(lambda: (url, headers, body), self._frame.options["webhook_faults"])
 
     def _context(self, table: str, message: str, old: Row | None, new: Row | None) -> Values:
         row = new or old

@@ -31,8 +31,19 @@ def signature_fault(headers: Mapping[str, str], body: bytes, secret: str, now: f
         return "webhook-id, webhook-timestamp or webhook-signature is missing"
     if not time.isdecimal() or abs(now - int(time)) > TOLERANCE_SECONDS:
         return "webhook-timestamp is not of the last five minutes"
-    key = base64.b64decode(secret.removeprefix(PREFIX))
-    signed = hmac.new(key, f"{identifier}.{time}.".encode() + body, hashlib.sha256)
-    wanted = b"v1," + base64.b64encode(signed.digest())
+    wanted = _signature(identifier, time, body, secret)
     right = [hmac.compare_digest(each.encode(), wanted) for each in given.split(" ")]
     return "" if any(right) else "webhook-signature is wrong"
+
+
+def signed(identifier: str, body: bytes, secret: str, now: float) -> dict[str, str]:
+    """The headers of a webhook that is signed now."""
+    time = str(int(now))
+    signature = _signature(identifier, time, body, secret).decode()
+    return {"webhook-id": identifier, "webhook-timestamp": time, "webhook-signature": signature}
+
+
+def _signature(identifier: str, time: str, body: bytes, secret: str) -> bytes:
+    key = base64.b64decode(secret.removeprefix(PREFIX))
+    digest = hmac.new(key, f"{identifier}.{time}.".encode() + body, hashlib.sha256).digest()
+    return b"v1," + base64.b64encode(digest)

@@ -4,10 +4,14 @@ Any path takes posts of JSON. What was proven is a row of ``received``, the same
 counted in its row; the log of requests has every attempt, whatever was answered. It fails as it is told to by the faults of
 control: statuses with or without ``retry_after`` (410 for good), ``delay`` beyond the sender's patience, ``reset`` before
 and ``reset_after`` it was kept, ``garbage``, redirects (a ``status`` with a ``Location``).
+
+It sends webhooks of its own too: each row of ``sent`` that control makes is posted to those of the option ``webhooks``.
 """
 
 import argparse
+import copy
 import json
+import random
 import uuid
 from datetime import datetime
 
@@ -22,10 +26,16 @@ from sandbox.frame import (
     Throttle,
     json_response,
 )
-from sandbox.sales.proof import signature_fault, token_fault
+from sandbox.posting import FAULTS, Outbox
+from sandbox.sales.proof import signature_fault, signed, token_fault
 from sandbox.store import Clock, Store, Values
 
-RECEIVED = "received"
+RECEIVED, SENT = "received", "sent"
+OPTIONS: Values = {
+    # By name: {"url", "signing_secret": whsec_..., or "token" and "token_header"}
+    "webhooks": {},
+    "webhook_faults": FAULTS,
+}
 TOKEN_HEADER = "X-CRM-Webhook-Token"  # noqa: S105 - the name of a header
 
 
@@ -56,9 +66,12 @@ class Sales:
         clock: Clock | None = None,
     ) -> None:
         clock = clock or Clock()
-        self.frame = Frame(clock, Store(clock), Faults(), Throttle(clock), RequestLog(clock), {})
+        self.frame = Frame(
+            clock, Store(clock), Faults(), Throttle(clock), RequestLog(clock), copy.deepcopy(OPTIONS)
+        )
         self.frame.log.secrets = {each for each in (token, signing_secret) if each}
         self.token, self.signing_secret, self.token_header = token, signing_secret, token_header
+        self._outbox = Outbox("sales webhooks", random.Random(1))
 
     # --- the CRM ---------------------------------------------------------------------------------------------------
 
@@ -84,6 +97,20 @@ class Sales:
         }
         self.frame.store.write(RECEIVED, key, values)
         return json_response(200, {"ok": True, "id": key})
+
+    def _send(self, key: str, body: bytes) -> None:
+        """Repeats of a webhook have one id."""
+        for hook in self.frame.options["webhooks"].values():
+
+            def made(hook: Values = hook) -> tuple[str, dict[str, str], bytes]:
+                headers = {"Content-Type": "application/json"}
+                if secret := hook.get("signing_secret"):
+                    headers |= signed(key, body, secret, self.frame.clock.seconds())
+                if token := hook.get("token"):
+                    headers[hook.get("token_header", TOKEN_HEADER)] = token
+                return hook["url"], headers, body
+
+            self._outbox.put(made, self.frame.options["webhook_faults"])
 
     def _wrong(self, request: Request) -> str:
         if self.token and (wrong := token_fault(request.headers, self.token_header, self.token)):
@@ -118,7 +145,7 @@ class Sales:
         }  # fmt: skip
 
     def tables(self) -> list[str]:
-        return [RECEIVED]
+        return [RECEIVED, SENT]
 
     def filled(self, table: str) -> bool:
         return bool(self.frame.store.table(table).rows)
@@ -144,6 +171,8 @@ class Sales:
     def person_create(self, table: str, values: Values, lag: float | None, at: datetime | None) -> Values:
         key = str(uuid.uuid4())
         self.frame.store.write(table, key, values, at=at, lag=lag or 0.0)
+        if table == SENT:
+            self._send(key, json.dumps(values, ensure_ascii=False).encode())
         return self.show(table, key) or {"id": key, "pending": True}
 
     def person_update(

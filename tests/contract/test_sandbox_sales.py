@@ -5,6 +5,7 @@ import http.client
 import json
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -162,3 +163,74 @@ def test_the_command_line_starts_it():
         finally:
             process.terminate()
         assert process.wait(20) == 0
+
+
+# --- what it sends -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair():
+    """An app that sends, and one that takes what is signed and bears the token."""
+    with (
+        running(Sales(TOKEN, SECRET)) as taker, Client(taker.url) as to,
+        running(Sales()) as sender, Client(sender.url) as by,
+    ):  # fmt: skip
+        hook = {"url": f"{taker.url}/hooks", "signing_secret": SECRET, "token": TOKEN}
+        by.call("POST", "/_sandbox/options", {"webhooks": {"taker": hook}})
+        yield by, to
+
+
+def send(client, count=1, **faults):
+    client.call(
+        "POST", "/_sandbox/options", {"webhook_faults": {"times": 1, "lost": 0.0, "delay": 0.0, **faults}}
+    )
+    for number in range(count):
+        client.call("POST", "/_sandbox/rows/sent", {"values": {"number": number}})
+
+
+def taken(client, count):
+    """The rows, once there are so many posts."""
+    until = time.monotonic() + 20
+    while sum(row["values"]["times"] for row in rows(client)) < count and time.monotonic() < until:
+        time.sleep(0.02)
+    return rows(client)
+
+
+def test_what_it_sends_is_signed(pair):
+    by, to = pair
+    send(by)
+    (row,) = taken(to, 1)
+    assert row["values"]["body"] == {"number": 0}
+    (request,) = [each for each in to.call("GET", "/_sandbox/requests").json() if each["method"] == "POST"]
+    headers = {name: value for name, value in request["headers"].items() if name.startswith("webhook-")}
+    assert Webhook(SECRET).verify(request["body"], headers) == {"number": 0}
+
+
+def test_repeats_have_one_id(pair):
+    by, to = pair
+    send(by, 2, times=3)
+    assert [row["values"]["times"] for row in taken(to, 6)] == [3, 3]
+
+
+def test_what_is_held_up_comes_out_of_order(pair):
+    by, to = pair
+    send(by, 20, delay=0.5)
+    taken(to, 20)
+    posts = [each for each in to.call("GET", "/_sandbox/requests").json() if each["method"] == "POST"]
+    numbers = [json.loads(each["body"])["number"] for each in posts]
+    assert numbers != sorted(numbers)
+    assert sorted(numbers) == list(range(20))
+
+
+def test_what_is_lost_never_comes(pair):
+    by, to = pair
+    send(by, 20, lost=1.0)
+    send(by)
+    assert len(taken(to, 1)) == 1
+
+
+def test_what_is_refused_for_now_comes_once_more(pair):
+    by, to = pair
+    fault(to, "status", status=503, count=1)
+    send(by)
+    assert len(taken(to, 1)) == 1
