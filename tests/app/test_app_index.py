@@ -308,7 +308,7 @@ def there(api, azurite, sandbox, demo, start_sandbox):
     wait_until(lambda: api("GET", event).json().get("state") == "done")
     rows |= told(api, start_sandbox(system="sales").url)
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
-    for slug in ("walk", "quiet", "made-by-post", "stopped", "refused", "twins", "told"):
+    for slug in ("walk", "quiet", "unloved", "made-by-post", "stopped", "refused", "twins", "told"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
     for name in ("Kept", "Made by the walk"):
         for rid in sandbox.named(name):
