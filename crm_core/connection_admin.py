@@ -297,6 +297,8 @@ class ConnectionAdmin:
         self._secrets.delete(connection.tenant.name, connection.uid)
         self._tools.tokens.drop(connection.tenant.name, connection.uid)
         self._states.remove(connection.tenant, connection.uid)
+        if self._tools.ledger is not None:
+            self._tools.ledger.drop(connection.tenant.name, connection.uid)
         self._keys.release_slug(connection.tenant, connection.slug)
         self._connections.delete(connection)
 

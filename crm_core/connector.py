@@ -159,6 +159,46 @@ class TokenStore(Protocol):
 
 
 @dataclass(frozen=True)
+class Window:
+    """So many calls in so many seconds that the system allows one connection. `left`: the answer's header that says how many
+    are left, in lower case.
+    """
+
+    name: str
+    calls: int
+    seconds: int
+    left: str = ""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Calls of a connection that its processes have taken for themselves, in the window at hand and in the one before."""
+
+    now: int = 0
+    before: int = 0
+
+
+class Ledger(Protocol):
+    """What all instances of the hub have taken of the calls that a system allows."""
+
+    def spent(self, tenant: str, uid: str, window: str, number: int) -> Spent:
+        """`number`: of the window at hand, counted from the epoch."""
+        ...
+
+    def take(
+        self, tenant: str, uid: str, window: str, number: int, calls: int, most: float, share: float
+    ) -> Spent:
+        """Takes a block of calls, unless with it more than `most` would be spent; `share` of those of the window before
+        count. Gives what was spent before.
+        """
+        ...
+
+    def drop(self, tenant: str, uid: str) -> None:
+        """Forgets a connection that is no more."""
+        ...
+
+
+@dataclass(frozen=True)
 class Tools:
     """What the hub hands to every connector."""
 
@@ -170,6 +210,7 @@ class Tools:
     ca_bundle: str = ""
     call_deadline: float = 100.0
     """Seconds for one verb with all its retries (the platform cuts an HTTP answer at 230 s)."""
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +413,8 @@ class Connector(ABC):
     """Minutes between two pulls unless the connection says otherwise."""
     concurrency: ClassVar[int] = 8
     """Calls of one connection at a time, in each process of the hub."""
+    windows: ClassVar[tuple[Window, ...]] = ()
+    """How many calls the system allows one connection in a time; for one that names none nothing is counted."""
     counts: ClassVar[bool] = False
     """A query can tell how many records it finds in all."""
     batch_size: ClassVar[int] = 1

@@ -26,6 +26,7 @@ HubError
     ├── VersionMismatch      409
     ├── CursorExpired        409
     ├── RateLimited          503
+    │   └── OverBudget       503  our own share of what the system allows is used up
     ├── Unavailable          503 (504 after a timeout)
     └── BadAnswer            502
 """
@@ -258,6 +259,17 @@ class RateLimited(VendorError):
     def __init__(self, message: str, *, retry_after: float | None = None, **vendor: str | int | None) -> None:
         super().__init__(message, **vendor)  # type: ignore[arg-type]  # the keywords of VendorError
         self.retry_after = retry_after
+
+
+class OverBudget(RateLimited):
+    """Work of this lane has used up its share of the calls that the system allows in a time; nothing was sent.
+
+    `shared`: no other work of the connection may call either, but for callers who wait.
+    """
+
+    def __init__(self, message: str, *, retry_after: float, shared: bool) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.shared = shared
 
 
 class Unavailable(VendorError):

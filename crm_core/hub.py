@@ -22,7 +22,8 @@ from crm_core.model.entities import ENTITIES, Entity
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import Mode, Run
-from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count, lane_of
+from crm_core.protocols.budget import forecast
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import DYNAMICS, Settings
@@ -42,6 +43,7 @@ from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters, Stats
 from crm_core.storage.keys import Keys
+from crm_core.storage.ledger import StoredLedger
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
@@ -126,6 +128,7 @@ class Hub:
             self.ids,
             settings.allow_loopback,
             settings.ca_bundle,
+            ledger=StoredLedger(self.table),
         )
         stored = blob or AzureBlob(account, layout.CONTAINER)
         self.engine = Engine(
@@ -492,10 +495,19 @@ class Hub:
         return schedule.tick(self.engine)
 
     def handle(self, lane: str, body: str, deliveries: int) -> None:
-        jobs.handle(self.engine, lane, body, deliveries)
+        token = lane_of.set(lane)
+        try:
+            jobs.handle(self.engine, lane, body, deliveries)
+        finally:
+            lane_of.reset(token)
 
     def poisoned(self, lane: str, body: str) -> None:
         jobs.poisoned(self.engine, lane, body)
+
+    def budget(self, connection: Connection) -> list[Mapping[str, Any]]:
+        """What is left of the calls that the system allows, by window; as `budget.forecast`. One storage call for each."""
+        kind = connector_class(connection.connector)
+        return [forecast(connection.tenant.name, connection.uid, each, self.tools) for each in kind.windows]
 
     # --- figures -------------------------------------------------------------------------------------------------
 

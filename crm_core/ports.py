@@ -335,6 +335,10 @@ def every_row(table: Table, name: str, *, pk: str, rk: str = "", rk_to: str | No
             return
 
 
+lane_of: ContextVar[str] = ContextVar("lane", default="")
+"""The queue's lane whose message is worked on; "" where a caller waits."""
+
+
 class Meter:
     """Counts by (name, connection uid or ""), such as remote and storage calls; safe to share between threads."""
 

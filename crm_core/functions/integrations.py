@@ -267,8 +267,14 @@ def _only_admin(call: Call, confirmed_origin: str | None) -> None:
 
 @route("GET", "/api/integrations/<connection>", role=Role.READER)
 def one(call: Call) -> Reply:
-    """One connection with its state."""
-    return _reply(call, _find(call))
+    """One connection with its state, and what is left of the calls that its system allows in a time.
+
+    `budget`: of each window what all instances have taken of its calls, in blocks, and when it runs out if it goes on like this.
+    """
+    hub: Hub = call.hub
+    found = _find(call)
+    reply = _reply(call, found)
+    return Reply(200, {**reply.body, "budget": hub.budget(found)}, reply.headers)
 
 
 @route("PATCH", "/api/integrations/<connection>", role=Role.INTEGRATOR, body=_connection_patch)

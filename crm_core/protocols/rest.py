@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from crm_core.connector import Account, Answer, Request, Tools
+from crm_core.connector import Account, Answer, Request, Tools, Window
 from crm_core.errors import (
     AuthFailed,
     BadAnswer,
@@ -27,6 +27,7 @@ from crm_core.errors import (
     VersionMismatch,
 )
 from crm_core.model.json_text import dump_json
+from crm_core.protocols.budget import Budget
 from crm_core.protocols.guard import Origins, path_and_query, split_url, stays_below
 from crm_core.protocols.http import attempt_number, request_id
 from crm_core.protocols.limits import MAX_WAIT_SECONDS, Limits
@@ -89,7 +90,8 @@ class _Call:
 class Rest:
     """Calls one system below `base_url` with the credentials of one connection. Safe for many threads.
 
-    `explain`: the connector's reading of a refusing answer (`Connector.explain`). `concurrency`: calls at a time.
+    `explain`: the connector's reading of a refusing answer (`Connector.explain`). `concurrency`: calls at a time;
+    `windows`: calls in a time.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Rest:
         origins: Origins,
         explain: Callable[[Answer], HubError],
         concurrency: int,
+        windows: Sequence[Window] = (),
     ) -> None:
         """Raises BadRequest if `base_url` is no absolute http(s) URL, or has a query."""
         parts = split_url(base_url)
@@ -117,6 +120,7 @@ class Rest:
         self._origins = origins
         self._explain = explain
         self._limits = Limits(tools.clock, concurrency)
+        self._budget = Budget(account, tools, windows)
 
     def call(
         self,
@@ -278,8 +282,11 @@ class Rest:
             timeout=min(call.timeout, left),
             repeatable=call.repeatable,
         )
+        self._budget.take()
         with self._limits.call():
-            return self._tools.transport.send(request, connection=self._connection)
+            answer = self._tools.transport.send(request, connection=self._connection)
+        self._budget.told(answer.headers)
+        return answer
 
     def _explained(self, call: _Call, answer: Answer) -> HubError:
         error = self._explain(answer)

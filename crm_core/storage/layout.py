@@ -30,6 +30,7 @@
 | deadletters | {tenant}                    | {id}, newest first: it waits             | a replay or discard   |
 |             |                             | closed~{id}: what became of it           | kept                  |
 | stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
+|             | {tenant}~budget             | {connection uid}~{window}                | with the connection   |
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
 
 Queues: `fresh` and `bulk`, their poison queues are the host's `{name}-poison`.
@@ -221,6 +222,15 @@ def mapping_range(connection: str, entity: str = "") -> tuple[str, str]:
     """The versions of one mapping of a connection, or of all."""
     prefix = f"mapping~{quote(connection)}~" + (f"{entity}~" if entity else "")
     return prefix, prefix + AFTER
+
+
+def budget_pk(tenant: str) -> str:
+    """No day of figures is called so."""
+    return f"{tenant}~budget"
+
+
+def budget_rk(connection: str, window: str) -> str:
+    return f"{connection}~{window}"
 
 
 def state_pk(tenant: Tenant, connection: str) -> str:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from crm_core.errors import HubError, Recovery, VendorError
+from crm_core.errors import HubError, OverBudget, Recovery, VendorError
 from crm_core.log import Log, plain
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time, parse_instant
@@ -69,7 +69,12 @@ def pull_failed(
             with suppress(RowChanged):
                 engine.runs.save(job.tenant, replace(run, problem=problem))
         counted = attempt if isinstance(decision, Retry) and decision.counts else job.attempt
-        engine.send(layout.FRESH, replace(job, run=run.id, attempt=counted), delay)
+        engine.send(lane_after(error), replace(job, run=run.id, attempt=counted), delay)
+
+
+def lane_after(error: HubError) -> str:
+    """Where work comes back that an error stopped: what may not take of the fresh lane's share stays out of it."""
+    return layout.BULK if isinstance(error, OverBudget) and not error.shared else layout.FRESH
 
 
 def push_failed(engine: Engine, job: Job, states: States, error: HubError) -> float | None:
@@ -124,6 +129,8 @@ def connection_failed(
 ) -> None:
     """The connection waits for a person, for the vendor's limit, or until it answers again."""
     changes = connection
+    if isinstance(error, OverBudget) and not error.shared:
+        return  # fresh changes go on
     if error.recovery is Recovery.ATTENTION:
         changes = replace(connection, health="needs_attention", problem=problem)
     elif error.recovery in (Recovery.WAIT, Recovery.RETRY):

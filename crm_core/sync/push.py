@@ -153,9 +153,8 @@ class _Push:
         delay = failures.push_failed(self.engine, self.job, self.states, error)
         if delay is not None:
             again = replace(self.job, attempt=self.job.attempt + 1)
-            _come_back(
-                self.engine, again, self.engine.states.read(self.job.tenant, self.job.connection), delay
-            )
+            states = self.engine.states.read(self.job.tenant, self.job.connection)
+            _come_back(self.engine, again, states, delay, failures.lane_after(error))
 
     def _tell_others(self) -> None:
         engine, job, pusher = self.engine, self.job, self.pusher
@@ -181,7 +180,9 @@ class _Push:
                 self.states = replace(states, connection=saved)
 
 
-def _come_back(engine: Engine, job: Job, states: States | None, seconds: float) -> None:
+def _come_back(
+    engine: Engine, job: Job, states: States | None, seconds: float, lane: str = layout.FRESH
+) -> None:
     """One delayed message for an entity at a time: its time stands in the connection's row."""
     if states is None:
         return
@@ -193,7 +194,7 @@ def _come_back(engine: Engine, job: Job, states: States | None, seconds: float) 
     wakes = {**states.connection.wake, job.entity: at}
     with suppress(RowChanged):  # one message too many does no harm
         engine.states.save_connection(job.tenant, job.connection, replace(states.connection, wake=wakes))
-    engine.send(layout.FRESH, replace(job, buckets=""), max(seconds, MIN_WAIT_SECONDS))
+    engine.send(lane, replace(job, buckets=""), max(seconds, MIN_WAIT_SECONDS))
 
 
 def held(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters

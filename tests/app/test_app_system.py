@@ -140,6 +140,18 @@ def test_without_a_name_the_figures_of_all_connections_are_one(api, connect):
     assert every["minutes"] == one["minutes"] == 1440
 
 
+def test_what_is_left_of_the_calls_that_a_system_allows_is_shown(api, connect):
+    connect("budgeted")
+    (burst,) = api.ok("GET", "/api/integrations/budgeted")["budget"]
+    assert burst == {
+        "window": "burst", "calls": 6000, "seconds": 300, "spent": 0, "left": 6000, "runs_out_at": None,
+    }  # fmt: skip
+    for _ in range(151):  # up to 150 are light
+        api.ok("GET", "/api/crm/accounts?connection=budgeted&top=1")
+    (burst,) = api.ok("GET", "/api/integrations/budgeted")["budget"]
+    assert (burst["spent"], burst["left"]) in {(300, 5700), (0, 6000)}  # a window may have ended
+
+
 @pytest.mark.parametrize("name", ["stats", "cache-stats"])
 @pytest.mark.parametrize(
     ("query", "field", "detail"),

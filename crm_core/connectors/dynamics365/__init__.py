@@ -28,6 +28,7 @@ from crm_core.connector import (
     Setting,
     TokenFacts,
     Tools,
+    Window,
     Write,
     carried_out,
 )
@@ -165,6 +166,8 @@ class Dynamics365(Connector):
     default_minutes = 60
     # Service protection limits: 52 at a time for one user on one web server; so four instances fit.
     concurrency = 12
+    # For one user on one web server; which one answers is the system's affair, so that this is the least.
+    windows = (Window("burst", 6000, 300, "x-ms-ratelimit-burst-remaining-xrm-requests"),)
     batch_size = ROWS_PER_CALL
 
     def __init__(self, account: Account, tools: Tools) -> None:
@@ -179,7 +182,7 @@ class Dynamics365(Connector):
             version = normal_version(settings.get("api_version") or DEFAULT_VERSION)
         self.rest = Rest(
             account, tools, system=self.name, base_url=f"{base}/api/data/{version}/", auth=auth, origins=origins,
-            explain=self.explain, concurrency=self.concurrency,
+            explain=self.explain, concurrency=self.concurrency, windows=self.windows,
         )  # fmt: skip
         self._clock = tools.clock
         self._hook_secrets = secrets_of(account.secrets.get("webhook_key", ""))
