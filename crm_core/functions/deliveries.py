@@ -19,7 +19,7 @@ PATH = "/api/deliveries"
 MAX_TOP = 200
 MAX_REPLAYED = 500
 """With one call: a receiver that was away for long is not flooded, and the call ends in time."""
-STATES = ("open", "done", "failed")
+STATES = ("open", "done", "failed", "discarded")
 
 _CONNECTION = Parameter("connection", "Of this connection, by slug or uid; of the only one if missing")
 
@@ -51,7 +51,7 @@ def _found(call: Call) -> "Connection":
     role=Role.OPERATOR,
     parameters=[
         _CONNECTION,
-        Parameter("status", "Only those that are open, done or failed"),
+        Parameter("status", "Only those that are open, done, failed or discarded"),
         Parameter("top", "How many, 1 to 200"),
         Parameter("skiptoken", "Of nextLink"),
     ],

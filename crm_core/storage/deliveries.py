@@ -13,7 +13,7 @@ from crm_core.ports import Blob, Operation, Row, RowChanged, RowExists, Table, V
 from crm_core.storage import layout
 from crm_core.storage.state import json_data, json_values
 
-State = Literal["open", "done", "failed"]
+State = Literal["open", "done", "failed", "discarded"]
 MAX_INLINE = 40 * 1024
 """A longer body is a blob: a property of a row holds 64 KiB."""
 MAX_TOGETHER = 40

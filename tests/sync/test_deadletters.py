@@ -3,6 +3,7 @@
 import json
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -17,6 +18,7 @@ from crm_core.sync import conflicts, deadletters
 from crm_core.sync.deadletters import Wanted
 from crm_core.sync.engine import Job
 from tests.sync.pairs import only
+from tests.sync.receivers import told
 from tests.sync.test_webhooks import event, hooked, post_of, send
 
 BY = "key:test"
@@ -578,3 +580,95 @@ def test_a_failed_pull_is_not_put_off_once_the_credential_is_mended(memory_bench
     bench.hub.tick()
     bench.work()
     assert rid in bench.stored()
+
+
+# --- deliveries that have failed -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def telling():
+    with told() as found:
+        yield found
+
+
+def failed_delivery(hub, **fields):
+    """A delivery whose every attempt was refused."""
+    made = hub.create(**fields)
+    hub.work()
+    for _ in range(12):
+        hub.clock.ahead += timedelta(hours=25)
+        hub.hub.tick()
+        hub.work()
+    assert {each.state for each in hub.deliveries()} == {"failed"}
+    return made
+
+
+def test_a_failed_delivery_is_listed_with_the_receivers_words_and_sent_again(telling):
+    hub = telling
+    hub.connect()
+    hub.fault("status", status=503, message="closed for lunch")
+    made = failed_delivery(hub, last_name="Torres")
+    found = only(waiting(hub.hub))
+    assert (found.kind, found.code, found.connection, found.about["record"]) == (
+        "delivery",
+        "Status503",
+        hub.uid,
+        made.id,
+    )
+    assert "closed for lunch" in found.message
+    assert waiting(hub.hub, connection="another") == []
+    assert found.payload is None
+    source, whole = one(hub.hub, found.id)
+    assert "Torres" in whole.payload
+    assert source.plan(whole)["record"] == made.id
+    with pytest.raises(Conflict, match="correct the mapping"):
+        source.edit(whole, "{}")
+    hub.well()
+    replay(hub.hub, found.id)
+    hub.work()
+    assert waiting(hub.hub) == []
+    assert [each.state for each in hub.deliveries()] == ["done"]
+    with pytest.raises(NotFound):
+        one(hub.hub, found.id)
+
+
+def test_a_delivery_is_discarded_with_a_reason(telling):
+    hub = telling
+    hub.connect()
+    hub.fault("status", status=500)
+    failed_delivery(hub, last_name="Torres")
+    source, found = one(hub.hub, only(waiting(hub.hub)).id)
+    source.discard(found, "the order was taken by phone")
+    assert waiting(hub.hub) == []
+    discarded = only(hub.deliveries())
+    assert (discarded.state, discarded.outcome) == (
+        "discarded",
+        f"discarded by {BY}: the order was taken by phone",
+    )
+    hub.clock.ahead += timedelta(days=2)
+    hub.hub.tick()
+    hub.work()
+    assert only(hub.deliveries()).state == "discarded"
+
+
+def test_failed_deliveries_of_several_connections_are_listed_page_by_page(telling):
+    hub = telling
+    hub.fault("status", status=500)
+    for slug in ("one", "two", "three"):
+        hub.connect(slug=slug)
+    for number in range(3):
+        hub.create(last_name=f"N{number}")
+    for _ in range(13):
+        hub.clock.ahead += timedelta(hours=25)
+        hub.hub.tick()
+        hub.work()
+    for top in (1, 2, 4, 100):
+        found = [each.id for each in waiting(hub.hub, top=top) if each.kind == "delivery"]
+        assert len(found) == len(set(found)) == 9
+    assert len(waiting(hub.hub, connection=hub.uid)) == 3
+
+
+@pytest.mark.parametrize("name", ["delivery~", "delivery~x~y", "delivery~x", "delivery~~"])
+def test_what_is_no_delivery_is_not_found(telling, name):
+    with pytest.raises(NotFound):
+        one(telling.hub, name)

@@ -14,13 +14,14 @@ from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.storage import layout
 from crm_core.sync.deadletters.base import Place, Source, Waiting, Wanted
+from crm_core.sync.deadletters.deliveries import FailedDeliveries
 from crm_core.sync.deadletters.items import Items
 from crm_core.sync.deadletters.letters import Letters
 from crm_core.sync.engine import Engine, Job
 
 _log = Log("crm_core.deadletters")
 
-SOURCES: tuple[Callable[[Engine, Tenant, str], Source], ...] = (Letters, Items)
+SOURCES: tuple[Callable[[Engine, Tenant, str], Source], ...] = (Letters, Items, FailedDeliveries)
 
 JOB = "deadletters"
 EXAMPLES = 3
