@@ -151,7 +151,21 @@ class Acts:
                 thing.doubtful.add(name)  # setting the held value or ours back while the outcome is unknown
         if any(same(each.value) for each in thing.of(name)):
             thing.maybe = True  # there and back again is no edit that a delete has to know
-        self.model.edited(thing, name, self._shown(place, name, value), place, upon, beside)
+        undid = frozenset() if value is not None else self._unread(thing, place, name, row, link)
+        self.model.edited(thing, name, self._shown(place, name, value), place, upon, beside).undid = undid
+
+    def _unread(
+        self, thing: Thing, place: str, name: str, row: ServerRow, link: Link | None
+    ) -> frozenset[Edit]:
+        """The edits of a field at a row, if for the hub it is as empty as before them: whoever empties it takes them back
+        before anybody read them. With a value that was typed there and back is seen without this (`maybe`).
+        """
+        record = self.world.record_of(thing)
+        if record is None or link is None or (link.state, link.rid) != ("live", row.rid):
+            return frozenset()
+        if name in link.inflight or link.held(name, record.fields.get(name)) is not None:
+            return frozenset()
+        return frozenset(each for each in thing.of(name) if each.place == place)
 
     def delete(self, place: str, entity: str, row: ServerRow) -> None:
         fields = row.now.fields

@@ -243,10 +243,12 @@ class Checks:
         every = set(thing.edits)
         if alive and any(each.known >= every for each in deletes):
             self._broken(f"{thing.tag} lives, though whoever deleted it knew all of it")
+        # An edit there and back before anybody read it is none against a delete: nobody could tell.
+        undone = {one for each in every if each.undid for one in (each, *each.undid)}
         lost = [
             edit
             for edit in sorted(every, key=lambda each: each.number)
-            if not any(each.may_know(edit) for each in thing.deletes)
+            if edit not in undone and not any(each.may_know(edit) for each in thing.deletes)
         ]
         if not alive and deletes and not all(self._is_undone(thing, edit.name, lost) for edit in lost):
             self._broken(f"{thing.tag} is dead, though nobody who deleted it knew {lost}")

@@ -8,7 +8,8 @@ from typing import Any
 @dataclass(eq=False)
 class Edit:
     """A person's edit of one field. `upon`: the edits that it replaced knowingly, and what those had replaced. `beside`:
-    those that it may have replaced knowingly, and the hub can't tell (`Thing.aside`).
+    those that it may have replaced knowingly, and the hub can't tell (`Thing.aside`). `undid`: those of the same place that
+    it took back before the hub read them.
     """
 
     number: int
@@ -17,6 +18,7 @@ class Edit:
     place: str
     upon: frozenset["Edit"] = frozenset()
     beside: frozenset["Edit"] = frozenset()
+    undid: frozenset["Edit"] = frozenset()
 
     def __repr__(self) -> str:
         return f"#{self.number} {self.name}={self.value!r} at {self.place}"

@@ -127,6 +127,8 @@ class SimConnector(Connector):
     def get_many(self, entity: str, rids: Sequence[str]) -> Mapping[str, Change]:
         def call() -> Mapping[str, Change]:
             rows = [row for rid in dict.fromkeys(rids) if (row := self.server.get(entity, rid)) is not None]
+            for row in rows:
+                row.looks.append(self.server.scheduler.now)
             return {row.rid: self._told(row) for row in rows}
 
         found: Mapping[str, Change] = self._call(f"get {entity} {' '.join(rids)}", call)

@@ -93,7 +93,7 @@ class State:
 @dataclass
 class ServerRow:
     """`by`: who made it. `missed`: a search by a value that it has was answered without it, for the index did not know
-    it yet.
+    it yet. `looks`: when a read by its id was answered.
     """
 
     rid: str
@@ -102,6 +102,7 @@ class ServerRow:
     marker: str = ""
     by: str = ""
     missed: bool = False
+    looks: list[int] = field(default_factory=list)
 
     @property
     def now(self) -> State:

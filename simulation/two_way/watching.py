@@ -39,6 +39,7 @@ class Watching(Watch):
         self._seen: dict[str, Record] = {}
         self.versions: dict[Version, Mapping[str, Any]] = {}
         self._jobs: dict[Work, Sent] = {}
+        self._died: dict[str, int] = {}
 
     # --- the store -----------------------------------------------------------------------------------------------
 
@@ -95,6 +96,8 @@ class Watching(Watch):
         before = self._seen.get(record.id)
         self._seen[record.id] = record
         self.versions[record.entity, record.id, record.version] = record.fields
+        if record.dead:
+            self._died.setdefault(record.id, self.scheduler.now)
         self._asked(before, record)
         self._asked_which(record)
         if before is not None and before.version < record.version and steps:
@@ -270,14 +273,15 @@ class Watching(Watch):
         )
 
     def _written_over(self, server: str, row: ServerRow, before: Mapping[str, Any], thing: Thing) -> None:
-        """Without If-Match an edit between look and write is lost; that is a limit, and the model is told."""
+        """Without If-Match an edit between look and write is lost, and any between look and delete; that is a limit, and
+        the model is told. Of a delete too which fields that were: another edit may bring the thing back, without them.
+        """
         guarded = self.world.servers[server].kind.if_match
         after = row.now.fields
         if after is None:
             thing.maybe |= not guarded
-            return
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) == after.get(name):
+        for name in sorted(before.keys() | (after or {}).keys()):
+            if after is not None and before.get(name) == after.get(name):
                 continue
             lost = [
                 each
@@ -285,13 +289,32 @@ class Watching(Watch):
                 if each.place == server and self.is_same(name, each.value, before.get(name))
             ]
             held = self._held(thing, server, row.rid, name)
-            if lost and not any(self.is_same(name, each, before.get(name)) for each in held):
-                if guarded and held:
-                    self.broken(
-                        f"{name} of {thing.tag} at {server} is overwritten, which nobody had read: {lost}"
-                    )
-                self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
-                thing.doubtful.add(name)
+            if not lost or any(self.is_same(name, each, before.get(name)) for each in held):
+                continue
+            if after is None and (guarded or not self._looked_before(server, row, thing, name)):
+                continue
+            if guarded and held:
+                self.broken(
+                    f"{name} of {thing.tag} at {server} is overwritten, which nobody had read: {lost}"
+                )
+            self.history.note("model", "-- {} of {} may be lost: no If-Match", name, thing.tag)
+            thing.doubtful.add(name)
+
+    def _looked_before(self, server: str, row: ServerRow, thing: Thing, name: str) -> bool:
+        """Whether somebody looked at a row that is deleted, its record being dead, and found a field not yet as it was last."""
+        died = [
+            self._died[each.id]
+            for each in self.world.records(thing.entity)
+            if each.id in self._died and server in each.links and each.links[server].rid == row.rid
+        ]
+        *states, last, _ = row.states
+        assert last.fields is not None
+        value, since = last.fields.get(name), last.at
+        for each in reversed(states):
+            if each.fields is None or each.fields.get(name) != value:
+                break
+            since = each.at
+        return bool(died) and any(min(died) <= moment < since for moment in row.looks)
 
     def _held(self, thing: Thing, server: str, rid: str, name: str) -> list[Any]:
         """What the hub knows that the row holds, or may hold."""
