@@ -100,6 +100,17 @@ def test_a_delete_does_not_take_an_edit_along_that_nobody_read():
     assert world.everywhere("phone") == [["1"]] * 3
 
 
+def test_a_delete_that_nothing_guards_looks_first():
+    """Fault 16. The same where the remote knows no If-Match: a look before the delete tells of the edit."""
+    world = linked("ad")
+    world.change("r2", phone="1")
+    world.remove("r1")
+    world.pull("r1")
+    world.push("r2")
+    world.settle()
+    assert world.everywhere("phone") == [["1"]] * 3
+
+
 def test_an_old_page_does_not_bring_a_deleted_record_back():
     """Fault 17. A row is deleted everywhere. A list that is a few seconds behind then shows it as it was."""
     world = linked("ac")

@@ -135,6 +135,7 @@ IN_TESTS = {
         deletes.test_a_delete_of_a_double_is_none_of_the_record_that_it_was_one_of,
     ),
     "delete_without_if_match": (deletes.test_a_delete_does_not_take_an_edit_along_that_nobody_read,),
+    "delete_without_a_look": (deletes.test_a_delete_that_nothing_guards_looks_first,),
     "no_tomb": (deletes.test_an_old_page_makes_nothing_of_a_row_that_the_hub_never_had,),
     "no_full_pull_first": (creates.test_nothing_is_made_where_the_first_load_is_not_done,),
     "held_before_the_redirect_alone": (
