@@ -3,7 +3,6 @@
 import json
 import uuid
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -596,9 +595,7 @@ def failed_delivery(hub, **fields):
     made = hub.create(**fields)
     hub.work()
     for _ in range(12):
-        hub.clock.ahead += timedelta(hours=25)
-        hub.hub.tick()
-        hub.work()
+        hub.later(25 * 3600)
     assert {each.state for each in hub.deliveries()} == {"failed"}
     return made
 
@@ -645,9 +642,7 @@ def test_a_delivery_is_discarded_with_a_reason(telling):
         "discarded",
         f"discarded by {BY}: the order was taken by phone",
     )
-    hub.clock.ahead += timedelta(days=2)
-    hub.hub.tick()
-    hub.work()
+    hub.later(2 * 24 * 3600)
     assert only(hub.deliveries()).state == "discarded"
 
 
@@ -659,9 +654,7 @@ def test_failed_deliveries_of_several_connections_are_listed_page_by_page(tellin
     for number in range(3):
         hub.create(last_name=f"N{number}")
     for _ in range(13):
-        hub.clock.ahead += timedelta(hours=25)
-        hub.hub.tick()
-        hub.work()
+        hub.later(25 * 3600)
     for top in (1, 2, 4, 100):
         found = [each.id for each in waiting(hub.hub, top=top) if each.kind == "delivery"]
         assert len(found) == len(set(found)) == 9
