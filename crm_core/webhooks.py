@@ -92,20 +92,25 @@ class Receiver:
         `source`: who calls, as far as that is known. Raises SignatureInvalid (counted, never kept), TooManyRequests,
         TooLarge, UnsupportedMedia; Misconfigured for a connection that can't be opened, StoreUnavailable.
         """
-        return self._taken(address, hook, source, self._find)
+        return self._taken(address, hook, source, self._find, challenges.before_proof)
 
     def receive_at(self, owner: Owner, hook: Hook, source: str) -> str | Answer:
         """As `receive`, at an address that is everybody's to know: the proof is all that there is."""
-        return self._taken(owner[1], hook, source, lambda _: self._open(*owner))
+        return self._taken(owner[1], hook, source, lambda _: self._open(*owner), lambda *_: None)
 
     def _taken(
-        self, address: str, hook: Hook, source: str, find: Callable[[str], Opened | None]
+        self,
+        address: str,
+        hook: Hook,
+        source: str,
+        find: Callable[[str], Opened | None],
+        asked: Callable[[Hook, tuple[str, ...], float], Answer | None],
     ) -> str | Answer:
         _spare(self._refusals.wait(source) or self._sources.take(source))
         _check_form(hook)
         opened = find(address)
         try:
-            return self._received(address, opened, hook)
+            return self._received(address, opened, hook, asked)
         except (SignatureInvalid, NotSupported):
             self._refusals.take(source)
             uid = opened.connection.uid if opened else ""
@@ -113,13 +118,19 @@ class Receiver:
             _log.warning("webhook refused", connection=uid)
             raise SignatureInvalid(REFUSED) from None
 
-    def _received(self, address: str, opened: Opened | None, hook: Hook) -> str | Answer:
+    def _received(
+        self,
+        address: str,
+        opened: Opened | None,
+        hook: Hook,
+        asked: Callable[[Hook, tuple[str, ...], float], Answer | None],
+    ) -> str | Answer:
         if opened is None:
             raise SignatureInvalid(REFUSED)
         bind(tenant=opened.connection.tenant.name, connection=opened.connection.uid)
-        asked = challenges.before_proof(hook, self._settings.origins, self._settings.per_minute)
-        if asked is not None:
-            return asked
+        answer = asked(hook, self._settings.origins, self._settings.per_minute)
+        if answer is not None:
+            return answer
         if hook.method != "POST":
             raise SignatureInvalid(REFUSED)
         proof = opened.connector.verify(hook)

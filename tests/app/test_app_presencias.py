@@ -155,6 +155,12 @@ def test_without_the_token_nothing_gets_in(hub, problem, token):
     assert stored(hub, "visits", "CRM-400") == []
 
 
+def test_it_answers_no_challenge(hub, problem):
+    """The address is everybody's to know: it sends nothing back that is not proven."""
+    answer = hub("POST", f"{ROUTE}?validationToken=anything", key=None, data=b"")
+    problem(answer, 401, "SignatureInvalid", "The webhook could not be verified.")
+
+
 def test_a_hub_that_has_no_token_takes_none(start_hub, azurite, problem, api):
     answer = post(api, PAYLOAD, "wrong")
     problem(answer, 401, "SignatureInvalid", "The webhook could not be verified.")
