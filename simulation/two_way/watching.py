@@ -280,7 +280,8 @@ class Watching(Watch):
         after = row.now.fields
         if after is None:
             thing.maybe |= not guarded
-        for name in sorted(before.keys() | (after or {}).keys()):
+        names = {each.name for each in thing.edits} if after is None else after.keys()
+        for name in sorted(before.keys() | names):
             if after is not None and before.get(name) == after.get(name):
                 continue
             lost = [

@@ -223,17 +223,20 @@ def test_what_a_write_on_its_way_may_have_set_is_not_taken_back():
 
 
 def test_an_edit_between_the_look_and_a_delete_without_if_match_is_a_limit():
-    """Of that field alone."""
+    """Of that field alone; one that was emptied is one too."""
     known = Known("d")
+    known.edit(job_title="0")
+    known.read()
     known.delete()
     known.look()
     known.edit(phone="1")
+    known.edit(job_title=None)
     assert known.back_without_it() == []
-    assert known.thing.doubtful == {"phone"}
+    assert known.thing.doubtful == {"phone", "job_title"}
 
 
 def test_whatever_else_a_delete_takes_along_is_none():
-    """Nobody looked; or not since the record is dead; or not before the edit; or If-Match has to hold."""
+    """Nobody looked; or not since the record is dead; or not before the edit; or it was read; or If-Match has to hold."""
     blind = Known("d")
     blind.delete()
     blind.edit(phone="1")
@@ -249,6 +252,12 @@ def test_whatever_else_a_delete_takes_along_is_none():
     seen.look()
     seen.edit(job_title="2")
     assert seen.back_without_it() == [TOLD_OF_VALUE]
+    read = Known("d")
+    read.delete()
+    read.look()
+    read.edit(phone="1")
+    read.read()
+    assert read.back_without_it() == [TOLD_OF_VALUE]
     guarded = Known("a")
     guarded.delete()
     guarded.look()
