@@ -83,13 +83,19 @@ def test_a_connection_that_works_is_ok_in_every_check(api, connect, sandbox, tab
     assert {owner, currency} == {("GET", "systemusers", 200), ("GET", "transactioncurrencies", 200)}
 
 
+def waiting_messages(azurite):
+    """Of both lanes, those that nobody can see yet too."""
+    with QueueServiceClient.from_connection_string(azurite) as service:
+        clients = [service.get_queue_client(lane) for lane in ("fresh", "bulk")]
+        return sum(each.get_queue_properties().approximate_message_count for each in clients)
+
+
 def test_a_diagnosis_leaves_nothing_behind(api, connect, tables, azurite):
     connect("tidy")
+    before = waiting_messages(azurite)
     diagnose(api, "tidy")
     assert list(tables("keys").query_entities("PartitionKey eq 'default~diagnose'")) == []
-    with QueueServiceClient.from_connection_string(azurite) as service:
-        for lane in ("fresh", "bulk"):
-            assert service.get_queue_client(lane).get_queue_properties().approximate_message_count == 0
+    assert waiting_messages(azurite) <= before  # those that wait for their time may be others'
     with BlobServiceClient.from_connection_string(azurite) as service:
         assert list(service.get_container_client("crmhub").list_blobs("diagnose/")) == []
 
@@ -139,7 +145,7 @@ def test_a_connector_that_is_gone_is_a_wrong_setting(api, connect, tables):
     tables("config").update_entity(row, UpdateMode.REPLACE)
     settings = diagnose(api, "orphan")["settings"]
     assert (settings["status"], settings["message"]) == (
-        "failed", "There is no connector 'retired'; there are dynamics365, odoo.",
+        "failed", "There is no connector 'retired'; there are dynamics365, odoo, webhook.",
     )  # fmt: skip
 
 
@@ -412,9 +418,10 @@ def test_work_that_waits_is_counted(api, connect, azurite):
     connect("waiting")
     with QueueServiceClient.from_connection_string(azurite) as service:
         client = service.get_queue_client("bulk")
+        before = client.get_queue_properties().approximate_message_count
         sent = client.send_message("aGVsbG8=", visibility_timeout=600)
         try:
             found = diagnose(api, "waiting")["queues"]["found"]
         finally:
             client.delete_message(sent)
-    assert found["bulk"] == {"messages": 1, "oldest_seconds": None}
+    assert found["bulk"] == {"messages": before + 1, "oldest_seconds": None}

@@ -258,4 +258,4 @@ def test_a_connector_tells_of_each_entity_by_what_a_create_is_found_again(api):
         each["name"]: {entity["creates_found_by"] for entity in each["entities"]}
         for each in api.ok("GET", "/api/connectors")["value"]
     }
-    assert found == {"dynamics365": {"id"}, "odoo": {"marker"}}
+    assert found == {"dynamics365": {"id"}, "odoo": {"marker"}, "webhook": {None}}  # nothing is made there
