@@ -443,7 +443,7 @@ def account(sandbox: Sandbox) -> Iterator[Callable[..., str]]:
             sandbox.delete(rid)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """What a condition gives once it gives something."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

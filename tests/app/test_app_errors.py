@@ -621,7 +621,7 @@ def test_everything_missing_is_named_at_once(api, problem):
 @pytest.mark.parametrize("name", ["siebel", "../dynamics365", "Dynamics365", ""])
 def test_an_unknown_connector_is_404_and_says_which_there_are(api, problem, wanted, name):
     answer = api("POST", "/api/integrations", {**wanted, "connector": name})
-    problem(answer, 404, "NotFound", f"There is no connector '{name}'; there are dynamics365, odoo.")
+    problem(answer, 404, "NotFound", f"There is no connector '{name}'; there are dynamics365, odoo, webhook.")
 
 
 def test_a_slug_that_is_taken_is_409(api, problem, wanted):
