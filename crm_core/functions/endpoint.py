@@ -57,7 +57,6 @@ from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import BY_PATH
 from crm_core.model.fields import hub_time
 from crm_core.ports import count, derived_id, measured, wire_size
-from crm_core.settings import load
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -166,6 +165,7 @@ def the_hub() -> "Hub":
 @cache
 def _make_hub() -> "Hub":
     from crm_core.hub import Hub  # with all that it wires: indexing the app needs none of it
+    from crm_core.settings import load
     from crm_core.system import search_garbage_seldom, share_one_heap
 
     search_garbage_seldom()

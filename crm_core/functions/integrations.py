@@ -9,7 +9,6 @@ from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag
 from crm_core.model.connection import POLICIES, Connection, EntitySync, Schedule
 from crm_core.model.fields import parse_instant
-from crm_core.model.state import COUNTS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -182,6 +181,8 @@ def _status(
     heard: "Mapping[str, Mapping[str, Heard]]",
     now: datetime,
 ) -> dict[str, Any]:
+    from crm_core.model.state import COUNTS
+
     lag = (now - parse_instant(state.last_success)).total_seconds() if state.last_success else None
     return {
         "connection": connection.slug,

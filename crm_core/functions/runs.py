@@ -10,15 +10,15 @@ from crm_core.errors import BadRequest, NotFound
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
 from crm_core.model.fields import instant_text, parse_instant
-from crm_core.model.state import COUNTS, Run
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from crm_core.functions.bodies import RunBody
     from crm_core.hub import Hub
+    from crm_core.model.state import Run
 
-NONE: Mapping[str, Run] = {}
+NONE: "Mapping[str, Run]" = {}
 POLL_SECONDS = 1
 DEFAULT_TOP, MAX_TOP = 50, 200
 
@@ -29,7 +29,9 @@ def _run_body() -> "type[BaseModel]":
     return RunBody
 
 
-def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
+def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
+    from crm_core.model.state import COUNTS
+
     end = parse_instant(run.ended_at) if run.ended_at else now
     seconds = (end - parse_instant(run.started_at)).total_seconds() if run.started_at else 0.0
     item = {
@@ -55,12 +57,14 @@ def _item(run: Run, names: dict[str, str], now: datetime) -> dict[str, Any]:
 
 
 def _with_children(
-    hub: "Hub", call: Call, run: Run, names: dict[str, str], here: Mapping[str, Run] = NONE
+    hub: "Hub", call: Call, run: "Run", names: dict[str, str], here: "Mapping[str, Run]" = NONE
 ) -> dict[str, Any]:
     """A parent's status and figures are its children's: it has none of its own to fall out of step.
 
     `here`: runs that are read already.
     """
+    from crm_core.model.state import COUNTS
+
     now = hub.clock.now()
     children = [
         child for each in run.children if (child := here.get(each) or hub.runs.get(call.tenant, each))
@@ -128,7 +132,7 @@ def _since(text: str) -> str:
         ) from None
 
 
-def accepted(call: Call, run: Run) -> Reply:
+def accepted(call: Call, run: "Run") -> Reply:
     """The answer to whoever asked for a run: where to follow it."""
     hub: Hub = call.hub
     item = _with_children(hub, call, run, _names(hub, call))
@@ -200,7 +204,7 @@ def cancel(call: Call) -> Reply:
     return Reply(200, _item(run, _names(hub, call), hub.clock.now()))
 
 
-def find(call: Call) -> Run:
+def find(call: Call) -> "Run":
     """The run that the path names; raises NotFound."""
     hub: Hub = call.hub
     run_id = call.parts["run_id"]
