@@ -665,3 +665,13 @@ def test_failed_deliveries_of_several_connections_are_listed_page_by_page(tellin
 def test_what_is_no_delivery_is_not_found(telling, name):
     with pytest.raises(NotFound):
         one(telling.hub, name)
+
+
+def test_a_connection_that_this_instance_has_not_listed_yet_is_asked_itself(refused):
+    """Another instance has just made it: the list of all connections is up to a minute old."""
+    pair, *_ = refused
+    uid = only({each.connection for each in waiting(pair.hub)})
+    engine = replace(pair.hub.engine, sides=lambda *_: {})
+    assert deadletters.page(engine, DEFAULT_TENANT, Wanted(), {}, top=100) == ([], None)
+    found, _ = deadletters.page(engine, DEFAULT_TENANT, Wanted(connection=uid), {}, top=100)
+    assert [each.kind for each in found] == ["refused"]

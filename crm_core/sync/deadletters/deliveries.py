@@ -29,19 +29,18 @@ class FailedDeliveries:
     by: str = ""
 
     def page(self, wanted: Wanted, place: Place, top: int) -> tuple[list[Waiting], Place | None]:
-        uids = [uid for uid in self._receivers() if uid >= place.get("connection", "")]
+        known = [wanted.uid] if wanted.uid else self._receivers()
+        uids = [uid for uid in known if uid >= place.get("connection", "")]
         found: list[Waiting] = []
         token: str | None = place.get("token")
         for uid in uids:
-            if wanted.uid in ("", uid):
-                ids, token = self.engine.deliveries.failed(
-                    self.tenant, uid, top=max(1, top - len(found)), token=token
-                )
-                gets = self.engine.pool.map(partial(self._get, uid), ids)
-                found += [each for each in gets if each is not None and wanted.has(each)]
-                if token is not None:
-                    return found, {"connection": uid, "token": token}
-            token = None
+            ids, token = self.engine.deliveries.failed(
+                self.tenant, uid, top=max(1, top - len(found)), token=token
+            )
+            gets = self.engine.pool.map(partial(self._get, uid), ids)
+            found += [each for each in gets if each is not None and wanted.has(each)]
+            if token is not None:
+                return found, {"connection": uid, "token": token}
             if len(found) >= top and uid != uids[-1]:
                 return found, {"connection": uids[uids.index(uid) + 1]}
         return found, None

@@ -3,11 +3,12 @@
 A list costs two short queries for each bucket of an entity, and a point read for each record that waits.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from crm_core.errors import Conflict, NotFound
+from crm_core.errors import Conflict, Misconfigured, NotFound
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
@@ -73,13 +74,23 @@ class Items:
     def _shelves(self, wanted: Wanted, first: Shelf | tuple[()]) -> list[Shelf]:
         """Every range in which some may wait, from the `first` on: of the entities that a connection has."""
         named = [wanted.entity] if wanted.entity else sorted(ENTITIES)
-        entities = [
-            each
-            for each in named
-            if (sides := self.engine.sides(self.tenant, each)) and (not wanted.uid or wanted.uid in sides)
-        ]
-        every = ((entity, bucket, kind) for entity in entities for bucket in layout.BUCKETS for kind in KINDS)
+        every = (
+            (entity, bucket, kind)
+            for entity in self._had(wanted, named)
+            for bucket in layout.BUCKETS
+            for kind in KINDS
+        )
         return [each for each in every if each >= first]
+
+    def _had(self, wanted: Wanted, named: Sequence[str]) -> list[str]:
+        """Those of these entities that the connection has, or any. The connection itself is asked, not the list of all of
+        them: that may be a minute old, and who asks for many is served by whichever instance, once.
+        """
+        with suppress(Misconfigured):  # one that can't be opened has what waits all the same
+            if wanted.uid and (opened := self.engine.open(self.tenant, wanted.uid)) is not None:
+                return [each for each in named if each in opened.connection.entities]
+        found = ((each, self.engine.sides(self.tenant, each)) for each in named)
+        return [each for each, sides in found if sides and (not wanted.uid or wanted.uid in sides)]
 
     def _ids(
         self, entity: str, bucket: str, kind: str, uid: str, after: str, top: int
