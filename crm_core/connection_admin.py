@@ -169,6 +169,16 @@ class ConnectionAdmin:
             for entity, sync in connection.entities.items()
         }
         self._states.begin(connection.tenant, connection.uid, states)
+        if not self._connector_class(connection.connector).polls:
+            self._expect_webhooks(connection)
+
+    def _expect_webhooks(self, connection: Connection) -> None:
+        """The tick looks for those whose work is open, whatever address they came to."""
+        states = self._states.read(connection.tenant, connection.uid)
+        if states is not None and not states.connection.hooked:
+            with suppress(RowChanged):  # a worker is at it: an address, or the next change, says so again
+                marked = replace(states.connection, hooked=True)
+                self._states.save_connection(connection.tenant, connection.uid, marked)
 
     def _push_due(self) -> str:
         """When a push run after a change begins: no worker has an older copy of the connection by then."""

@@ -326,6 +326,22 @@ class Write:
     marker: str = ""
 
 
+STORED_HEADERS = frozenset(
+    {
+        "content-type",
+        "user-agent",
+        "webhook-id",
+        "webhook-timestamp",
+        "x-hubspot-request-timestamp",
+        "aeg-event-type",
+        "aeg-delivery-count",
+        "aeg-subscription-name",
+    }
+)
+STORED_PREFIXES = ("ce-", "x-ms-dynamics-", "x-ms-correlation-")
+"""Beside these no header is stored: any other one may hold a credential."""
+
+
 @dataclass(frozen=True)
 class Hook:
     """A webhook as it came. `headers`: names in lower case. `query`: of its address, decoded; a parameter that is given

@@ -14,7 +14,7 @@ from crm_core import connectors
 from crm_core.connection_admin import ConnectionAdmin, account_of
 from crm_core.connector import Connector, Tools
 from crm_core.diagnosis import Diagnosis
-from crm_core.errors import BadRequest, HubError, Misconfigured, NotFound, StoreUnavailable
+from crm_core.errors import BadRequest, Conflict, HubError, Misconfigured, NotFound, StoreUnavailable
 from crm_core.hook_admin import HookAdmin
 from crm_core.log import Log, bind
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
@@ -22,7 +22,7 @@ from crm_core.model.entities import ENTITIES, Entity
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import Mode, Run
-from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, StoreError, Table, count, lane_of
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowExists, StoreError, Table, count, lane_of
 from crm_core.protocols.budget import forecast
 from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
@@ -191,13 +191,17 @@ class Hub:
         with self._preparing:
             if self._prepared:
                 return
+            wrong: list[Misconfigured] = []
             for default in self.settings.defaults:
                 try:
                     self.admin.ensure_default(default)
                 except BadRequest as error:
-                    raise Misconfigured(
-                        f"The default connection {default.slug}: {error.message}", errors=error.errors
-                    ) from None
+                    text = f"The default connection {default.slug}: {error.message}"
+                    wrong.append(Misconfigured(text, errors=error.errors))
+                except (Conflict, RowExists):
+                    continue  # another instance does it at this moment
+            if wrong:
+                raise wrong[0]
             self._prepared = True
 
     def open(self, tenant: Tenant, uid: str) -> Opened | None:

@@ -275,6 +275,8 @@ class _Reader:
     def _sender(self) -> DefaultConnection | None:
         """The CRM that tells of presences."""
         token = self.text(_PRESENCES)
+        if len(token.split()) > 1:
+            self.wrong(_PRESENCES, "has blanks in it; take one without")
         return (
             DefaultConnection(SENDER, "webhook", {}, {"webhook_secret": token}, recipe=SENDER)
             if token

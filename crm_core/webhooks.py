@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from crm_core.connector import Hook
+from crm_core.connector import STORED_HEADERS, STORED_PREFIXES, Hook
 from crm_core.errors import (
     NotSupported,
     SignatureInvalid,
@@ -39,20 +39,6 @@ MAX_HEADER = 1000
 ADDRESS_SECONDS = 60.0
 """How long a process remembers whose an address is, or that it is nobody's."""
 MAX_ADDRESSES = 10_000
-KEPT_HEADERS = frozenset(
-    {
-        "content-type",
-        "user-agent",
-        "webhook-id",
-        "webhook-timestamp",
-        "x-hubspot-request-timestamp",
-        "aeg-event-type",
-        "aeg-delivery-count",
-        "aeg-subscription-name",
-    }
-)
-KEPT_PREFIXES = ("ce-", "x-ms-dynamics-", "x-ms-correlation-")
-"""Beside these no header is stored: any other one may hold a credential."""
 REFUSED = "The webhook could not be verified."
 
 Owner = tuple[Tenant, str]
@@ -207,5 +193,5 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value[:MAX_HEADER].encode("utf-8", "replace").decode()
         for name, value in headers.items()
-        if name in KEPT_HEADERS or name.startswith(KEPT_PREFIXES)
+        if name in STORED_HEADERS or name.startswith(STORED_PREFIXES)
     }

@@ -2,9 +2,10 @@
 is named there, is the mapping of the connections `comercial` and `presencia-crm`.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from crm_core.errors import BadRequest, NotFound
+from crm_core.errors import BadRequest, Misconfigured, NotFound
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Reply, Role
 from crm_core.functions.webhooks import received
@@ -40,7 +41,8 @@ def presence(call: Call) -> Reply:
 
     def take(hook: "Hook", source: str) -> Any:
         hub: Hub = call.hub
-        hub.prepare()  # the connection may be as new as the settings
+        with suppress(Misconfigured):  # of another connection: who has a key is told
+            hub.prepare()  # this one may be as new as the settings
         return hub.receiver.receive_at((DEFAULT_TENANT, default_uid(SENDER)), hook, source)
 
     return received(call, take)

@@ -205,8 +205,16 @@ class EntityMap:
     def told(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """As `inward`, of a row that may tell a part of the fields: null for what it says is empty."""
         fields = self.inward(row)
-        empty = [each.field for each in self.fields if each.field not in fields and each.is_told(row)]
-        return {**fields, **dict.fromkeys(empty)}
+        for each in self.fields:
+            told = each.is_told(row)
+            companion = self.entity.by_name[each.field].companion
+            if each.field in fields and each.natives and not told:
+                del fields[each.field]  # made of several properties, some of which are not here
+            elif told and each.field not in fields:
+                if each.targets and row.get(each.native) not in (None, ""):
+                    raise ValueError(f"{each.native}: leads to an entity that is not known here")
+                fields |= {each.field: None, **({companion: None} if companion else {})}
+        return fields
 
     @cached_property
     def _readers(self) -> Sequence[tuple[str, str, Callable[[Any], Any]]]:

@@ -114,7 +114,7 @@ class Overridden(FieldMap):
         if self.constant is not None or not self.readable:
             return False  # a constant empties nothing
         if self.source is not None:
-            return any(name in row for name in self.source.names)
+            return all(name in row for name in self.source.names)
         inside = at(row, (self.native, *self.path[:-1])) if self.path else row
         return isinstance(inside, Mapping) and (self.path[-1] if self.path else self.native) in inside
 

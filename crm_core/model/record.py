@@ -77,6 +77,7 @@ class Link:
     remote said of that, {cause, message, time}, with `discarded` {by, time, reason} once nobody is to be asked about it. `waits`: field -> the record, as "entity~id", that has to be there first. `wants`: the connection
     is to have this record. `mapping`: the version of the connection's overrides that held when
     this was written. `etag`: of `ver`, where it can't be told from that. `parked`: {cause, time, failures} of a link that gave up, with `discarded` as in `why`; `failed`: {n, cause, next}.
+    `told`: of a system that can't be asked, field -> the version of the webhook that told of it last.
     `more`: properties that a newer version of this code wrote; kept as they are.
     """
 
@@ -100,6 +101,7 @@ class Link:
     parked: Mapping[str, Any] = NOTHING
     failed: Mapping[str, Any] = NOTHING
     why: Mapping[str, Mapping[str, Any]] = NOTHING
+    told: Mapping[str, str] = NOTHING
     more: Mapping[str, Any] = NOTHING
 
     def held(self, name: str, ours: Any) -> Any:

@@ -162,8 +162,11 @@ class Applier(Placing):
             decided.looks.append(entry)
         elif entry.beside:
             decided.doubles.append((entry, stored))
-        elif isinstance(content, Tomb) and snapshot.payload and (not alive or snapshot.hi <= content.time):
+        elif isinstance(content, Tomb) and snapshot.payload is not None and snapshot.hi <= content.time:
             self.tally.unchanged += 1
+        elif isinstance(content, Tomb) and snapshot.payload is not None and not alive:
+            later = Tomb(snapshot.hi, self.uid, snapshot.change.rid)  # what came before it is over too
+            decided.write(RecordWrite(entry.id, stored, later), entry, "unchanged")
         elif content is None and not alive:
             tomb = Tomb(snapshot.hi, self.uid, snapshot.change.rid)
             decided.write(RecordWrite(entry.id, None, tomb), entry, "unchanged")

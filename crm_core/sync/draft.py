@@ -47,6 +47,7 @@ class LinkDraft:
     parked: dict[str, Any]
     failed: dict[str, Any]
     why: dict[str, Mapping[str, Any]]
+    told: dict[str, str]
 
     def __init__(self, link: Link) -> None:
         self.before = link

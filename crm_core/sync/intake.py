@@ -113,7 +113,8 @@ def _stamped(
         sync = opened.connection.entities.get(each.entity)
         if each.change is not None and sync is not None and sync.pulls:
             change = replace(each.change, version=_version(time, found.id))
-            snapshot = Snapshot(change, time, time, point_read=True, payload=True)
+            told_of = frozenset(change.fields or ())
+            snapshot = Snapshot(change, time, time, point_read=True, payload=told_of)
             snapshots.setdefault(each.entity, []).append(snapshot)
     return snapshots
 
@@ -139,6 +140,9 @@ def replay(engine: Engine, tenant: Tenant, connection: str, found: Inbound, by: 
 
     Its dead letter, if it has one, waits no more.
     """
+    opened = engine.open(tenant, connection)
+    if opened is not None and opened.connection.paused and not opened.connector.polls:
+        raise Conflict(f"{opened.connection.slug} is paused; resume it, then replay the event.")
     refused = Conflict("The event is being worked on; look at it again in a while.")
     if found.state == "open":
         raise refused
@@ -182,7 +186,7 @@ def hints(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
     """
     opened = engine.open(job.tenant, job.connection)
     sync = opened.connection.entities.get(job.entity) if opened else None
-    if opened is None or sync is None or not sync.pulls:
+    if opened is None or sync is None or not sync.pulls or not opened.connector.polls:
         engine.hints.drop(job.tenant, job.connection, job.entity)
         return
     states = engine.states.read(job.tenant, job.connection)

@@ -14,7 +14,7 @@ from crm_core.connector import Change, VersionKind
 from crm_core.frozen import frozen_dataclass
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time, parse_instant
-from crm_core.model.record import Link, Record, Stamp
+from crm_core.model.record import NOTHING, Link, Record, Stamp
 from crm_core.sync import payload
 from crm_core.sync.draft import Draft, LinkDraft
 from crm_core.sync.sides import Side, Sides
@@ -27,8 +27,8 @@ CLOCK_MARGIN = timedelta(seconds=10)
 @frozen_dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a remote said of one record. `lo`, `hi`: hub time before the request and after the response. `hint`: nobody
-    said more than that there is something to read. `payload`: all that there is, and perhaps a part of the record: it
-    can't be read (`payload.py`).
+    said more than that there is something to read. `payload`: the fields that a system which can't be asked
+    tells: all that there is, and perhaps a part of the record (`payload.py`).
     """
 
     change: Change
@@ -36,7 +36,7 @@ class Snapshot:
     hi: str
     point_read: bool = False
     hint: bool = False
-    payload: bool = False
+    payload: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def guard(record: Record, side: Side, snapshot: Snapshot, *, lag: float = 0.0) -
     `lag`: seconds that a list's answer may be old. An entry for a link that is gone or has no version, for another
     remote id, for a dead record, and every delete, needs a look: a page may be older than what the hub has.
     """
-    if snapshot.payload:
+    if snapshot.payload is not None:
         return Verdict.SKIP if payload.is_old(record, side, snapshot) else Verdict.MERGE
     if snapshot.point_read:
         return Verdict.MERGE
@@ -132,6 +132,7 @@ def first_seen(
                 seen=snapshot.hi,
                 mapping=side.mapping,
                 etag=side.odd_etag(change.version, change.etag),
+                told=dict.fromkeys(snapshot.payload, change.version) if snapshot.payload else NOTHING,
             )
         },
     )
@@ -180,7 +181,7 @@ def linked(draft: Draft, side: Side, rid: str) -> LinkDraft:
         if link.state != "gone":
             link.state = "live"
         link.forget()
-        link.ver = ""
+        link.ver, link.told = "", {}
         draft.empty_base(link, side)
     link.rid = rid
     return link
@@ -372,7 +373,10 @@ def _after(draft: Draft, link: LinkDraft, side: Side, snapshot: Snapshot, *, ans
     if side.if_match and link.attempt is not None and version != link.attempt.ver:
         link.settle_open(side)
     draft.tidy(link, side)
-    link.ver, link.etag = version, side.odd_etag(version, snapshot.change.etag)
+    if snapshot.payload is not None:
+        payload.note(link, snapshot)
+    else:
+        link.ver, link.etag = version, side.odd_etag(version, snapshot.change.etag)
     is_new = link.frozen() is not link.before or draft.fields != draft.before.fields
     if not answer and is_new and link.attempt is not None and not link.attempt.read:
         link.attempt = replace(link.attempt, read=True)

@@ -133,3 +133,9 @@ def test_an_address_goes_with_its_token(name):
     with pytest.raises(Misconfigured) as raised:
         load({**GOOD, **{each: value for each, value in SALES.items() if each != name}})
     assert [each.field for each in raised.value.errors] == [name]
+
+
+def test_a_token_with_blanks_would_be_several():
+    with pytest.raises(Misconfigured) as raised:
+        load({**GOOD, "CRM_WEBHOOK_TOKEN": "correct horse"})
+    assert [each.field for each in raised.value.errors] == ["CRM_WEBHOOK_TOKEN"]

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crm_core.connector import Account, Change, Event, Hook
+from crm_core.connector import STORED_HEADERS, STORED_PREFIXES, Account, Change, Event, Hook
 from crm_core.errors import BadAnswer, BadRequest, SignatureInvalid
 from crm_core.model.entities import ENTITIES
+from crm_core.model.fields import Type, checked_text
+from crm_core.model.json_text import dump_json
 from crm_core.model.mapping import EntityMap
 from crm_core.model.override_fields import Path, at, path_of
 from crm_core.protocols.signatures import (
@@ -32,6 +34,8 @@ HEADERS = {"hmac-hex": "X-Hub-Signature-256", "hmac-base64": "X-Hub-Signature-25
 PARAMETER = "token"
 ID_HEADER = "webhook-id"
 MAX_ITEMS = 1000
+MAX_KEY = 200
+_GOOD_KEY = re.compile(r"[^\x00\ud800-\udfff]+", re.DOTALL)
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
 _KEY = re.compile(r"(\w+)\s*:\s*(\S+)")
 
@@ -71,7 +75,7 @@ class Incoming:
         for item in items:
             for entity, rid in self._named(item):
                 change = _change(maps[entity], rid, item)
-                found[entity, rid] = _after(found.get((entity, rid)), change)
+                found[entity, change.rid] = _after(found.get((entity, change.rid)), change)
         return [Event(entity, rid, when, change) for (entity, rid), change in found.items()]
 
     def _named(self, item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -80,18 +84,38 @@ class Incoming:
         own = [_Key(said, ("id",))] if not self._keys and isinstance(said, str) and said in ENTITIES else []
         for key in self._keys or own:
             rid = at(item, key.path)
-            if isinstance(rid, (str, int)) and not isinstance(rid, bool) and str(rid):
-                yield key.entity, str(rid)
+            if rid is not None and rid != "" and not isinstance(rid, bool):
+                yield key.entity, rid if isinstance(rid, str) else dump_json(rid).decode()
 
 
 def _change(emap: EntityMap, rid: str, item: Mapping[str, Any]) -> Change:
-    if item.get("deleted") is True:
+    """A key that is none, or a value that can't be kept, sets this record aside and no other."""
+    printable = rid.encode("ascii", "backslashreplace").decode()[:MAX_KEY]
+    if len(rid) > MAX_KEY or not _GOOD_KEY.fullmatch(rid) or rid[:1] in "[{":
+        return Change(printable, {}, problem=f"The key is no text of at most {MAX_KEY} characters.")
+    if item.get("deleted") in (True, "true"):  # as text where the body is XML
         return Change(rid, None)
     try:
         fields = emap.told(item)
+        _check(emap, item, fields)
     except (ValueError, TypeError, ArithmeticError) as error:
         return Change(rid, {}, problem=f"The body can't be read: {error}.")
     return Change(rid, fields, modified=str(fields.get("updated_at") or ""))
+
+
+def _check(emap: EntityMap, item: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Raises ValueError for an object or a list that stands where a single value does, and for text that no store takes."""
+    for each in emap.fields:
+        given = each.take(item) if each.take else item.get(each.native)
+        several = emap.entity.by_name[each.field].type in (Type.LINES, Type.CHOICES)
+        if each.readable and not several and isinstance(given, (Mapping, list)):
+            raise ValueError(f"{each.native}: expected a single value")
+    for name, value in fields.items():
+        if isinstance(value, str):
+            try:
+                checked_text(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
 
 
 def _after(one: Change | None, other: Change) -> Change:
@@ -109,6 +133,11 @@ def _scheme(proof: str, header: str) -> Scheme:
         what = "expected the name of a header" if takes else f"'{proof}' has its own; leave it out"
         raise BadRequest.field("settings.proof_header", f"settings.proof_header: {what}.")
     name = header.lower() or HEADERS.get(proof, "").lower()
+    if name in STORED_HEADERS or name.startswith(STORED_PREFIXES):
+        raise BadRequest.field(
+            "settings.proof_header",
+            f"settings.proof_header: {header} is kept with each event; take another one.",
+        )
     if proof in ("hmac-hex", "hmac-base64"):
         encoding = Encoding.HEX if proof == "hmac-hex" else Encoding.BASE64
         return AnyOf(tuple(Hmac(name, encoding=encoding, prefix=prefix) for prefix in ("sha256=", "")))

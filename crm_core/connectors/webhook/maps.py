@@ -27,7 +27,10 @@ def named(emap: EntityMap, document: Mapping[str, Any]) -> EntityMap:
 
 def _field(field: Field) -> FieldMap:
     targets = tuple(Target(each, each, field.name, "{id}", field.name) for each in field.targets)
-    return FieldMap(field.name, field.name, targets=targets, kind_native=field.companion, free=True)
+    readable = field.name != "deleted_at"  # the hub's own
+    return FieldMap(
+        field.name, field.name, readable=readable, targets=targets, kind_native=field.companion, free=True
+    )
 
 
 MAPS: Mapping[str, EntityMap] = {name: _plain(entity) for name, entity in ENTITIES.items()}

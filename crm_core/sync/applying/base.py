@@ -247,9 +247,10 @@ class ApplyBase:
 
 
 def _told(snapshot: Snapshot) -> Snapshot:
-    if snapshot.payload:
+    if snapshot.payload is not None:
         return snapshot
-    return replace(snapshot, change=replace(snapshot.change, fields={}), point_read=True, payload=True)
+    alive = replace(snapshot.change, fields={}, version="0")
+    return replace(snapshot, change=alive, point_read=True, payload=frozenset())
 
 
 def grouped(items: Iterable[T], key: Callable[[T], str]) -> Mapping[str, list[T]]:

@@ -139,6 +139,10 @@ class Placing(ApplyBase):
         change = snapshot.change
         if change.fields is not None:
             return merge.merge(record, self.side, self.config, payload.whole(record, self.side, snapshot))
+        link = record.links.get(self.uid)
+        if snapshot.payload is not None and link is not None and link.state == "gone":
+            later = replace(link, seen=max(link.seen, snapshot.hi))  # what came before it is over too
+            return Merged(record.with_link(self.uid, later), {})
         if change.winner:
             winner = self.record_id(change.winner)
             return Merged(deletes.merged_away(record, self.side, self.config, winner, snapshot.hi), {})

@@ -32,7 +32,7 @@ class FailedDeliveries:
         known = [wanted.uid] if wanted.uid else self._receivers()
         uids = [uid for uid in known if uid >= place.get("connection", "")]
         found: list[Waiting] = []
-        token: str | None = place.get("token")
+        token: str | None = place.get("token") if uids and uids[0] == place.get("connection") else None
         for uid in uids:
             ids, token = self.engine.deliveries.failed(
                 self.tenant, uid, top=max(1, top - len(found)), token=token

@@ -108,6 +108,11 @@ class Letters:
             raise Conflict(
                 "The record was not made there yet; shorten its texts over /api/records, and discard this."
             )
+        if not opened.connector.polls:
+            raise Conflict(
+                f"{opened.connection.slug} can't be asked for a record: replay the webhook that told of it "
+                "(GET /api/events, POST /api/events/{id}/replay), and discard this."
+            )
         sync = opened.connection.entities.get(entity)
         if sync is None or not sync.pulls:
             raise Conflict(f"{opened.connection.slug} does not read {entity} any more; discard it.")
