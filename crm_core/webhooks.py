@@ -78,11 +78,11 @@ class Receiver:
         `source`: who calls, as far as that is known. Raises SignatureInvalid (counted, never kept), TooManyRequests,
         TooLarge, UnsupportedMedia; Misconfigured for a connection that can't be opened, StoreUnavailable.
         """
-        return self._taken(address, hook, source, self._find, challenges.before_proof)
+        return self._taken(address, hook, source, self._find, is_secret=True)
 
     def receive_at(self, owner: Owner, hook: Hook, source: str) -> str | Answer:
         """As `receive`, at an address that is everybody's to know: the proof is all that there is."""
-        return self._taken(owner[1], hook, source, lambda _: self._open(*owner), lambda *_: None)
+        return self._taken(owner[1], hook, source, lambda _: self._open(*owner), is_secret=False)
 
     def _taken(
         self,
@@ -90,13 +90,15 @@ class Receiver:
         hook: Hook,
         source: str,
         find: Callable[[str], Opened | None],
-        asked: Callable[[Hook, tuple[str, ...], float], Answer | None],
+        *,
+        is_secret: bool,
     ) -> str | Answer:
+        """`is_secret`: nobody can guess the address, so that it answers challenges."""
         _spare(self._refusals.wait(source) or self._sources.take(source))
         _check_form(hook)
         opened = find(address)
         try:
-            return self._received(address, opened, hook, asked)
+            return self._received(address, opened, hook, is_secret=is_secret)
         except (SignatureInvalid, NotSupported):
             self._refusals.take(source)
             uid = opened.connection.uid if opened else ""
@@ -104,18 +106,12 @@ class Receiver:
             _log.warning("webhook refused", connection=uid)
             raise SignatureInvalid(REFUSED) from None
 
-    def _received(
-        self,
-        address: str,
-        opened: Opened | None,
-        hook: Hook,
-        asked: Callable[[Hook, tuple[str, ...], float], Answer | None],
-    ) -> str | Answer:
+    def _received(self, address: str, opened: Opened | None, hook: Hook, *, is_secret: bool) -> str | Answer:
         if opened is None:
             raise SignatureInvalid(REFUSED)
         bind(tenant=opened.connection.tenant.name, connection=opened.connection.uid)
-        answer = asked(hook, self._settings.origins, self._settings.per_minute)
-        if answer is not None:
+        answer = challenges.before_proof(hook, self._settings.origins, self._settings.per_minute)
+        if is_secret and answer is not None:
             return answer
         if hook.method != "POST":
             raise SignatureInvalid(REFUSED)

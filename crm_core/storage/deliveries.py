@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from crm_core.model.connection import Tenant
-from crm_core.ports import Blob, Operation, Row, RowChanged, RowExists, Table, Value, every_row
+from crm_core.ports import Blob, Operation, Row, RowChanged, RowExists, RowPage, Table, Value, every_row
 from crm_core.storage import layout
 from crm_core.storage.state import json_data, json_values
 
@@ -150,10 +150,7 @@ class Deliveries:
         """Newest first, without the bodies that are in blobs. `since`, `until`: how their ids begin (`delivery_time`), the
         newest of them and the oldest.
         """
-        page = self._table.query(
-            layout.EVENTS, pk=layout.delivery_pk(tenant, connection), rk=layout.EVENT + until,
-            rk_to=layout.EVENT + since + layout.AFTER, top=top, token=token,
-        )  # fmt: skip
+        page = self._range(tenant, connection, layout.EVENT, top, token, since, until)
         return [_delivery(row) for row in page.rows], page.token
 
     def failed(
@@ -167,10 +164,7 @@ class Deliveries:
         until: str = "",
     ) -> tuple[list[str], str | None]:
         """The ids of those that wait for a person, newest first."""
-        page = self._table.query(
-            layout.EVENTS, pk=layout.delivery_pk(tenant, connection), rk=layout.FAILED + until,
-            rk_to=layout.FAILED + since + layout.AFTER, top=top, token=token,
-        )  # fmt: skip
+        page = self._range(tenant, connection, layout.FAILED, top, token, since, until)
         return [row.rk.removeprefix(layout.FAILED) for row in page.rows], page.token
 
     def due(self, tenant: Tenant, connection: str, now: str) -> Iterator[str]:
@@ -189,11 +183,24 @@ class Deliveries:
         self, tenant: Tenant, connection: str, *, top: int, token: str | None
     ) -> tuple[list[str], str | None]:
         """The ids of those that are being sent, the one that is due first first."""
-        page = self._table.query(
-            layout.EVENTS, pk=layout.delivery_pk(tenant, connection),
-            rk=layout.OPEN, rk_to=layout.OPEN + layout.AFTER, top=top, token=token,
-        )  # fmt: skip
+        page = self._range(tenant, connection, layout.OPEN, top, token)
         return [row.rk.rpartition("~")[2] for row in page.rows], page.token
+
+    def _range(
+        self,
+        tenant: Tenant,
+        connection: str,
+        kind: str,
+        top: int,
+        token: str | None,
+        since: str = "",
+        until: str = "",
+    ) -> RowPage:
+        """`kind`: how the keys of the rows begin; newer ones come first."""
+        return self._table.query(
+            layout.EVENTS, pk=layout.delivery_pk(tenant, connection), rk=kind + until,
+            rk_to=kind + since + layout.AFTER, top=top, token=token,
+        )  # fmt: skip
 
 
 def _owner(sizes: Sequence[int], index: int) -> int:

@@ -307,3 +307,17 @@ def paired(
         for each in hubs:
             stack.enter_context(closing(each))
         yield Pair(hubs, queue, clock, sides, entity, environ=environ)
+
+
+def refuse_phone(pair: Pair, rid: str, other: str) -> None:
+    """The phone that is edited at a is refused once at b, where the record is `other`."""
+    pair.remotes["b"].fault(
+        "status",
+        path=f"*accounts({other})*",
+        method="PATCH",
+        status=400,
+        message="The phone is wrong.",
+        count=1,
+    )
+    pair.remotes["a"].update(rid, telephone1="x")
+    pair.pull("a")

@@ -22,6 +22,7 @@ from crm_core.storage.deliveries import Delivery
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from sandbox.sales import Sales
 from sandbox.testing import Client, Running, running
+from tests.sync.conftest import handle_next
 from tests.sync.pairs import AheadClock
 
 SECRET = "whsec_" + base64.b64encode(b"a signing secret of 32 bytes....").decode()
@@ -75,17 +76,9 @@ class Told:
     def work(self, limit: int = 300) -> None:
         """Handles the messages that are visible now until there are none."""
         for _ in range(limit):
-            if not any(self._one(lane) for lane in layout.QUEUES):
+            if not handle_next(self.hub, self.queue):
                 return
         raise AssertionError("the lanes never become empty")
-
-    def _one(self, lane: str) -> bool:
-        messages = self.queue.receive(lane)
-        if not messages:
-            return False
-        self.hub.handle(lane, messages[0].body, messages[0].dequeue_count)
-        assert self.queue.delete(lane, messages[0])
-        return True
 
     def wait(self, seconds: float) -> None:
         """So much time goes by, here and at the receiver."""

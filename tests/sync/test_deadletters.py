@@ -16,7 +16,7 @@ from crm_core.storage import layout
 from crm_core.sync import conflicts, deadletters
 from crm_core.sync.deadletters import Wanted
 from crm_core.sync.engine import Job
-from tests.sync.pairs import only
+from tests.sync.pairs import only, refuse_phone
 from tests.sync.receivers import told
 from tests.sync.test_webhooks import event, hooked, post_of, send
 
@@ -62,16 +62,7 @@ def job_of(bench, kind, **more):
 def refused(linked):
     """The remote b has refused the phone of the one record: (pair, rid at a, rid at b)."""
     pair, rid, other = linked()
-    pair.remotes["b"].fault(
-        "status",
-        path=f"*accounts({other})*",
-        method="PATCH",
-        status=400,
-        message="The phone is wrong.",
-        count=1,
-    )
-    pair.remotes["a"].update(rid, telephone1="x")
-    pair.pull("a")
+    refuse_phone(pair, rid, other)
     pair.remotes["b"].clear_faults()
     return pair, rid, other
 

@@ -77,6 +77,15 @@ class App:
         return found.content if found else None
 
 
+def backwards(hub):
+    """What waits in the fresh lane is worked on from the last message to the first."""
+    messages = list(hub.queue.receive(layout.FRESH, limit=32))
+    for message in reversed(messages):
+        hub.hub.handle(layout.FRESH, message.body, 1)
+        hub.queue.delete(layout.FRESH, message)
+    hub.work()
+
+
 def fields(record):
     assert isinstance(record, Record)
     return dict(record.fields)
@@ -107,11 +116,7 @@ def test_what_comes_late_does_not_undo_what_came_after_it(hub):
     app.tell({"id": "7", "last_name": "Torres", "city": "Lima"})
     app.post({"id": "7", "city": "Cusco"})
     app.post({"id": "7", "city": "Puno", "phone": "1"})
-    first, second = hub.queue.receive(layout.FRESH, limit=2)
-    for message in (second, first):
-        hub.hub.handle(layout.FRESH, message.body, 1)
-        hub.queue.delete(layout.FRESH, message)
-    hub.work()
+    backwards(hub)
     assert fields(app.record("7")) == {"last_name": "Torres", "city": "Puno", "phone": "1"}
 
 
@@ -120,11 +125,7 @@ def test_a_delete_and_what_came_before_and_after_it(hub):
     app.tell({"id": "7", "last_name": "Torres"})
     app.post({"id": "7", "city": "Cusco"})
     app.post({"id": "7", "deleted": True})
-    first, second = hub.queue.receive(layout.FRESH, limit=2)
-    for message in (second, first):
-        hub.hub.handle(layout.FRESH, message.body, 1)
-        hub.queue.delete(layout.FRESH, message)
-    hub.work()
+    backwards(hub)
     assert app.record("7").dead
     app.tell({"id": "7", "city": "Puno"})
     record = app.record("7")
@@ -135,23 +136,10 @@ def test_a_delete_of_what_was_never_told_of_is_remembered(hub):
     app = App(hub)
     app.post({"id": "7", "last_name": "Torres"})
     app.post({"id": "7", "deleted": True})
-    first, second = hub.queue.receive(layout.FRESH, limit=2)
-    for message in (second, first):
-        hub.hub.handle(layout.FRESH, message.body, 1)
-        hub.queue.delete(layout.FRESH, message)
-    hub.work()
+    backwards(hub)
     assert not isinstance(app.record("7"), Record)
     app.tell({"id": "7", "last_name": "Torres"})
     assert fields(app.record("7")) == {"last_name": "Torres"}
-
-
-def backwards(hub):
-    """What waits in the fresh lane is worked on from the last message to the first."""
-    messages = list(hub.queue.receive(layout.FRESH, limit=32))
-    for message in reversed(messages):
-        hub.hub.handle(layout.FRESH, message.body, 1)
-        hub.queue.delete(layout.FRESH, message)
-    hub.work()
 
 
 def test_webhooks_of_one_microsecond_are_all_merged(hub):

@@ -12,7 +12,7 @@ from crm_core.model.record import open_items
 from crm_core.storage import layout
 from crm_core.sync import conflicts
 from crm_core.sync.engine import Job
-from tests.sync.pairs import SOON, only
+from tests.sync.pairs import SOON, only, refuse_phone
 
 
 @pytest.fixture
@@ -221,16 +221,7 @@ class TestReceivers:
 class TestRefusals:
     def test_a_value_that_the_remote_rejects_holds_up_nothing_else(self, linked):
         pair, rid, other = linked()
-        pair.remotes["b"].fault(
-            "status",
-            path=f"*accounts({other})*",
-            method="PATCH",
-            status=400,
-            message="The phone is wrong.",
-            count=1,
-        )
-        pair.remotes["a"].update(rid, telephone1="x")
-        pair.pull("a")
+        refuse_phone(pair, rid, other)
         record = only(pair.records())
         (item,) = conflicts.of(record)
         assert (item.kind, item.field) == ("refused", "phone")
