@@ -26,7 +26,7 @@ from crm_core.storage import layout
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.sync.results import Progress, carry_out, results
 from crm_core.system import SystemClock
-from tests.sync.conftest import Bench, environment
+from tests.sync.conftest import Bench, environment, handle_next
 
 ACCOUNTS = "*/accounts*"
 TABLE_CALLS = ("get", "query", "insert", "replace", "upsert", "delete", "transact")
@@ -174,7 +174,7 @@ def test_what_is_not_done_in_a_fresh_slice_goes_on_in_bulk(bench, monkeypatch):
 
     monkeypatch.setattr(bench.hub.tools.transport, "send", slow)
     run = start(bench, creates(12))
-    assert bench._one(layout.FRESH)
+    assert handle_next(bench.hub, bench.queue)
     assert bench.run(run.id).status == "running"
     assert (bench.queue.size(layout.FRESH), bench.queue.size(layout.BULK)) == (0, 1)
     bench.work()
