@@ -37,6 +37,8 @@ MAX_SETTING = 2000
 ABANDONED_MINUTES = 5
 RENEW_TRIES = 5
 MAX_SECRET = 16_000
+QUERY = "url_query"
+"""The secret of a connector whose address may have a query."""
 """Long enough for a certificate with its chain."""
 
 
@@ -453,7 +455,7 @@ def _setting_errors(
                 # The platform resolves references in the app's own settings only.
                 errors.append(FieldError(path, f"{path}: is a Key Vault reference; enter the value itself."))
             elif value and declared[name].kind == "url" and not _is_address(value):
-                errors.append(FieldError(path, f"{path}: expected an address such as https://example.com."))
+                errors.append(FieldError(path, f"{path}: {_no_address(kind, value)}"))
         errors.extend(
             FieldError(f"{place}.{name}", f"{place}.{name}: is missing ({each.label}).")
             for name, each in declared.items()
@@ -470,6 +472,12 @@ def _is_address(value: str) -> bool:
     return (
         parts.scheme in ("https", "http") and bool(parts.hostname) and not parts.query and not parts.fragment
     )
+
+
+def _no_address(kind: type[Connector], value: str) -> str:
+    if "?" in value and any(each.name == QUERY for each in kind.settings):
+        return f"what follows the ? may be a secret; put it into secrets.{QUERY}."
+    return "expected an address such as https://example.com."
 
 
 def _entity_errors(

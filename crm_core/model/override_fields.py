@@ -29,7 +29,7 @@ def path_of(text: str) -> Path:
     """`details.region` as ("details", "region"); raises ValueError for what is no path."""
     parts = tuple(text.split("."))
     if len(parts) > 5 or not all(
-        re.fullmatch(r"[A-Za-z_@$/][\w@$/-]{0,99}", part, re.ASCII) for part in parts
+        re.fullmatch(r"[A-Za-z_@$/#][\w@$/-]{0,99}", part, re.ASCII) for part in parts
     ):
         raise ValueError("expected a property of the system, or property.part for one inside another")
     return parts

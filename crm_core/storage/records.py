@@ -45,9 +45,12 @@ WIRE_FACTOR, WIRE_ROW_BYTES = 3, 1024
 
 @dataclass(frozen=True)
 class Redirect:
-    """The remote record of this derived id is the record `to`."""
+    """The remote record of this derived id is the record `to`. `version`: the last one of the record that was here, if one
+    was: a record that is made here again goes on from it.
+    """
 
     to: str
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -471,7 +474,8 @@ def _values(content: Record | Redirect | Tomb) -> dict[str, Value]:
     if isinstance(content, Record):
         return {"kind": "record", **_packed_text(content.to_json())}
     if isinstance(content, Redirect):
-        return {"kind": "redirect", "v": SCHEMA_VERSION, "to": content.to}
+        last = {"version": content.version} if content.version else {}
+        return {"kind": "redirect", "v": SCHEMA_VERSION, "to": content.to, **last}
     return {"kind": "tomb", **_packed({"v": SCHEMA_VERSION, **vars(content)})}
 
 
@@ -481,7 +485,7 @@ def _stored(entity: str, row: Row) -> Stored:
     if kind == "record":
         content = Record.from_json(row.rk, entity, _text(row.values))
     elif kind == "redirect":
-        content = Redirect(str(row.values["to"]))
+        content = Redirect(str(row.values["to"]), int(str(row.values.get("version", 0))))
     else:
         data = json.loads(_text(row.values))
         content = Tomb(data["time"], data["connection"], data["rid"])

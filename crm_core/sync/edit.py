@@ -10,7 +10,7 @@ from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import HUB, Record, Stamp
-from crm_core.storage.records import RecordWrite, Redirect, Stored, Tomb
+from crm_core.storage.records import HistoryEntry, RecordWrite, Redirect, Stored, Tomb
 from crm_core.sync import deletes
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, wake
@@ -119,7 +119,9 @@ class Editor:
                 return record  # an earlier call has done it
             after, losers = united(record, duplicate.content, self._config(), self._now())
             by = Origin(self._now(), HUB, by=self.by)
-            leads = RecordWrite(duplicate.id, duplicate, Redirect(record.id))
+            last = duplicate.content.version + 1
+            ended = HistoryEntry(last, by.time, HUB, "", {}, "unite", by=self.by)
+            leads = RecordWrite(duplicate.id, duplicate, Redirect(record.id, last), ended)
             if self._save(write_of(kept, after, by, losers=losers)) and self._save(leads):
                 return after
         raise _contended()

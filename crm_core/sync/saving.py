@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from crm_core.model.connection import Tenant
 from crm_core.model.record import Record, wants_push
-from crm_core.model.record_event import event_of, fitted
+from crm_core.model.record_event import RecordEvent, event_of, fitted, is_alive
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync.engine import Engine
@@ -91,7 +91,7 @@ def _with_event(write: RecordWrite, receivers: Mapping[str, frozenset[str]]) -> 
     """Of a new version only. Whoever made it is not told: it would hear itself."""
     after, before = write.after, write.before.content if write.before else None
     if not isinstance(after, Record):
-        return write
+        return _with_end(write, before, receivers) if isinstance(before, Record) else write
     was = before if isinstance(before, Record) else None
     if was is not None and was.version == after.version:
         return write
@@ -100,6 +100,18 @@ def _with_event(write: RecordWrite, receivers: Mapping[str, frozenset[str]]) -> 
     event = event_of(was, after, old_values(was, after) if was else {}, time, origin)
     tells = tuple(sorted(uid for uid, kinds in receivers.items() if uid != origin and event.kind in kinds))
     return replace(write, event=fitted(event, len(tells)), tells=tells) if tells else write
+
+
+def _with_end(write: RecordWrite, before: Record, receivers: Mapping[str, frozenset[str]]) -> RecordWrite:
+    """Of a record that is another one from now on: whoever was told of it hears that it is gone."""
+    step = write.history
+    tells = tuple(sorted(uid for uid, kinds in receivers.items() if "deleted" in kinds))
+    if step is None or not tells or not is_alive(before):
+        return write
+    event = RecordEvent(
+        before.id, before.entity, step.version, "deleted", step.time, step.origin, before.fields
+    )
+    return replace(write, event=fitted(event, len(tells)), tells=tells)
 
 
 def wakes_of(writes: Iterable[RecordWrite]) -> set[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """From a write of a record to its receiver: what is told, in which order, and what is left when anything fails."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -244,6 +245,46 @@ def test_an_echo_of_our_secrets_is_not_kept(hub):
     assert SECRET not in words
     assert TOKEN not in words
     assert len(words) <= 500
+
+
+def test_an_address_with_a_query_is_called_with_it_and_it_is_kept_a_secret(hub, lines):
+    signature = "0a1b2c3d4e5f6a7b"
+    query = f"?api-version=2016-10-01&sig={signature}"
+    hub.connect(secrets={"url_query": query, "signing_secret": SECRET, "token": TOKEN})
+    hub.fault("status", status=400, message=f"no {signature} here", count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    (post,) = hub.posts()
+    assert f"?{post['query']}" == query
+    assert signature not in hub.one().attempts[0].words
+    assert signature not in str(lines())
+    assert hub.connection is not None
+    assert signature not in repr(hub.connection)
+
+
+@pytest.mark.parametrize("query", ["a=b#c", "a=b c", "a=\nb"])
+def test_a_query_that_no_address_can_have_is_refused_by_name(hub, query):
+    with pytest.raises(BadRequest, match=r"secrets\.url_query: expected what follows"):
+        hub.connect(secrets={"url_query": query, "token": TOKEN})
+
+
+def test_an_address_with_its_query_says_where_that_goes(hub):
+    with pytest.raises(BadRequest, match=r"settings\.url: .*secrets\.url_query"):
+        hub.connect(settings={"url": "https://example.com/hook?sig=secret"})
+
+
+def test_a_record_that_becomes_another_one_is_told_to_be_gone(hub):
+    hub.connect({"contact": {"direction": "push"}})
+    kept, duplicate = hub.create(last_name="Torres"), hub.create(last_name="Torres", city="Lima")
+    hub.work()
+    hub.editor().unite(duplicate.id, kept.id)
+    hub.work()
+    told = [
+        (each["type"], each["subject"]) for each in (json.loads(post["body"]) for post in hub.posts()[2:])
+    ]
+    assert sorted(told) == sorted(
+        [("crmhub.contact.updated", kept.id), ("crmhub.contact.deleted", duplicate.id)]
+    )
 
 
 def test_a_long_answer_is_kept_as_an_excerpt(hub):

@@ -215,7 +215,7 @@ def test_a_second_delete_is_later_than_what_came_before_it(hub, known):
     assert not isinstance(record, Record) or record.dead
 
 
-@pytest.mark.parametrize("key", ["\ud800", "x" * 201, 7.5, {"a": 1}, ["a"], "a\x00b"])
+@pytest.mark.parametrize("key", ["\ud800", "x" * 201, 7.5, {"a": 1}, ["a"], ["\ud800"], "a\x00b"])
 def test_a_key_that_is_none_sets_its_record_aside_and_no_other(hub, key):
     app = App(hub)
     if key == 7.5:
@@ -381,6 +381,26 @@ def test_xml_is_read_like_json(hub):
     headers = {"x-hub-token": TOKEN, "content-type": "application/xml"}
     assert app.tell(XML.encode("latin-1"), headers=headers) == "merged"
     assert fields(app.record("7")) == {"last_name": "Núñez"}
+
+
+def test_values_of_xml_are_of_the_kinds_that_their_fields_have(hub):
+    mapping = {
+        "account": {"fields": {"email": {"to": "correo.#text"}, "employees": {"to": "n.m"}}},
+        "contact": {"fields": {"email_opt_out": {"to": "no"}}},
+    }
+    settings = {"proof": "header", "keys": "account: @id\ncontact: c\norder: pedido"}
+    entities = dict.fromkeys(("account", "contact", "order"), "pull")
+    app = App(hub, entities, settings, mappings=mapping)
+    body = (
+        "<r id='7'><correo tipo='casa'>ana@example.com</correo><n><m>12</m></n><no>true</no><c>3</c><pedido>P1</pedido>"
+        "<lines><description>A box</description><quantity>2</quantity></lines></r>"
+    )
+    app.tell(body.encode(), headers={"x-hub-token": TOKEN, "content-type": "text/xml"})
+    account = fields(app.record("7", "account"))
+    assert (account["email"], account["employees"]) == ("ana@example.com", 12)
+    assert fields(app.record("3"))["email_opt_out"] is True
+    (line,) = fields(app.record("P1", "order"))["lines"]
+    assert (line["description"], line["quantity"]) == ("A box", "2")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ class TestTwins:
         again = only(asked(pair))
         assert again.kind == "match"
         assert again.record.fields["phone"] == "3"
+        assert again.record.version > 1  # a record was here, whose versions somebody may have been told of
         assert len(pair.rows("b")) == 1
         decide(pair, "link")
         pair.settle()

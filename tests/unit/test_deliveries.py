@@ -213,5 +213,6 @@ class TestItsSettings:
         assert {each.name for each in Webhook.settings if each.secret} == {
             "signing_secret",
             "token",
+            "url_query",
             "webhook_secret",
         }

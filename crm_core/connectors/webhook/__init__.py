@@ -56,6 +56,13 @@ class Webhook(Connector):
             "url", "Address that is told", "url", required=False, help="Such as https://app.example.com/hooks"
         ),
         Setting(
+            "url_query",
+            "What follows the ? of the address",
+            required=False,
+            secret=True,
+            help="Such as api-version=1&sig=... of a Logic App or Power Automate; kept as the secret that it is",
+        ),
+        Setting(
             "signing_secret",
             "Signing secret",
             required=False,

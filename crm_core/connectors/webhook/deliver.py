@@ -7,6 +7,7 @@ CloudEvents 1.0, JSON event format.
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from crm_core.connector import Account, Delivered, Message, Request, Tools
 from crm_core.errors import BadRequest
@@ -28,6 +29,9 @@ OWN_HEADERS = frozenset(
     {"content-type", "content-length", "host", "connection", "transfer-encoding", "traceparent", "expect"}
 )
 """Headers that are not a connection's to say, beside those of the signature."""
+SECRET_LENGTH = 8
+"""A shorter value of the address's query (a version, a flag) is no secret, and is found in every text."""
+_QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
 _LINE = re.compile(r"([^:\s]+)[ \t]*:[ \t]*(.*)")
 
 
@@ -41,7 +45,10 @@ class Outgoing:
         self.url = settings.get("url", "")
         self._keys = _keys(secrets.get("signing_secret", ""))
         self._headers = _headers(settings.get("headers", ""))
+        query = _query(secrets.get("url_query", ""))
+        self._address = f"{self.url}?{query}" if query else self.url
         self._secrets = [*secrets_of(secrets.get("signing_secret", "")), secrets.get("token", "")]
+        self._secrets += [value for _, value in parse_qsl(query) if len(value) >= SECRET_LENGTH]
         if secrets.get("token"):
             name = settings.get("token_header", "")
             if not name:
@@ -64,7 +71,7 @@ class Outgoing:
         if self._keys:
             signed = (standard_signature(key, message.id, seconds, message.body) for key in self._keys)
             headers["webhook-signature"] = " ".join(signed)
-        request = Request("POST", self.url, headers, message.body, TIMEOUT_SECONDS, repeatable=False)
+        request = Request("POST", self._address, headers, message.body, TIMEOUT_SECONDS, repeatable=False)
         answer = self._tools.transport.send(request, connection=self._uid)
         return Delivered(
             answer.status,
@@ -75,6 +82,17 @@ class Outgoing:
     @property
     def _clock(self) -> Clock:
         return self._tools.clock
+
+
+def _query(setting: str) -> str:
+    """Raises BadRequest for what can't stand in an address as it is."""
+    query = setting.strip().removeprefix("?")
+    if not _QUERY.fullmatch(query):
+        raise BadRequest.field(
+            "secrets.url_query",
+            "secrets.url_query: expected what follows the ? of an address, percent-encoded as it stands there.",
+        )
+    return query
 
 
 def _keys(setting: str) -> list[bytes]:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from crm_core.connector import STORED_HEADERS, STORED_PREFIXES, Account, Change, Event, Hook
+from crm_core.connectors.webhook.xml_values import of_xml
 from crm_core.errors import BadAnswer, BadRequest, SignatureInvalid
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import Type, checked_text
 from crm_core.model.json_text import dump_json
 from crm_core.model.mapping import EntityMap
 from crm_core.model.override_fields import Path, at, path_of
+from crm_core.model.xml_text import is_xml
 from crm_core.protocols.signatures import (
     STANDARD_WEBHOOKS,
     AnyOf,
@@ -66,6 +68,7 @@ class Incoming:
     def parse(self, hook: Hook, maps: Mapping[str, EntityMap]) -> list[Event]:
         """The changes that a body tells, by record; `maps`: of the entities that the hub has. Raises BadAnswer."""
         body = hook.tree()
+        has_texts_alone = is_xml(hook.headers.get("content-type", ""))
         items = body if isinstance(body, list) else [body]
         if not all(isinstance(each, Mapping) for each in items) or len(items) > MAX_ITEMS:
             raise BadAnswer(f"The body is no object, and no list of at most {MAX_ITEMS} objects.")
@@ -74,7 +77,8 @@ class Incoming:
         found: dict[tuple[str, str], Change] = {}
         for item in items:
             for entity, rid in self._named(item):
-                change = _change(maps[entity], rid, item)
+                emap = maps[entity]
+                change = _change(emap, rid, of_xml(emap, item) if has_texts_alone else item)
                 found[entity, change.rid] = _after(found.get((entity, change.rid)), change)
         return [Event(entity, rid, when, change) for (entity, rid), change in found.items()]
 
@@ -85,7 +89,14 @@ class Incoming:
         for key in self._keys or own:
             rid = at(item, key.path)
             if rid is not None and rid != "" and not isinstance(rid, bool):
-                yield key.entity, rid if isinstance(rid, str) else dump_json(rid).decode()
+                yield key.entity, _key_text(rid)
+
+
+def _key_text(rid: Any) -> str:
+    """A key as text; what can't be one becomes a text that `_change` refuses."""
+    if isinstance(rid, str):
+        return rid
+    return "[]" if isinstance(rid, (Mapping, list)) else dump_json(rid).decode()
 
 
 def _change(emap: EntityMap, rid: str, item: Mapping[str, Any]) -> Change:

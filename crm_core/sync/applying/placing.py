@@ -8,7 +8,7 @@ from crm_core.connector import Change
 from crm_core.model.fields import hub_time
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import Record, open_items
-from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
+from crm_core.storage.records import HistoryEntry, RecordWrite, Redirect, Stored
 from crm_core.sync import deletes, identity, merge, payload
 from crm_core.sync.applying.base import WRITE_WIDTH, ApplyBase, Decided, Entry
 from crm_core.sync.draft import Draft
@@ -66,7 +66,7 @@ class Placing(ApplyBase):
 
     def _insert(self, entry: Entry, before: Stored | None) -> RecordWrite:
         record = merge.first_seen(entry.id, self.entity, self.side, self.config, entry.newest, self.run)
-        return RecordWrite(entry.id, before, record)
+        return RecordWrite(entry.id, before, _going_on(before, record))
 
     def _key(self, entry: Entry) -> str:
         """The match key of a row that is alive, "" for none."""
@@ -131,7 +131,7 @@ class Placing(ApplyBase):
             made = merge.first_seen(entry.id, self.entity, self.side, {}, mine.newest, self.run)
             asked = {"kind": "match", "connection": self.uid, "record": record.id}
             apart = Draft(replace(made, reviews=(asked,)), self.config).finished()
-            decided.write(RecordWrite(entry.id, beside, apart), entry, "created")
+            decided.write(RecordWrite(entry.id, beside, _going_on(beside, apart)), entry, "created")
 
     # --- what is written of a record -----------------------------------------------------------------------------
 
@@ -178,3 +178,10 @@ class Placing(ApplyBase):
         name = self.side.sync.match
         if name and before.fields.get(name) != after.fields.get(name):
             identity.claim_next(self.engine, self.tenant, name, before, after)
+
+
+def _going_on(before: Stored | None, made: Record) -> Record:
+    """Versions of one id only grow, also where a record was that became another one."""
+    if before is None or not isinstance(before.content, Redirect) or not before.content.version:
+        return made
+    return replace(made, version=before.content.version + 1)
