@@ -41,6 +41,8 @@ Blobs: container `crmhub`.
 | runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read                 | the run's end         |
 | runs/{tenant}/{run id}/items                     | the operations of a batch                | the run's end         |
 | runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | kept                  |
+| runs/{tenant}/{run id}/plan/{mark}/{number}      | what a run decided, a line each          | kept                  |
+| runs/{tenant}/{run id}/plan/{mark}/{number}-digests | what it is known again by             | kept                  |
 | events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message, of a delivery over 40 KiB | kept |
 | answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
@@ -261,6 +263,16 @@ def is_delivery_id(text: str) -> bool:
 def delivery_time(milliseconds: int) -> str:
     """How ids of deliveries begin whose version was made then."""
     return f"{_REVERSE - milliseconds:014d}"
+
+
+def plan_blob(tenant: Tenant, run_id: str, number: int, mark: str) -> str:
+    """A part of what a run decided."""
+    return f"runs/{tenant.name}/{run_id}/plan/{mark}/{number:06}"
+
+
+def plan_digests(part: str) -> str:
+    """Beside a part, what its decisions are known again by."""
+    return f"{part}-digests"
 
 
 def newest_first(milliseconds: int, unique: str) -> str:
