@@ -1,0 +1,166 @@
+"""Reading: page by page into the records, and the comparison of ids after everything was read."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from crm_core.connector import Cursor, Page
+from crm_core.errors import CursorExpired
+from crm_core.model.entities import ENTITIES
+from crm_core.model.fields import hub_time
+from crm_core.model.filters import parse_filter
+from crm_core.ports import Future
+from crm_core.storage import layout
+from crm_core.sync import brake, compare, gaps
+from crm_core.sync.apply import Applier
+from crm_core.sync.merge import Snapshot
+from crm_core.sync.pulling.base import Fetched
+from crm_core.sync.pulling.ending import Ending
+from crm_core.sync.schedule import is_reached, next_due
+
+
+class Reading(Ending):
+    """From a place in the feed to its end, or to the end of the slice."""
+
+    def _is_idle(self, page: Page) -> bool:
+        """Nothing has changed since the cursor: no lease is needed, one conditional write says so."""
+        return self._from_the_cursor and not self.run.slices and not page.changes and not page.more
+
+    def _cursor(self) -> Cursor | None:
+        if self._from_the_cursor:
+            return self.state.cursor
+        return self._beginning() if self.run.partial and self.run.cursor is None else self.run.cursor
+
+    def _beginning(self) -> Cursor:
+        where = parse_filter(self.run.filter) if self.run.filter else None
+        return self.opened.connector.begin(self.job.entity, since=self.run.since, where=where)
+
+    def _first_page(self) -> Fetched:
+        try:
+            return self._fetch(self._cursor())
+        except CursorExpired:
+            if self.run.partial:
+                self.run = replace(self.run, cursor=None, read=0)
+                return self._fetch(self._beginning())
+            # The place in the feed is lost: this run reads everything, and compares ids for deletes.
+            self.run = replace(self.run, mode="full", cursor=None, read=0, seen=0)
+            return self._fetch(None)
+
+    def _fetch(self, cursor: Cursor | None) -> Fetched:
+        lo = hub_time(self.engine.clock.now())
+        page = self.opened.connector.changes(self.job.entity, cursor, size=self.engine.tuning.page_records)
+        return Fetched(page, lo, hub_time(self.engine.clock.now()))
+
+    def _read_and_compare(self) -> None:
+        applier = self.applier = self._applier()
+        if self.first is not None:
+            cursor = self._read(applier)
+            if cursor is None:
+                return
+            if self.run.mode == "incremental":
+                self._succeed(cursor)
+                return
+            self.run = replace(self.run, cursor={"compare": 0, "live": 0, "done": cursor})
+            brake.judge_whole(applier, self.run)
+        assert self.run.cursor is not None
+        done: Mapping[str, Any] = self.run.cursor["done"]
+        live: int = self.run.cursor["live"]
+        for number in range(self.run.cursor["compare"], len(layout.BUCKETS)):
+            judge = partial(brake.judge, applier, self.run)
+            live += compare.delete_missing(applier, self.run, layout.BUCKETS[number], judge)
+            self._checkpoint(applier, {"compare": number + 1, "live": live, "done": done})
+            self._let_changes_through(applier)
+            if self._time_is_up() and number + 1 < len(layout.BUCKETS):
+                self._continue()  # after a step, so that however short a slice is it gets further
+                return
+        compare.forget(self.engine, self.job.tenant, self.run)
+        self.state = replace(
+            self.state, known=live
+        )  # counted, where a crash can have made the running sum wrong
+        self._succeed(done)
+
+    def _applier(self) -> Applier:
+        return Applier(
+            self.engine,
+            self.job.tenant,
+            ENTITIES[self.job.entity],
+            self.opened,
+            self.run.id,
+            # Once a load was done there may be rows of ours among those that are read.
+            fresh=self.run.fresh_start and not self.state.last_success,
+            known=self.state.known,
+            careful=self.careful,
+            whole=self.run.mode == "full",
+            keep_lease=self._keep_lease,
+            watch=self._from_the_cursor and gaps.counted(self.opened, self.state),
+        )
+
+    def _read(self, applier: Applier) -> Cursor | None:
+        """Reads pages to the end of the feed and gives its cursor; None if the rest is for another slice.
+
+        The next page is fetched while a batch is written. When the time is up no further page is asked for.
+        """
+        clock, tuning = self.engine.clock, self.engine.tuning
+        fetched, self.first = self.first, None
+        assert fetched is not None
+        batch: list[Snapshot] = []
+        began = clock.monotonic()
+        while True:
+            page = fetched.page
+            batch.extend(fetched.snapshots())
+            stop = self._time_is_up()
+            following: Future[Fetched] | None = None
+            if page.more and not stop:
+                following = self.engine.pool.prefetch(partial(self._fetch, page.cursor))
+            full = len(batch) >= tuning.batch_records or clock.monotonic() - began >= tuning.batch_seconds
+            if full or following is None:
+                self._apply(batch, applier)
+                self._checkpoint(applier, page.cursor)
+                self._let_changes_through(applier)
+                batch, began = [], clock.monotonic()
+            if following is None:
+                if page.more:
+                    self._continue()
+                    return None
+                return page.cursor
+            fetched = following.result()
+
+    def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
+        brake.judge_batch(applier, self.run, batch)
+        if self.run.mode == "full":
+            self.run = compare.remember(applier, self.run, batch)
+        applier.apply(batch)
+        self.run = replace(self.run, read=self.run.read + len(batch))
+
+    def _let_changes_through(self, applier: Applier) -> None:
+        """A run that reads everything, or another part, has the lease for long. What changed since the entity's cursor
+        is read in between when that is due, so that nobody's edit waits for the end of the run; a batch at a time, so
+        that the run does not wait for a busy system either.
+        """
+        state, now = self.state, self.engine.clock.now()
+        if self._from_the_cursor or not state.last_success or state.cursor is None:
+            return
+        if self.opened.connection.paused or not is_reached(state.due, now):
+            return
+        batch: list[Snapshot] = []
+        cursor, more = state.cursor, True
+        try:
+            while more and len(batch) < self.engine.tuning.batch_records:
+                fetched = self._fetch(cursor)
+                batch += fetched.snapshots()
+                cursor, more = fetched.page.cursor, fetched.page.more
+        except CursorExpired:
+            return  # this run, or the next one, reads everything
+        brake.judge_batch(applier, self.run, batch)
+        applier.apply(batch)
+        known, counts = self._sums(applier)
+        now = self.engine.clock.now()
+        ended = (
+            {}
+            if more
+            else {"due": next_due(self.opened.connection.schedule, now), "last_success": hub_time(now)}
+        )
+        self._save_state(cursor=cursor, known=known, lease_until=self._lease_end(), **ended)
+        self.run = replace(self.run, counts=counts)
+        applier.checkpointed(known)
