@@ -47,7 +47,18 @@ from crm_core.storage.ledger import StoredLedger
 from crm_core.storage.records import Records
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import brake, conflicts, deadletters, intake, jobs, redeliver, results, schedule, starting
+from crm_core.sync import (
+    brake,
+    cancelling,
+    conflicts,
+    deadletters,
+    intake,
+    jobs,
+    redeliver,
+    results,
+    schedule,
+    starting,
+)
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Job, Opened, Tuning, wake
 from crm_core.sync.sides import Config, Side, side_of
@@ -333,13 +344,11 @@ class Hub:
         entities: Sequence[str],
         mode: Mode,
         origin: str,
-        *,
-        since: str = "",
-        where: str = "",
+        **options: Any,
     ) -> Run:
-        """Puts a run on its way; as `starting.start`. Raises NotFound too."""
-        opened = self.connect(tenant, name)
-        return starting.start(self.engine, opened, entities, mode, origin, since=since, where=where)
+        """Puts a run on its way; as `starting.start`, with the options of `starting.Asked`. Raises NotFound too."""
+        asked = starting.Asked(mode, **options)
+        return starting.start(self.engine, self.connect(tenant, name), entities, asked, origin)
 
     def start_batch(
         self,
@@ -356,8 +365,8 @@ class Hub:
         return brake.approve(self.engine, tenant, run)
 
     def cancel_run(self, tenant: Tenant, run: Run) -> Run:
-        """Ends a run that the brake stopped. Raises Conflict for any other."""
-        return brake.cancel(self.engine, tenant, run)
+        """Ends a run, and those that it is the parent of. Raises Conflict for one that has ended."""
+        return cancelling.cancel(self.engine, tenant, run)
 
     def replay_event(self, connection: Connection, event: Inbound, by: str = "") -> None:
         """As `intake.replay`."""

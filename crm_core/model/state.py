@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
+from crm_core.model.connection import POLICIES, Policy
+
 Health = Literal["ok", "unreachable", "needs_attention"]
-Mode = Literal["incremental", "full", "push", "batch"]
-"""`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease."""
+Mode = Literal["incremental", "full", "push", "batch", "plan", "apply"]
+"""`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease. `plan`: decides
+what another mode would do and does nothing; `apply`: does what a plan says."""
 RunStatus = Literal["queued", "running", "stopped", "succeeded", "failed"]
 """`stopped`: by the brake; it goes on, or ends, when a person says so."""
 COUNTS = ("created", "updated", "deleted", "unchanged", "failed")
@@ -106,6 +109,10 @@ class Run(_Stored):
     `since`, `filter`: reads only what was modified since (RFC 3339) and passes (OData text); such a run is `partial`.
     `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when
     its message was last found to be poison. `approved`: a person let it go on, without the brake.
+    `limit`: records read at most, 0 for all. `strategy`: what decides in this run alone, as it was asked for. `of`: of a
+    plan, the mode that it is a plan of; of an apply, the plan's id. `start`: the feed's cursor where one that keeps its own
+    place began; None for the beginning. `expected`: about how many records it will read, -1 where nobody knows.
+    `plan`: of a plan what it decided, and of an apply what it did: `Parts` and figures (sync/planning/figures.py).
     """
 
     id: str
@@ -133,11 +140,22 @@ class Run(_Stored):
     trace: str = ""
     since: str = ""
     filter: str = ""
+    limit: int = 0
+    strategy: str = ""
+    of: str = ""
+    start: Mapping[str, Any] | None = None
+    expected: int = -1
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:
         """Whether it reads a part: it keeps its place itself and leaves the entity's alone."""
-        return bool(self.since or self.filter)
+        return bool(self.since or self.filter or self.limit) or self.mode == "apply"
+
+    @property
+    def policy(self) -> Policy | Literal[""]:
+        """What decides in place of the connection's policies; "" for these."""
+        return POLICIES[self.strategy] if self.strategy else ""
 
     @property
     def owed(self) -> bool:

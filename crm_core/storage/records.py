@@ -119,6 +119,11 @@ class Records:
         self._table = table
         self._pool = pool
 
+    @property
+    def table(self) -> Table:
+        """What they are kept in."""
+        return self._table
+
     def get(self, tenant: Tenant, entity: str, record_id: str) -> Stored | None:
         row = self._table.get(
             layout.RECORDS, layout.records_pk(tenant, entity, layout.bucket(record_id)), record_id

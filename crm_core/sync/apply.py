@@ -20,7 +20,6 @@ from crm_core.sync.applying.base import WRITE_WIDTH, Committed, Decided, Entry, 
 from crm_core.sync.applying.placing import Placing
 from crm_core.sync.engine import wake
 from crm_core.sync.merge import Snapshot, Verdict
-from crm_core.sync.references import References
 from crm_core.sync.saving import with_events
 
 _log = Log("crm_core.sync")
@@ -89,7 +88,7 @@ class Applier(Placing):
         self.apply([Snapshot(Change(rid, None), now, now) for rid in dict.fromkeys(self.made)])
 
     def _apply_together(self, snapshots: Iterable[Snapshot]) -> None:
-        self.references = References(self.engine, self.tenant, self.entity)
+        self.references = self._new_references()
         entries = self._newest(snapshots)
         if self.fresh and not self.side.sync.match and not (self.unmarked and self._claims()):
             entries = self._insert_unread(entries)
@@ -166,10 +165,10 @@ class Applier(Placing):
             self.tally.unchanged += 1
         elif isinstance(content, Tomb) and snapshot.payload is not None and not alive:
             later = Tomb(snapshot.hi, self.uid, snapshot.change.rid)  # what came before it is over too
-            decided.write(RecordWrite(entry.id, stored, later), entry, "unchanged")
+            self._write(decided, RecordWrite(entry.id, stored, later), entry, "unchanged")
         elif content is None and not alive:
             tomb = Tomb(snapshot.hi, self.uid, snapshot.change.rid)
-            decided.write(RecordWrite(entry.id, None, tomb), entry, "unchanged")
+            self._write(decided, RecordWrite(entry.id, None, tomb), entry, "unchanged")
         elif content is None or (alive and snapshot.point_read):
             decided.firsts.append((entry, stored))
         elif not alive:
@@ -246,6 +245,7 @@ class Applier(Placing):
         for write in result.written:
             entry, count = about[write.id]
             self._count(write, count, done)
+            self._written(write, entry)
             if self.watch and count != "unchanged":
                 done.news.append((entry.rid, entry.newest.change.modified))
         done.too_large = [(about[write.id][0].snapshot.change, name) for write, name in result.too_large]

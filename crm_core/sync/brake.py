@@ -158,9 +158,13 @@ def approve(engine: Engine, tenant: Tenant, run: Run) -> Run:
     return run
 
 
+def is_stopped(engine: Engine, tenant: Tenant, run: Run) -> bool:
+    """Whether the run, or the state row still, says so."""
+    return run.status == "stopped" or _naming(engine, tenant, run) is not None
+
+
 def cancel(engine: Engine, tenant: Tenant, run: Run) -> Run:
-    """Ends a stopped run; its batch stays unapplied. Raises Conflict for one that is not stopped."""
-    _check(engine, tenant, run)
+    """Ends a stopped run; its batch stays unapplied."""
     if not run.ended:
         try:
             run = failures.end_run(engine, tenant, run, "Cancelled", "A person ended the stopped run.")
@@ -177,12 +181,12 @@ def _check(engine: Engine, tenant: Tenant, run: Run) -> None:
     """Raises Conflict unless the run, or the state row still, says that it is stopped."""
     if run.children:
         raise Conflict(f"Run {run.id} is of several entities; name the stopped one of its children.")
-    if run.status != "stopped" and _naming(engine, tenant, run) is None:
+    if not is_stopped(engine, tenant, run):
         raise _not_stopped(run)
 
 
 def _not_stopped(run: Run) -> Conflict:
-    return Conflict(f"Run {run.id} is {run.status}; only a stopped one can be approved or cancelled.")
+    return Conflict(f"Run {run.id} is {run.status}; only a stopped one can be approved.")
 
 
 def _naming(engine: Engine, tenant: Tenant, run: Run) -> EntityState | None:

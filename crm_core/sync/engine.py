@@ -11,7 +11,7 @@ from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.record import NOTHING
-from crm_core.ports import Blob, Clock, Ids, Pool, Queue
+from crm_core.ports import Blob, Clock, Ids, Pool, Queue, Table
 from crm_core.storage import layout
 from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.events import Events
@@ -76,6 +76,7 @@ class Tuning:
     after that it may still reach the remote: the time to begin, a call's deadline of 100 s, and 120 s that it may be on
     its way. `push_delay_seconds`: after a change of configuration, until a push run begins. `sweep_buckets`: how many
     of the 16 the tick looks at each minute. `breaker_...`: a field that flips so often in this time waits for a person.
+    `plan_hours`: after its end a plan may be applied for so long.
     """
 
     fresh_slice_seconds: float = 20
@@ -95,6 +96,7 @@ class Tuning:
     sweep_buckets: int = 1
     breaker_flips: float = 4
     breaker_seconds: float = 600
+    plan_hours: float = 24
 
     @property
     def breaker(self) -> Breaker:
@@ -137,6 +139,19 @@ class Engine:
         """When a slice that begins now has to stop, by the monotonic clock."""
         seconds = self.tuning.fresh_slice_seconds if lane == layout.FRESH else self.tuning.bulk_slice_seconds
         return self.clock.monotonic() + seconds
+
+    def over(self, table: Table, queue: Queue) -> "Engine":
+        """The same engine, whose records, keys and what else applying writes are in another table, and its messages in
+        another queue.
+        """
+        return replace(
+            self,
+            records=Records(table, self.pool),
+            keys=Keys(table),
+            held=Held(table),
+            dead_letters=DeadLetters(table, self.clock, self.ids),
+            queue=queue,
+        )
 
     def send(self, lane: str, job: Job, delay: float = 0.0) -> None:
         """A job that goes on, or comes again, keeps its trace; a new one gets that of the work in hand."""

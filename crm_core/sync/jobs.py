@@ -14,6 +14,7 @@ from crm_core.storage import layout
 from crm_core.sync import deadletters, deliver, failures, intake
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
+from crm_core.sync.planning.plan import plan
 from crm_core.sync.pull import pull
 from crm_core.sync.push import held, push, waiting
 from crm_core.sync.results import closed, forget_items
@@ -26,6 +27,7 @@ NOT_A_JOB = "NotAJob"
 Handler = Callable[[Engine, Job, str, int], None]
 HANDLERS: Mapping[str, Handler] = {
     "pull": pull,
+    "plan": plan,
     "batch": batch,
     "push": push,
     "held": held,
@@ -102,7 +104,7 @@ def _set_aside(engine: Engine, job: Job, error: Misconfigured) -> None:
     """
     now = hub_time(engine.clock.now())
     states = engine.states.read(job.tenant, job.connection)
-    if states is not None:
+    if states is not None and job.kind != "plan":  # which tells nobody but its own run
         problem = Problem(error.code, error.message, now)
         failures.connection_failed(engine, job, states.connection, error, 0.0, problem)
     run = engine.runs.get(job.tenant, job.run) if job.run else None

@@ -1,7 +1,7 @@
 """A connection as the merge sees it: which fields it reads and writes, how it stores them, what decides. No I/O."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crm_core.connector import Connector, VersionKind
@@ -60,6 +60,10 @@ class Side:
 
     def policy(self, name: str) -> Policy:
         return self.sync.policies.get(name, self.sync.policy)
+
+    def decided_by(self, policy: Policy) -> "Side":
+        """The same with one policy for every field."""
+        return replace(self, sync=replace(self.sync, policy=policy, policies={}))
 
     def maps(self, name: str) -> bool:
         return name in self.reads or name in self.writes

@@ -1,7 +1,7 @@
 """Runs that somebody asks for: checked, put into their rows, and on their way."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from crm_core.errors import BadRequest, Conflict, HubError
@@ -19,41 +19,101 @@ RECENT_RUNS, RECENT_HOURS = 200, 1
 """Where a second run that does the same looks for the first."""
 STILL_QUEUED = timedelta(minutes=2)
 """A run that is asked for again and still waits after this time gets a second message: it may have lost its first."""
+PLANNED = ("incremental", "full", "push")
+"""The modes that there can be a plan of."""
+KINDS = {"batch": "batch", "push": "widen", "plan": "plan"}
+"""The job of each mode that is no pull."""
 
 
-def start(
-    engine: Engine,
-    opened: Opened,
-    entities: Sequence[str],
-    mode: Mode,
-    origin: str,
-    *,
-    since: str = "",
-    where: str = "",
-) -> Run:
+@dataclass(frozen=True)
+class Asked:
+    """What somebody asks of a run. `since`, `where`: read only what was modified since (RFC 3339) and passes the filter;
+    `limit`: at most so many records of each entity; `strategy`: what decides, in this run alone; `of`: of a plan, the mode
+    that it is a plan of.
+    """
+
+    mode: Mode = "incremental"
+    since: str = ""
+    where: str = ""
+    limit: int = 0
+    strategy: str = ""
+    of: str = ""
+
+    @classmethod
+    def of_run(cls, run: Run) -> "Asked":
+        """What was asked of a run."""
+        return cls(run.mode, run.since, run.filter, run.limit, run.strategy, run.of)
+
+    @property
+    def does(self) -> Mode:
+        """The mode whose work it does or plans."""
+        return (self.of or "incremental") if self.mode == "plan" else self.mode  # type: ignore[return-value]  # as the body allows
+
+    def check(self) -> None:
+        """Raises BadRequest for what makes no sense together, with the remedy."""
+        if self.of and self.mode != "plan":
+            raise BadRequest.field("of", "of: says what a plan is a plan of; give it with mode plan alone.")
+        if self.of and self.of not in PLANNED:
+            raise BadRequest.field("of", f"of: expected one of {', '.join(PLANNED)}.")
+        if self.does != "incremental":
+            for name, given in (("since", self.since), ("filter", self.where)):
+                if given:
+                    raise BadRequest.field(name, f"{name}: a {self.does} run reads everything; leave it out.")
+        if self.strategy and self.does == "push":
+            raise BadRequest.field(
+                "strategy", "strategy: a push sends what was decided before; give it with a run that reads."
+            )
+        if self.limit and self.does == "full":
+            raise BadRequest.field(
+                "limit",
+                "limit: a full run deletes what it did not read; leave it out, or use mode incremental.",
+            )
+        if self.limit and self.mode == "push":
+            raise BadRequest.field(
+                "limit", "limit: a push run looks at every record; leave it out, or plan it first."
+            )
+
+
+def start(engine: Engine, opened: Opened, entities: Sequence[str], asked: Asked, origin: str) -> Run:
     """Puts a run on its way: one per entity, and a parent if they are several. Gives what the caller follows.
 
-    `since`, `where`: read only what was modified since (RFC 3339) and passes the filter.
     Raises BadRequest, NotSupported, and Conflict that names the run doing the same which is at work.
     """
-    connection, tenant = opened.connection, opened.connection.tenant
-    wanted = may_start(engine, opened, entities, mode)
-    if since or where:
-        node = parse_filter(where) if where else None
+    asked.check()
+    connection = opened.connection
+    wanted = may_start(engine, opened, entities, asked)
+    if asked.since or asked.where:
+        node = parse_filter(asked.where) if asked.where else None
         for entity in wanted:
-            opened.connector.begin(entity, since=since, where=node)
-    _refuse_second(engine, connection, wanted, (mode, since, where))
-    runs = [_new_run(engine, connection, entity, mode, origin, since, where) for entity in wanted]
+            opened.connector.begin(entity, since=asked.since, where=node)
+    _refuse_second(engine, connection, wanted, asked)
+    return begin(engine, connection, [_new_run(engine, connection, each, asked, origin) for each in wanted])
+
+
+def begin(engine: Engine, connection: Connection, runs: Sequence[Run], *, of: str = "") -> Run:
+    """Runs of one kind, one for each entity, into their rows and on their way; gives the one that the caller follows.
+
+    `of`: of the parent, if it is another's than the runs' own.
+    """
+    tenant = connection.tenant
     runs = [engine.runs.insert(tenant, run) for run in runs]
     followed = runs[0]
     if len(runs) > 1:
-        parent = _new_run(engine, connection, "", mode, origin, since, where)
-        followed = replace(parent, children=tuple(run.id for run in runs))
+        now = engine.clock.now()
+        followed = replace(
+            followed,
+            id=layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
+            entity="",
+            start=None,
+            of=of or followed.of,
+            children=tuple(run.id for run in runs),
+            etag="",
+        )
         engine.runs.insert(tenant, followed)
     bind(run=followed.id)
     for index, run in enumerate(runs):
         try:
-            _send(engine, connection, run)
+            send(engine, connection, run)
         except HubError as error:
             if _never_began(engine, connection, run, error):
                 for unsent in runs[index + 1 :]:  # nobody would ever work on them
@@ -62,11 +122,12 @@ def start(
     return followed
 
 
-def may_start(engine: Engine, opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
+def may_start(engine: Engine, opened: Opened, entities: Sequence[str], asked: Asked) -> list[str]:
     """The entities of such a run. Raises BadRequest, and Conflict where a person has to do something first."""
     connection = opened.connection
-    wanted = _wanted(opened, entities, mode)
-    brake.refuse(engine.states.read(connection.tenant, connection.uid), wanted)
+    wanted = _wanted(opened, entities, asked.does)
+    if asked.mode != "plan":  # the brake does not stop a plan
+        brake.refuse(engine.states.read(connection.tenant, connection.uid), wanted)
     return wanted
 
 
@@ -80,11 +141,11 @@ def start_batch(
 ) -> Run:
     """Puts a caller's long batch on its way as a run. It waits neither for other batches nor for pulls."""
     connection, tenant = opened.connection, opened.connection.tenant
-    run = replace(_new_run(engine, connection, entity, "batch", origin), cursor=vars(progress))
+    run = replace(_new_run(engine, connection, entity, Asked("batch"), origin), cursor=vars(progress))
     results.keep_items(engine, tenant, run, items)
     run = engine.runs.insert(tenant, run)
     try:
-        _send(engine, connection, run)
+        send(engine, connection, run)
     except HubError as error:
         if _never_began(engine, connection, run, error):
             results.forget_items(engine, tenant, run)
@@ -132,8 +193,11 @@ def _wanted(opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
     return wanted
 
 
-def _send(engine: Engine, connection: Connection, run: Run) -> None:
-    kind = {"batch": "batch", "push": "widen"}.get(run.mode, "pull")
+def send(engine: Engine, connection: Connection, run: Run) -> None:
+    """The run's first message."""
+    kind = KINDS.get(run.mode, "pull")
+    if run.mode == "apply" and run.plan.get("of") == "push":
+        kind = "plan"
     engine.send(
         layout.FRESH, Job(kind, connection.tenant, connection.uid, run.entity, run.id, trace=run.trace)
     )
@@ -148,9 +212,7 @@ def _never_began(engine: Engine, connection: Connection, run: Run, error: HubErr
     return True
 
 
-def _refuse_second(
-    engine: Engine, connection: Connection, entities: Sequence[str], does: tuple[str, str, str]
-) -> None:
+def _refuse_second(engine: Engine, connection: Connection, entities: Sequence[str], asked: Asked) -> None:
     """Of the newest runs: one that does the same, that somebody waits for and that has not ended is enough."""
     recent, _ = engine.runs.page(connection.tenant, top=RECENT_RUNS, token=None)
     now = engine.clock.now()
@@ -158,34 +220,29 @@ def _refuse_second(
     for run in recent:
         if run.connection != connection.uid or run.entity not in entities:
             continue
-        if (run.mode, run.since, run.filter) != does:
+        if Asked.of_run(run) != asked:
             continue
         if not run.ended and run.owed and run.created_at >= oldest:
             if run.status == "queued" and run.created_at < late:
-                _send(engine, connection, run)  # whoever asked for it may have died before it was sent
+                send(engine, connection, run)  # whoever asked for it may have died before it was sent
             raise Conflict(
                 f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
             )
 
 
-def _new_run(
-    engine: Engine,
-    connection: Connection,
-    entity: str,
-    mode: Mode,
-    origin: str,
-    since: str = "",
-    where: str = "",
-) -> Run:
+def _new_run(engine: Engine, connection: Connection, entity: str, asked: Asked, origin: str) -> Run:
     now = engine.clock.now()
     return Run(
         layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
         connection.uid,
         entity,
-        mode,
+        asked.mode,
         origin=origin,
         created_at=hub_time(now),
         trace=current_trace(),
-        since=since,
-        filter=where,
+        since=asked.since,
+        filter=asked.where,
+        limit=asked.limit,
+        strategy=asked.strategy,
+        of=asked.of,
     )

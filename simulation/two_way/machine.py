@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
             opened = engine.open(TENANT, uid)
             assert opened is not None
             try:
-                starting.start(engine, opened, [ENTITY], mode, "key:person")
+                starting.start(engine, opened, [ENTITY], starting.Asked(mode), "key:person")
             except HubError:
                 return  # one is under way
 

@@ -250,7 +250,11 @@ class Setting:
                 if wanted:
                     with suppress(Conflict):  # the one whose message was lost comes by this
                         starting.start(
-                            engine, replace(opened, connection=connection), wanted, "full", "key:person"
+                            engine,
+                            replace(opened, connection=connection),
+                            wanted,
+                            starting.Asked("full"),
+                            "key:person",
                         )
 
         self.scheduler.call("full", start)

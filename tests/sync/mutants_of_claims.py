@@ -15,7 +15,7 @@ def unknown_rows_not_held(patch):
 
 
 def claims_read_before_the_page(patch):
-    fetch, claims = pull._Pull._fetch, Applier._claims
+    fetch, claims = pull.Puller._fetch, Applier._claims
     read = {}
 
     def planted(self, cursor):
@@ -26,7 +26,7 @@ def claims_read_before_the_page(patch):
     def remembered(self):
         return read[self.uid, self.entity.name] if self.run else claims(self)
 
-    patch.setattr(pull._Pull, "_fetch", planted)
+    patch.setattr(pull.Puller, "_fetch", planted)
     patch.setattr(Applier, "_claims", remembered)
 
 

@@ -369,7 +369,7 @@ def taken_for_a_double_without_a_look(patch):
 
 
 def checkpoint_before_the_page(patch):
-    apply_batch, checkpoint = pull._Pull._apply, pull._Pull._checkpoint
+    apply_batch, checkpoint = pull.Puller._apply, pull.Puller._checkpoint
 
     def held_back(self, batch, applier):
         self.held_back = list(batch)
@@ -379,8 +379,8 @@ def checkpoint_before_the_page(patch):
         if batch := self.__dict__.pop("held_back", None):
             apply_batch(self, batch, applier)
 
-    patch.setattr(pull._Pull, "_apply", held_back)
-    patch.setattr(pull._Pull, "_checkpoint", first)
+    patch.setattr(pull.Puller, "_apply", held_back)
+    patch.setattr(pull.Puller, "_checkpoint", first)
 
 
 def no_overlap(patch):

@@ -98,11 +98,11 @@ def test_a_worker_that_dies_between_the_run_s_row_and_the_state_row_leaves_nothi
     def die(*_):
         raise Died
 
-    from crm_core.sync.pull import _Pull
+    from crm_core.sync.pull import Puller
 
     run = bench.hub.start_run(DEFAULT_TENANT, "demo", [], "incremental", "key:test")
     with monkeypatch.context() as patch:
-        patch.setattr(_Pull, "_close", die)
+        patch.setattr(Puller, "_close", die)
         (message,) = bench.queue.receive(layout.FRESH)
         with pytest.raises(Died):
             bench.hub.handle(layout.FRESH, message.body, 1)

@@ -80,7 +80,7 @@ def records_are_written_without_if_match(patch):
 
 
 def an_overtaken_run_is_left_open(patch):
-    patch.setattr(pull._Pull, "_end_lapsed", lambda _: None)
+    patch.setattr(pull.Puller, "_end_lapsed", lambda _: None)
 
 
 FAULTS = {
@@ -119,7 +119,7 @@ def test_a_row_deleted_between_two_beginnings_of_a_first_load_does_not_live_on(m
     rid = bench.remote.create("Goes")
     bench.connect()
     with monkeypatch.context() as patch:
-        patch.setattr(pull._Pull, "_checkpoint", lambda *_: (_ for _ in ()).throw(Crash))
+        patch.setattr(pull.Puller, "_checkpoint", lambda *_: (_ for _ in ()).throw(Crash))
         with pytest.raises(Crash):
             bench.pull()
     assert bench.state().cursor is None

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from crm_core.connector import Change
 from crm_core.frozen import frozen_dataclass
-from crm_core.model.connection import Tenant
+from crm_core.model.connection import Policy, Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
@@ -112,6 +112,7 @@ class ApplyBase:
     `known`: how many it had when the run began. `careful`: one by one, so that a record which raises is set aside
     and does not stop the others. `whole`: what has the version that was merged is merged again, since a field may be
     read that was not then, or a text that it refers to may be another. `watch`: `news` is kept. `keep_lease`: called between steps; raises RowChanged if the lease is lost.
+    `strategy`: decides in place of the connection's policies, "" for these.
     """
 
     engine: Engine
@@ -125,6 +126,7 @@ class ApplyBase:
     whole: bool = False
     keep_lease: Callable[[], None] = lambda: None
     watch: bool = False
+    strategy: Policy | Literal[""] = ""
     tally: Tally = field(default_factory=Tally)
     made: list[str] = field(default_factory=list)
     """Remote ids of the records that came to life since the last checkpoint."""
@@ -158,6 +160,22 @@ class ApplyBase:
     def _configure(self) -> None:
         """Takes the configuration for the next transactions; one that was made just now may not be listed yet."""
         self.config = config_of(self.engine, self.opened, self.entity)
+        if self.strategy:
+            self.config[self.uid] = self.side.decided_by(self.strategy)
+
+    # --- what is written -----------------------------------------------------------------------------------------
+
+    def _write(self, decided: Decided, write: RecordWrite, entry: Entry, count: str) -> bool:
+        """Takes a write up into a round; whether it may be made."""
+        decided.write(write, entry, count)
+        return True
+
+    def _written(self, write: RecordWrite, entry: Entry) -> None:
+        """After a write was committed; beside others, in threads."""
+
+    def _new_references(self) -> References:
+        """For a batch."""
+        return References(self.engine, self.tenant, self.entity)
 
     # --- what a remote said --------------------------------------------------------------------------------------
 

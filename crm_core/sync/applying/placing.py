@@ -53,7 +53,7 @@ class Placing(ApplyBase):
         elif entry.id in decided.taken:
             decided.elsewhere.append(entry.again())
         else:
-            decided.write(self._insert(entry, stored), entry, "created")
+            self._write(decided, self._insert(entry, stored), entry, "created")
 
     def _place_looked(self, entry: Entry, stored: Stored | None, decided: Decided) -> None:
         """Its key names a record that has another one now: the row has to be as it says before it takes the key."""
@@ -131,7 +131,8 @@ class Placing(ApplyBase):
             made = merge.first_seen(entry.id, self.entity, self.side, {}, mine.newest, self.run)
             asked = {"kind": "match", "connection": self.uid, "record": record.id}
             apart = Draft(replace(made, reviews=(asked,)), self.config).finished()
-            decided.write(RecordWrite(entry.id, beside, _going_on(beside, apart)), entry, "created")
+            made = RecordWrite(entry.id, beside, _going_on(beside, apart))
+            self._write(decided, made, entry, "created")
 
     # --- what is written of a record -----------------------------------------------------------------------------
 
@@ -170,8 +171,8 @@ class Placing(ApplyBase):
                 change="delete" if deleted else "update",
                 losers=merged.losers,
             )
+        if self._write(decided, RecordWrite(stored.id, stored, after, history), entry, count) and history:
             self._claim_next(record, after)
-        decided.write(RecordWrite(stored.id, stored, after, history), entry, count)
 
     def _claim_next(self, before: Record, after: Record) -> None:
         """Where the field of the match key changes the next key is claimed; whoever has it keeps it."""

@@ -152,14 +152,15 @@ class Letters:
     def _new_run(self, job: Job) -> tuple[Callable[[], None], Mapping[str, Any]]:
         opened = self._opened(job.connection)
         run = self.engine.runs.get(self.tenant, job.run) if job.run else None
-        mode = run.mode if run is not None else RUNS[job.kind]
-        since, where = (run.since, run.filter) if run is not None else ("", "")
+        if run is not None and run.mode == "apply":
+            raise Conflict(f"Apply the plan again by POST /api/runs/{run.of}/apply, or discard this.")
+        asked = starting.Asked.of_run(run) if run is not None else starting.Asked(RUNS[job.kind])
 
         def do() -> None:
-            starting.start(self.engine, opened, [job.entity], mode, self.by, since=since, where=where)
+            starting.start(self.engine, opened, [job.entity], asked, self.by)
 
-        starting.may_start(self.engine, opened, [job.entity], mode)
-        return do, {"would": "start a run", "mode": mode, "entity": job.entity}
+        starting.may_start(self.engine, opened, [job.entity], asked)
+        return do, {"would": "start a run", "mode": asked.mode, "entity": job.entity}
 
     # --- what is there -------------------------------------------------------------------------------------------
 

@@ -79,6 +79,16 @@ class PullBase:
         """It goes on from the entity's place in the feed, and moves it."""
         return self.run.mode == "incremental" and not self.run.partial
 
+    @property
+    def _compares(self) -> bool:
+        """It reads everything, and what it did not read is looked for at the end."""
+        return self.run.mode == "full"
+
+    def _expected(self) -> int:
+        """About how many records it will read; -1 where nobody knows."""
+        known = self.state.known if self._compares and self.state.known else -1
+        return min(known, self.run.limit) if self.run.limit and known >= 0 else known
+
     def _comparing(self) -> bool:
         return bool(self.run.cursor and "compare" in self.run.cursor)
 
@@ -104,7 +114,7 @@ class PullBase:
 
     def _take_lease(self) -> None:
         self._save_state(lease_run=self.run.id, lease_until=self._lease_end(), begun=True)
-        if self.run.mode == "full" and not self._comparing():
+        if self._compares and not self._comparing():
             self.run = compare.begin_part(self.run, self.engine.ids.uuid())
         if self._promised:
             self._save_run(self.run)  # says "running" to whoever follows it

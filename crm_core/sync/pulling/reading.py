@@ -1,6 +1,6 @@
 """Reading: page by page into the records, and the comparison of ids after everything was read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,9 +30,12 @@ class Reading(Ending):
     def _cursor(self) -> Cursor | None:
         if self._from_the_cursor:
             return self.state.cursor
-        return self._beginning() if self.run.partial and self.run.cursor is None else self.run.cursor
+        return self._beginning() if self.run.cursor is None else self.run.cursor
 
-    def _beginning(self) -> Cursor:
+    def _beginning(self) -> Cursor | None:
+        """Where one that keeps its own place begins; None: where the feed does."""
+        if not (self.run.since or self.run.filter):
+            return self.run.start
         where = parse_filter(self.run.filter) if self.run.filter else None
         return self.opened.connector.begin(self.job.entity, since=self.run.since, where=where)
 
@@ -40,12 +43,15 @@ class Reading(Ending):
         try:
             return self._fetch(self._cursor())
         except CursorExpired:
-            if self.run.partial:
-                self.run = replace(self.run, cursor=None, read=0)
-                return self._fetch(self._beginning())
-            # The place in the feed is lost: this run reads everything, and compares ids for deletes.
+            self._restart()
+            return self._fetch(self._cursor())
+
+    def _restart(self) -> None:
+        """The place in the feed is lost. Who goes on from the entity's reads everything, and compares ids for deletes."""
+        if self.run.partial:
+            self.run = replace(self.run, cursor=None, start=None, read=0)
+        else:
             self.run = replace(self.run, mode="full", cursor=None, read=0, seen=0)
-            return self._fetch(None)
 
     def _fetch(self, cursor: Cursor | None) -> Fetched:
         lo = hub_time(self.engine.clock.now())
@@ -58,16 +64,19 @@ class Reading(Ending):
             cursor = self._read(applier)
             if cursor is None:
                 return
-            if self.run.mode == "incremental":
+            if not self._compares:
                 self._succeed(cursor)
                 return
             self.run = replace(self.run, cursor={"compare": 0, "live": 0, "done": cursor})
-            brake.judge_whole(applier, self.run)
+            self._braked(brake.judge_whole, applier)
+        self._compare(applier)
+
+    def _compare(self, applier: Applier) -> None:
         assert self.run.cursor is not None
         done: Mapping[str, Any] = self.run.cursor["done"]
         live: int = self.run.cursor["live"]
         for number in range(self.run.cursor["compare"], len(layout.BUCKETS)):
-            judge = partial(brake.judge, applier, self.run)
+            judge = partial(self._braked, brake.judge, applier)
             live += compare.delete_missing(applier, self.run, layout.BUCKETS[number], judge)
             self._checkpoint(applier, {"compare": number + 1, "live": live, "done": done})
             self._let_changes_through(applier)
@@ -80,6 +89,10 @@ class Reading(Ending):
         )  # counted, where a crash can have made the running sum wrong
         self._succeed(done)
 
+    def _braked(self, judge: Callable[..., None], applier: Applier, *about: Any) -> None:
+        """Lets the brake look at what is about to be done: raises Stopped."""
+        judge(applier, self.run, *about)
+
     def _applier(self) -> Applier:
         return Applier(
             self.engine,
@@ -91,9 +104,10 @@ class Reading(Ending):
             fresh=self.run.fresh_start and not self.state.last_success,
             known=self.state.known,
             careful=self.careful,
-            whole=self.run.mode == "full",
+            whole=self._compares,
             keep_lease=self._keep_lease,
             watch=self._from_the_cursor and gaps.counted(self.opened, self.state),
+            strategy=self.run.policy,
         )
 
     def _read(self, applier: Applier) -> Cursor | None:
@@ -108,8 +122,9 @@ class Reading(Ending):
         began = clock.monotonic()
         while True:
             page = fetched.page
-            batch.extend(fetched.snapshots())
-            stop = self._time_is_up()
+            batch.extend(self._wanted(fetched.snapshots(), len(batch)))
+            enough = 0 < self.run.limit <= self.run.read + len(batch)
+            stop = enough or self._time_is_up()
             following: Future[Fetched] | None = None
             if page.more and not stop:
                 following = self.engine.pool.prefetch(partial(self._fetch, page.cursor))
@@ -120,18 +135,39 @@ class Reading(Ending):
                 self._let_changes_through(applier)
                 batch, began = [], clock.monotonic()
             if following is None:
-                if page.more:
+                if page.more and not enough:
                     self._continue()
                     return None
                 return page.cursor
             fetched = following.result()
 
+    def _wanted(self, snapshots: list[Snapshot], waiting: int) -> list[Snapshot]:
+        """As many as the run may still read, beyond those that wait to be applied."""
+        return snapshots[: self.run.limit - self.run.read - waiting] if self.run.limit else snapshots
+
     def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
-        brake.judge_batch(applier, self.run, batch)
-        if self.run.mode == "full":
+        self._braked(brake.judge_batch, applier, batch)
+        if self._compares:
             self.run = compare.remember(applier, self.run, batch)
         applier.apply(batch)
         self.run = replace(self.run, read=self.run.read + len(batch))
+
+    def _for_changes(self, applier: Applier) -> Applier:
+        """Who applies what the schedule's own pull would have: as that does, whatever is special about this run."""
+        return self._plain() if self.run.strategy else applier
+
+    def _plain(self) -> Applier:
+        """That of the schedule's pulls."""
+        return Applier(
+            self.engine,
+            self.job.tenant,
+            ENTITIES[self.job.entity],
+            self.opened,
+            self.run.id,
+            known=self.state.known,
+            careful=self.careful,
+            keep_lease=self._keep_lease,
+        )
 
     def _let_changes_through(self, applier: Applier) -> None:
         """A run that reads everything, or another part, has the lease for long. What changed since the entity's cursor
@@ -152,9 +188,10 @@ class Reading(Ending):
                 cursor, more = fetched.page.cursor, fetched.page.more
         except CursorExpired:
             return  # this run, or the next one, reads everything
-        brake.judge_batch(applier, self.run, batch)
-        applier.apply(batch)
-        known, counts = self._sums(applier)
+        changes = self._for_changes(applier)
+        self._braked(brake.judge_batch, changes, batch)
+        changes.apply(batch)
+        known, counts = self._sums(changes)
         now = self.engine.clock.now()
         ended = (
             {}
@@ -162,5 +199,6 @@ class Reading(Ending):
             else {"due": next_due(self.opened.connection.schedule, now), "last_success": hub_time(now)}
         )
         self._save_state(cursor=cursor, known=known, lease_until=self._lease_end(), **ended)
-        self.run = replace(self.run, counts=counts)
+        if changes is applier:
+            self.run = replace(self.run, counts=counts)
         applier.checkpointed(known)
