@@ -184,6 +184,12 @@ class BatchBody(_Body):
     operations: Annotated[list[SkipValidation[OperationBody]], Field(min_length=1, max_length=MAX_OPERATIONS)]
 
 
+class UndoBody(_Body):
+    """The version of the record that is to be again."""
+
+    version: Annotated[StrictInt, Field(ge=1)]
+
+
 class PresenceBody(_Body):
     """Whose presence is sent, by the id of the record; none of them: one that is made up."""
 

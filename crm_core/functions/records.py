@@ -12,18 +12,23 @@ from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import Entity
 from crm_core.model.filters import parse_filter
 from crm_core.model.items import accept_item
-from crm_core.model.matching import check_name, matcher
+from crm_core.model.matching import Test, check_name, matcher
 from crm_core.model.options import Order, parse_names, parse_orders
-from crm_core.model.record import HUB, Record
+from crm_core.model.record import Record
+from crm_core.model.record_event import is_alive
 
 if TYPE_CHECKING:
     from crm_core.hub import Hub
 
+DELETED = Parameter(
+    "deleted",
+    "with: also records that were deleted; only: those, and those that a remote system deleted and that are only marked",
+)
 MAX_TOP = 1000
 DEFAULT_TOP = 100
 
 
-def _names(hub: "Hub", tenant: Tenant) -> dict[str, str]:
+def names_of(hub: "Hub", tenant: Tenant) -> dict[str, str]:
     """Connection uid -> slug."""
     return _slugs(hub.connections.every(tenant))
 
@@ -32,7 +37,7 @@ def _slugs(connections: Iterable[Connection]) -> dict[str, str]:
     return {each.uid: each.slug for each in connections}
 
 
-def _with_customs(entity: Entity, connections: Iterable[Connection]) -> Entity:
+def with_customs_of(entity: Entity, connections: Iterable[Connection]) -> Entity:
     """The entity with the custom fields that any connection maps."""
     documents = [
         saved["document"] for each in connections if (saved := each.mappings.get(entity.name)) is not None
@@ -65,6 +70,7 @@ def item_of_record(record: Record, names: dict[str, str], select: Collection[str
         "entity": record.entity,
         "etag": f'"{record.version}"',
         "version": record.version,
+        **({"deleted": True} if record.dead else {}),
         **{name: value for name, value in record.fields.items() if not select or name in select},
         "links": links,
     }
@@ -80,6 +86,7 @@ def item_of_record(record: Record, names: dict[str, str], select: Collection[str
         Parameter("orderby", "Only id, in which order they come anyway"),
         Parameter("top", f"Items of a page, 1 to {MAX_TOP}, {DEFAULT_TOP} if missing"),
         Parameter("skiptoken", "From nextLink; goes on after a page"),
+        DELETED,
     ],
     refused={
         "skip": NO_SKIP,
@@ -88,13 +95,13 @@ def item_of_record(record: Record, names: dict[str, str], select: Collection[str
     },
 )
 def records(call: Call) -> Reply:
-    """Stored records in the order of their ids, a page at a time.
+    """Stored records in the order of their ids, a page at a time; deleted ones only if they are asked for.
 
     A page can be short, or with a filter empty, and still have a nextLink: it examines at most 5,000 records.
     """
     hub: Hub = call.hub
     connections = list(hub.connections.every(call.tenant))
-    entity = _with_customs(entity_of(call.parts["entities"]), connections)
+    entity = with_customs_of(entity_of(call.parts["entities"]), connections)
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
     top = whole_number(parameters, "top", DEFAULT_TOP, MAX_TOP)
@@ -106,13 +113,23 @@ def records(call: Call) -> Reply:
     about = (call.tenant.name, call.principal.id, "records", entity.name, *pairs)
     place = hub.open_token(token, *about) if token else {}
     test = matcher(parse_filter(parameters["filter"]), entity) if parameters.get("filter") else None
-    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top, test=test)
+    dead, test = _with_deleted(parameters.get("deleted", ""), test)
+    found, following_place = hub.records.walk(call.tenant, entity.name, place, top=top, test=test, dead=dead)
     names = _slugs(connections)
     body: dict[str, Any] = {"value": [item_of_record(record, names, select) for record in found]}
     if following_place is not None:
         following = {**parameters, "skiptoken": hub.seal_token(following_place, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, following)
     return Reply(200, body)
+
+
+def _with_deleted(text: str, test: Test | None) -> tuple[bool, Test | None]:
+    """(whether deleted records are among those that are looked at, what those shown have to pass)."""
+    if text not in ("", "with", "only"):
+        raise BadRequest.field("deleted", "deleted: expected with or only.")
+    if text != "only":
+        return text == "with", test
+    return True, lambda record: not is_alive(record) and (test is None or test(record))
 
 
 def _check_order(text: str) -> None:
@@ -123,7 +140,7 @@ def _check_order(text: str) -> None:
         )
 
 
-def _find(call: Call, entity: Entity) -> Record:
+def find(call: Call, entity: Entity) -> Record:
     """By record id, redirects followed; raises NotFound."""
     hub: Hub = call.hub
     record_id = call.parts["record_id"].lower()
@@ -134,8 +151,8 @@ def _find(call: Call, entity: Entity) -> Record:
     raise NotFound(f"There is no stored {entity.name} '{call.parts['record_id']}'.")
 
 
-def _reply(call: Call, record: Record, status: int = 200) -> Reply:
-    item = item_of_record(record, _names(call.hub, call.tenant))
+def reply_of(call: Call, record: Record, status: int = 200) -> Reply:
+    item = item_of_record(record, names_of(call.hub, call.tenant))
     headers = {"ETag": item["etag"]}
     if status == 201:
         headers["Location"] = f"/api/records/{call.parts['entities']}/{record.id}"
@@ -149,20 +166,22 @@ def create(call: Call) -> Reply:
     409 where another record has the value by which records are matched: it names that one.
     """
     hub: Hub = call.hub
-    entity = _with_customs(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
+    entity = with_customs_of(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
     fields = accept_item(entity, call.body, create=True)
-    return _reply(call, hub.editor(call.tenant, entity, call.principal.id).create(fields, call.key), 201)
+    return reply_of(call, hub.editor(call.tenant, entity, call.principal.id).create(fields, call.key), 201)
 
 
 @route("PATCH", "/api/records/<entities>/<record_id>", role=Role.OPERATOR, item_body=True)
 def update(call: Call) -> Reply:
     """Changes the named fields of a stored record, null empties one; with If-Match only if it has not moved on."""
     hub: Hub = call.hub
-    entity = _with_customs(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
-    found = _find(call, entity)
+    entity = with_customs_of(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
+    found = find(call, entity)
     fields = accept_item(entity, call.body, create=False)
     if_match = etag_of(call.incoming.headers.get("if-match", ""))
-    return _reply(call, hub.editor(call.tenant, entity, call.principal.id).update(found.id, fields, if_match))
+    return reply_of(
+        call, hub.editor(call.tenant, entity, call.principal.id).update(found.id, fields, if_match)
+    )
 
 
 @route(
@@ -178,7 +197,7 @@ def delete(call: Call) -> Reply:
     hub: Hub = call.hub
     if not flag(call.parameters, "confirm"):
         raise BadRequest.field("confirm", "confirm: a delete goes everywhere; say confirm=true.")
-    found = _find(call, entity)
+    found = find(call, entity)
     if_match = etag_of(call.incoming.headers.get("if-match", ""))
     hub.editor(call.tenant, entity, call.principal.id).delete(found.id, if_match)
     return Reply(204)
@@ -188,43 +207,10 @@ def delete(call: Call) -> Reply:
 def record(call: Call) -> Reply:
     """One stored record with its links."""
     entity = entity_of(call.parts["entities"])
-    found = _find(call, entity)
+    found = find(call, entity)
     if found.dead:
         raise NotFound(f"The {entity.name} '{found.id}' was deleted; its history is there still.")
-    item = item_of_record(found, _names(call.hub, call.tenant))
+    item = item_of_record(found, names_of(call.hub, call.tenant))
     if not_modified(call.incoming.headers, item["etag"]):
         return Reply(304, None, {"ETag": item["etag"]})
     return Reply(200, item, {"ETag": item["etag"]})
-
-
-@route("GET", "/api/records/<entities>/<record_id>/history", role=Role.READER)
-def history(call: Call) -> Reply:
-    """What happened to a record, oldest first: when, from where, in which run, and the values before."""
-    hub: Hub = call.hub
-    entity = entity_of(call.parts["entities"])
-    found = _find(call, entity)
-    names = {HUB: HUB, **_names(hub, call.tenant)}
-    created = found.created
-    first = {
-        "version": 1,
-        "change": "create",
-        "time": created["time"],
-        "origin": names.get(created["origin"], created["origin"]),
-        "run": created["run"],
-        "old": {},
-        **({"by": created["by"]} if "by" in created else {}),
-    }
-    steps = [
-        {
-            "version": each.version,
-            "change": each.change,
-            "time": each.time,
-            "origin": names.get(each.origin, each.origin),
-            "run": each.run,
-            "old": dict(each.old),
-            **({"losers": dict(each.losers)} if each.losers else {}),
-            **({"by": each.by} if each.by else {}),
-        }
-        for each in hub.records.history(call.tenant, entity.name, found.id)
-    ]
-    return Reply(200, {"value": [first, *steps]})

@@ -139,6 +139,11 @@ def history_range(record_id: str) -> tuple[str, str]:
     return f"h~{record_id}~", f"h~{record_id}~{AFTER}"
 
 
+def histories_range(after: str = "") -> tuple[str, str]:
+    """The history of all records of a partition, or of those whose id comes after one."""
+    return (f"h~{after}~{AFTER}" if after else "h~"), f"h~{AFTER}"
+
+
 def separate_record_id(record_id: str) -> str:
     """Where a record goes whose derived id leads to another one that lives beside it."""
     return derived_id(record_id, "separate")

@@ -12,7 +12,7 @@ from typing import Any
 from crm_core.frozen import frozen_dataclass
 from crm_core.model.connection import Tenant
 from crm_core.model.record import SCHEMA_VERSION, Record, open_items
-from crm_core.model.record_event import RecordEvent
+from crm_core.model.record_event import DELETED_AT, RecordEvent
 from crm_core.ports import (
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_OPERATIONS,
@@ -75,7 +75,8 @@ class Stored:
 class HistoryEntry:
     """One step of a record: the version it made, when, by whom (an origin), in which run, and the values before.
 
-    `losers`: of each conflict that was decided, the value that was given up. `by`: the principal of an app's write.
+    `change`: `update`, `delete` (also one that only marks) or `revive`. `losers`: of each conflict that was decided, the
+    value that was given up; `policies`: what decided it, a policy's name or `person`. `by`: the principal of an app's write.
     """
 
     version: int
@@ -86,6 +87,21 @@ class HistoryEntry:
     change: str = "update"
     losers: Mapping[str, Any] = field(default_factory=dict)
     by: str = ""
+    policies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def died(self) -> bool:
+        """Whether the record was dead from this step on: a delete that only marks says so in a field."""
+        return self.change == "delete" and DELETED_AT not in self.old
+
+    @property
+    def revived(self) -> bool:
+        return self.change == "revive"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "HistoryEntry":
+        """What a newer version of this code wrote beside it is passed over."""
+        return cls(**{name: value for name, value in data.items() if name in cls.__dataclass_fields__})
 
 
 @frozen_dataclass(frozen=True, slots=True)
@@ -183,11 +199,12 @@ class Records:
         *,
         top: int,
         test: Callable[[Record], bool] | None = None,
+        dead: bool = False,
     ) -> tuple[list[Record], Mapping[str, Any] | None]:
         """Records of all buckets in the order of their ids: (at most `top`, the place after them or None at the end).
 
-        `place`: {} for the beginning. `test`: only those that pass it, of at most MAX_EXAMINED rows; redirects,
-        tombs and deleted records are passed over. So a page can be short, or empty, and not the last.
+        `place`: {} for the beginning. `test`: only those that pass it, of at most MAX_EXAMINED rows; redirects and
+        tombs are passed over, and deleted records unless `dead`. So a page can be short, or empty, and not the last.
         """
         bucket: int = place.get("bucket", 0)
         after: str = place.get("after", "")
@@ -205,7 +222,9 @@ class Records:
             for row in rows:
                 examined, after = examined + 1, row.id
                 record = row.content
-                if isinstance(record, Record) and not record.dead and (test is None or test(record)):
+                if not isinstance(record, Record) or (record.dead and not dead):
+                    continue
+                if test is None or test(record):
                     found.append(record)
                     if len(found) == top:
                         break
@@ -273,14 +292,22 @@ class Records:
         for row in every_row(self._table, layout.RECORDS, pk=pk, rk_to=layout.RECORD_ROWS_END):
             yield _stored(entity, row)
 
-    def history(self, tenant: Tenant, entity: str, record_id: str) -> Iterator[HistoryEntry]:
-        """Oldest first."""
+    def history(self, tenant: Tenant, entity: str, record_id: str, first: int = 0) -> Iterator[HistoryEntry]:
+        """Oldest first, from the version `first` on."""
         pk = layout.records_pk(tenant, entity, layout.bucket(record_id))
-        first, after = layout.history_range(record_id)
-        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=first, rk_to=after):
-            data = json.loads(_text(row.values))
-            data.pop("v")
-            yield HistoryEntry(**data)
+        _, after = layout.history_range(record_id)
+        rk = layout.history_rk(record_id, first)
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=after):
+            yield HistoryEntry.from_json(json.loads(_text(row.values)))
+
+    def steps(
+        self, tenant: Tenant, entity: str, record_bucket: str, after: str = ""
+    ) -> Iterator[tuple[str, HistoryEntry]]:
+        """(record id, step) of every record of one bucket, or of those after one; a record's steps oldest first."""
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        rk, rk_to = layout.histories_range(after)
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to):
+            yield row.rk.split("~")[1], HistoryEntry.from_json(json.loads(_text(row.values)))
 
     def open_items(
         self, tenant: Tenant, entity: str, record_bucket: str, *, kind: str = "", connection: str = ""
@@ -438,7 +465,7 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
         told = {
             name: value
             for name, value in vars(write.history).items()
-            if value or name not in ("losers", "by")
+            if value or name not in ("losers", "by", "policies")
         }
         values = _packed({"v": SCHEMA_VERSION, **told})
         operations.append(

@@ -68,7 +68,7 @@ class Editor:
         given = self._with_references(fields)
         stored = self._found(record_id)
         assert isinstance(stored.content, Record)
-        _check_version(stored.content, if_match)
+        check_version(stored.content, if_match)
         self._claim_changed(stored.content, given)
 
         def changed(record: Record, config: Config) -> Record:
@@ -93,16 +93,16 @@ class Editor:
             stored = self._found(record_id, dead=True)
             record = stored.content
             assert isinstance(record, Record)
-            _check_version(record, if_match)
+            check_version(record, if_match)
             if record.dead and change is not deletes.deleted_by_app and if_match:
                 raise _no_record(self.entity, record_id)
             after = change(record, self._config())
             if after is record:
                 return record
             by = Origin(self._now(), HUB, by=self.by)
-            if self._save(write_of(stored, after, by, losers=_losers(record, after))):
+            if self._save(write_of(stored, after, by, losers=losers_of(record, after))):
                 return after
-        raise _contended()
+        raise contended()
 
     def unite(self, duplicate_id: str, kept_id: str) -> Record:
         """Makes two records one: the kept one with what only the duplicate has, whose id leads to it from now on.
@@ -124,7 +124,7 @@ class Editor:
             leads = RecordWrite(duplicate.id, duplicate, Redirect(record.id, last), ended)
             if self._save(write_of(kept, after, by, losers=losers)) and self._save(leads):
                 return after
-        raise _contended()
+        raise contended()
 
     def _save(self, write: RecordWrite) -> bool:
         """Writes one record and wakes whoever is to learn of it; False if its row has moved on."""
@@ -181,11 +181,15 @@ class Editor:
                 target = found.id if isinstance(found, Record) else holder
         return target
 
-    def _claim_changed(self, record: Record, fields: Mapping[str, Any]) -> None:
-        """Claims the match key that a change gives the record."""
+    def _claim_changed(
+        self, record: Record, fields: Mapping[str, Any], *, unchanged_too: bool = False
+    ) -> None:
+        """Claims the match key that a change gives the record, or that it has already: of a record that was dead
+        somebody else may have it by now.
+        """
         for name in self._match_names():
             key = match_key(name, fields.get(name)) if name in fields else ""
-            if not key or key == match_key(name, record.fields.get(name)):
+            if not key or (key == match_key(name, record.fields.get(name)) and not unchanged_too):
                 continue
             holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, record.id)
             stored = self._stored(holder) if holder != record.id else None
@@ -235,14 +239,14 @@ def _revived(record: Record, config: Config, fields: Mapping[str, Any], now: str
     return draft.finished()
 
 
-def _check_version(record: Record, if_match: str) -> None:
+def check_version(record: Record, if_match: str) -> None:
     if if_match and if_match.strip('"') != str(record.version):
         raise Stale(
             f"The record is of version {record.version} by now, not {if_match}; read it again and decide anew."
         )
 
 
-def _losers(before: Record, after: Record) -> dict[str, Any]:
+def losers_of(before: Record, after: Record) -> dict[str, Any]:
     """Of each conflict that the step decided, the value that was given up."""
     lost: dict[str, Any] = {}
     for uid, link in before.links.items():
@@ -253,7 +257,7 @@ def _losers(before: Record, after: Record) -> dict[str, Any]:
     return lost
 
 
-def _contended() -> Conflict:
+def contended() -> Conflict:
     return Conflict("The record is being changed by others all the time; try again.")
 
 

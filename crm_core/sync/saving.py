@@ -1,12 +1,12 @@
 """Writing records whose change was decided elsewhere: with their history, and who has to learn of it."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from crm_core.model.connection import Tenant
-from crm_core.model.record import Record, wants_push
+from crm_core.model.record import NOTHING, Record, wants_push
 from crm_core.model.record_event import RecordEvent, event_of, fitted, is_alive
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
@@ -17,6 +17,8 @@ from crm_core.sync.sides import Sides
 T = TypeVar("T")
 
 WRITE_WIDTH = 4
+PERSON = "person"
+"""What decided a conflict that no policy did."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,38 @@ class Origin:
 
 
 def write_of(
-    stored: Stored, after: Record, by: Origin, *, losers: Any = None, change: str = ""
+    stored: Stored,
+    after: Record,
+    by: Origin,
+    *,
+    losers: Mapping[str, Any] = NOTHING,
+    policy: Callable[[str], str] = lambda _: PERSON,
+    change: str = "",
 ) -> RecordWrite:
-    """A record's write; with history if its version moves."""
+    """A record's write; with history if its version moves. `policy`: what decided the conflicts of a field."""
     before = stored.content
     assert isinstance(before, Record)
     if after.version == before.version:
         return RecordWrite(stored.id, stored, after)
-    kind = change or ("delete" if after.dead and not before.dead else "update")
     step = HistoryEntry(
-        after.version, by.time, by.origin, by.run, old_values(before, after), kind, dict(losers or {}), by.by
+        after.version,
+        by.time,
+        by.origin,
+        by.run,
+        old_values(before, after),
+        change or change_of(before, after),
+        dict(losers),
+        by.by,
+        {name: policy(name) for name in losers},
     )
     return RecordWrite(stored.id, stored, after, step)
+
+
+def change_of(before: Record, after: Record) -> str:
+    """What history calls a step."""
+    if before.dead != after.dead:
+        return "delete" if after.dead else "revive"
+    return "update"
 
 
 def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -13,6 +13,7 @@ from crm_core.sync import deletes, identity, merge, payload
 from crm_core.sync.applying.base import WRITE_WIDTH, ApplyBase, Decided, Entry
 from crm_core.sync.draft import Draft
 from crm_core.sync.merge import Merged, Snapshot
+from crm_core.sync.saving import change_of
 from crm_core.sync.unite import is_declared
 
 
@@ -168,8 +169,9 @@ class Placing(ApplyBase):
                 origin=self.uid,
                 run=self.run,
                 old=merge.old_values(record, after),
-                change="delete" if deleted else "update",
+                change="delete" if deleted else change_of(record, after),
                 losers=merged.losers,
+                policies={name: self.side.policy(name) for name in merged.losers},
             )
         if self._write(decided, RecordWrite(stored.id, stored, after, history), entry, count) and history:
             self._claim_next(record, after)

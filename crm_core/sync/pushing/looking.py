@@ -90,7 +90,8 @@ class Looking(PushBase):
         link, before = self._link(task), task.stored.content
         assert isinstance(before, Record)
         self.settled |= before.links[self.uid].state == "creating" != link.state
-        saved = self._save([write_of(task.stored, task.record, self._by(), losers=task.losers)])
+        step = write_of(task.stored, task.record, self._by(), losers=task.losers, policy=self.side.policy)
+        saved = self._save([step])
         if wants_push(task.record, link) or saved.stale:
             again.append(task.id)
 

@@ -79,7 +79,7 @@ class Settling(PushBase):
             again.append(task.id)
             return None
         self.settled |= task.verb == "create"
-        return write_of(stored, merged.record, self._by(), losers=merged.losers)
+        return write_of(stored, merged.record, self._by(), losers=merged.losers, policy=self.side.policy)
 
     def _settled_write(self, task: Task, outcome: Outcome, record: Record, link: Link) -> Merged | None:
         change = outcome.change
