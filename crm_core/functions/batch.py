@@ -29,7 +29,7 @@ DEFAULT_TOP, MAX_TOP = 100, 200
 STATUS: Mapping[str, int] = {"create": 201, "update": 200, "delete": 204}
 
 
-def _batch_body() -> "type[BaseModel]":
+def batch_body() -> "type[BaseModel]":
     from crm_core.functions.bodies import BatchBody
 
     return BatchBody
@@ -40,7 +40,7 @@ def _batch_body() -> "type[BaseModel]":
     "/api/crm/<entities>/batch",
     role=Role.OPERATOR,
     parameters=[CONNECTION, RAW, Parameter("confirm", "Has to be true if an operation deletes")],
-    body=_batch_body,
+    body=batch_body,
     long=True,
 )
 def batch(call: Call) -> Reply:
@@ -59,7 +59,7 @@ def batch(call: Call) -> Reply:
 
     hub, opened, connector, entity = open_entity(call)
     operations: list[Any] = cast("BatchBody", call.body).operations
-    _check_confirmed(call, operations)
+    check_confirmed(call, operations)
     items = _items(call, opened, entity, operations)
     wanted = preferences(call.incoming.headers)
     minimal = wanted.get("return") == "minimal"
@@ -131,7 +131,7 @@ def outcomes(call: Call) -> Reply:
 # --- operations --------------------------------------------------------------------------------------------------
 
 
-def _check_confirmed(call: Call, operations: list[Any]) -> None:
+def check_confirmed(call: Call, operations: list[Any]) -> None:
     deletes = any(isinstance(each, dict) and each.get("method") == "delete" for each in operations)
     if deletes and not flag(call.parameters, "confirm"):
         raise BadRequest.field(
@@ -156,8 +156,8 @@ def _items(call: Call, opened: "Opened", entity: Entity, operations: list[Any]) 
     return items
 
 
-def _write(connector: "Connector", entity: Entity, operation: Any) -> "Write":
-    from crm_core.connector import Write
+def operation_of(operation: Any) -> "OperationBody":
+    """One operation of a batch; raises BadRequest for what is wrong with it."""
     from crm_core.functions.bodies import OperationBody
 
     if not isinstance(operation, dict):
@@ -179,6 +179,13 @@ def _write(connector: "Connector", entity: Entity, operation: Any) -> "Write":
         errors.append(FieldError("if_match", "if_match: expected an etag, such as an answer has."))
     if errors:
         raise BadRequest(errors[0].message, errors=errors)
+    return body
+
+
+def _write(connector: "Connector", entity: Entity, operation: Any) -> "Write":
+    from crm_core.connector import Write
+
+    body = operation_of(operation)
     write = Write()
     if body.fields is not None:
         write = write_of(connector, entity, body.fields, create=body.method == "create")
@@ -224,7 +231,7 @@ def _outcome(
     shown: dict[str, Any] = {"index": result.index}
     error, change = result.outcome.error, result.outcome.change
     if error is not None:
-        return shown | _refusal(error, result.rid, trace or call.incoming.trace)
+        return shown | refusal(error, result.rid, trace or call.incoming.trace)
     shown["status"] = STATUS[result.verb]
     if result.rid:
         shown["id"] = result.rid
@@ -247,7 +254,7 @@ def _left(entity: Entity, change: "Change") -> dict[str, Any]:
     }
 
 
-def _refusal(error: HubError, rid: str, trace: str) -> dict[str, Any]:
+def refusal(error: HubError, rid: str, trace: str) -> dict[str, Any]:
     reply = problem(error, trace)
     shown: dict[str, Any] = {"status": reply.status}
     if rid:

@@ -136,7 +136,7 @@ def _why(told: "Why", names: Mapping[str, str]) -> dict[str, Any]:
         "replaced": told.replaced,
         "policy": (told.decided.policy or None) if told.decided else None,
         "decided": _decided(told.decided, names) if told.decided else None,
-        "connections": [_held(each, names) for each in told.held],
+        "connections": [_held(each, names) for each in told.held if each.connection in names],
         "erased": list(told.lost),
     }
 
@@ -156,7 +156,7 @@ def _decided(decided: "Decided", names: Mapping[str, str]) -> dict[str, Any]:
 
 def _held(held: "Held", names: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "connection": names.get(held.connection, held.connection),
+        "connection": names[held.connection],
         "state": held.state,
         "known": held.known,
         "holds": held.holds,

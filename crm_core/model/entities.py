@@ -7,7 +7,9 @@ from typing import Any
 
 from crm_core.model.fields import Field, Type
 
-RESERVED = frozenset({"id", "entity", "connection", "etag", "version", "links", "raw", "created", "deleted"})
+RESERVED = frozenset(
+    {"id", "entity", "connection", "etag", "version", "links", "raw", "created", "deleted", "undone"}
+)
 """Names beside the fields in a flat item; no field has one of them."""
 
 

@@ -44,21 +44,12 @@ class Editor:
         given = self._with_references(given)
         record_id = record_id or self.engine.ids.uuid()
         target = self._claimed(given, record_id)
-        config = self._config()
         stored = self._stored(target)
         if stored is not None and isinstance(stored.content, Record):
             if not stored.content.dead:
                 return stored.content  # it was made by an earlier try
-            return self._change(target, lambda record, sides: _revived(record, sides, given, self._now()))
-        now = self._now()
-        made = Record(
-            target,
-            self.entity.name,
-            given,
-            Stamp(now, HUB),
-            {"time": now, "origin": HUB, "run": "", "by": self.by},
-        )
-        record = Draft(made, config).finished()
+            return self._change(target, lambda record, sides: self._living_again(record, sides, given))
+        record = self._made(target, given)
         return record if self._save(RecordWrite(target, stored, record)) else self.create(fields, record_id)
 
     def update(self, record_id: str, fields: Mapping[str, Any], if_match: str = "") -> Record:
@@ -71,14 +62,9 @@ class Editor:
         check_version(stored.content, if_match)
         self._claim_changed(stored.content, given)
 
-        def changed(record: Record, config: Config) -> Record:
-            draft = Draft(record, config)
-            for name, value in given.items():
-                if not _same(self.entity, name, record.fields.get(name), value):
-                    draft.set_value(name, value, HUB, self._now())
-            return draft.finished()
-
-        return self._change(record_id, changed, if_match)
+        return self._change(
+            record_id, lambda record, config: self._with_values(record, config, given), if_match
+        )
 
     def delete(self, record_id: str, if_match: str = "") -> None:
         """Deletes the record here, and then at every connection that writes and has it. Raises NotFound, Stale."""
@@ -95,7 +81,7 @@ class Editor:
             assert isinstance(record, Record)
             check_version(record, if_match)
             if record.dead and change is not deletes.deleted_by_app and if_match:
-                raise _no_record(self.entity, record_id)
+                raise no_record(self.entity, record_id)
             after = change(record, self._config())
             if after is record:
                 return record
@@ -126,11 +112,36 @@ class Editor:
                 return after
         raise contended()
 
+    # --- what a write makes of a record --------------------------------------------------------------------------
+
+    def _made(self, record_id: str, fields: Mapping[str, Any]) -> Record:
+        now = self._now()
+        made = {"time": now, "origin": HUB, "run": "", "by": self.by}
+        record = Record(record_id, self.entity.name, fields, Stamp(now, HUB), made)
+        return Draft(record, self._config()).finished()
+
+    def _with_values(self, record: Record, config: Config, fields: Mapping[str, Any]) -> Record:
+        draft = Draft(record, config)
+        for name, value in fields.items():
+            if not self.entity.by_name[name].same(record.fields.get(name), value):
+                draft.set_value(name, value, HUB, self._now())
+        return draft.finished()
+
+    def _living_again(self, record: Record, config: Config, fields: Mapping[str, Any]) -> Record:
+        """A deleted record with new values: what is not among them is emptied."""
+        draft = Draft(record, config)
+        draft.revive("")
+        for name in [*record.fields, *fields]:
+            draft.set_value(name, fields.get(name), HUB, self._now())
+        return draft.finished()
+
+    # --- reading and writing -------------------------------------------------------------------------------------
+
     def _save(self, write: RecordWrite) -> bool:
         """Writes one record and wakes whoever is to learn of it; False if its row has moved on."""
         saved = save(self.engine, self.tenant, self.entity.name, [write])
         if saved.large:
-            raise _too_large()
+            raise too_large()
         self._wake(saved.wakes)
         return not saved.stale
 
@@ -153,7 +164,7 @@ class Editor:
             or isinstance(stored.content, Tomb | Redirect)
             or (stored.content.dead and not dead)
         ):
-            raise _no_record(self.entity, record_id)
+            raise no_record(self.entity, record_id)
         return stored
 
     # --- what must be unique, and what is referred to ------------------------------------------------------------
@@ -202,16 +213,20 @@ class Editor:
             after = replace(record, fields={**record.fields, name: fields[name]})
             claim_next(self.engine, self.tenant, name, record, after)
 
+    def _leads(self, entity: str, record_id: str) -> str:
+        """The id of the living record that an id leads to; "" for none."""
+        target = self.engine.records.find(self.tenant, entity, record_id)
+        return "" if target is None or target.dead else target.id
+
     def _with_references(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """References as the ids of the records that they lead to; raises BadRequest for one that leads to none."""
         missing: list[str] = []
 
         def found(entity: str, record_id: str) -> str:
-            target = self.engine.records.find(self.tenant, entity, record_id.lower())
-            if target is None or target.dead:
+            target = self._leads(entity, record_id.lower())
+            if not target:
                 missing.append(f"there is no stored {entity} '{record_id}'")
-                return record_id
-            return target.id
+            return target or record_id
 
         errors: list[FieldError] = []
         known: dict[str, Any] = {}
@@ -224,19 +239,6 @@ class Editor:
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
         return known
-
-
-def _same(entity: Entity, name: str, one: Any, other: Any) -> bool:
-    return entity.by_name[name].same(one, other)
-
-
-def _revived(record: Record, config: Config, fields: Mapping[str, Any], now: str) -> Record:
-    """A deleted record with new values: what is not among them is emptied."""
-    draft = Draft(record, config)
-    draft.revive("")
-    for name in [*record.fields, *fields]:
-        draft.set_value(name, fields.get(name), HUB, now)
-    return draft.finished()
 
 
 def check_version(record: Record, if_match: str) -> None:
@@ -261,7 +263,7 @@ def contended() -> Conflict:
     return Conflict("The record is being changed by others all the time; try again.")
 
 
-def _no_record(entity: Entity, record_id: str) -> NotFound:
+def no_record(entity: Entity, record_id: str) -> NotFound:
     return NotFound(f"There is no stored {entity.name} '{record_id}'.")
 
 
@@ -272,5 +274,5 @@ def _taken(entity: Entity, name: str, record_id: str) -> Conflict:
     )
 
 
-def _too_large() -> Unprocessable:
+def too_large() -> Unprocessable:
     return Unprocessable("The record does not fit into a row of the store (1 MiB); shorten its texts.")

@@ -294,11 +294,11 @@ def _let_go(engine: Engine, job: Job) -> None:
         return
     _forget_events(engine, job)
     for bucket in job.buckets or layout.BUCKETS:
-        ids = [
+        ids = dict.fromkeys(  # a record can wait there for several things
             record_id
             for _, uid, record_id in engine.records.open_items(job.tenant, job.entity, bucket)
             if uid == job.connection
-        ]
+        )
         writes = []
         for record_id in ids:
             stored = engine.records.get(job.tenant, job.entity, record_id)

@@ -231,6 +231,17 @@ CALLS: Mapping[str, Invoke] = {
         "/api/records/accounts/{record}", holds={"id": "{record}", "entity": "account"}
     ),
     "GET /api/records/<entities>/<record_id>/history": Invoke("/api/records/accounts/{record}/history"),
+    "GET /api/records/<entities>/<record_id>/why/<field>": Invoke(
+        "/api/records/accounts/{record}/why/name", holds={"field": "name", "value": "Kept"}
+    ),
+    "POST /api/records/<entities>/<record_id>/undo": Invoke(
+        "/api/records/accounts/{record}/undo", body={"version": 1}, holds={"id": "{record}"}
+    ),
+    "POST /api/records/<entities>/batch": Invoke(
+        "/api/records/channels/batch",
+        body={"operations": [{"method": "create", "fields": {"name": "Made by the walk"}}]},
+        holds={"counts": {"created": 1, "updated": 0, "deleted": 0, "failed": 0}},
+    ),
     "POST /api/records/<entities>": Invoke(
         "/api/records/channels", 201, {"name": "Made by the walk"}, {"name": "Made by the walk"}
     ),

@@ -239,6 +239,65 @@ class TestFlow:
         assert open_ones() == []
         assert hub.ok("GET", f"{LEADS}/{asked['record']}")["id"] == item["id"]
 
+    def test_an_undo_goes_to_the_remote_and_why_tells_what_each_side_holds(self, hub, remote, linked):
+        slug = linked(policy="remote")
+        item = created(hub, phone="1", email="a@example.com")
+        (rid,) = soon(lambda: named(remote, item["last_name"]))
+        where = f"{LEADS}/{item['id']}"
+        soon(lambda: is_live(hub, where, slug))
+        remote.control("PATCH", f"rows/lead/{rid}", {"values": {"telephone1": "2"}})
+        run = hub.run(slug)
+        told = hub.ok("GET", f"{where}/why/phone")
+        assert (told["value"], told["replaced"], told["run"]) == ("2", "1", run["id"])
+        assert (told["from"], told["decided"]) == ({"origin": slug, "by": None}, None)
+        assert told["connections"] == [{"connection": slug, "state": "same", "known": True, "holds": "2"}]
+        back = hub.ok("POST", f"{where}/undo", {"version": 1}, headers={"If-Match": f'"{told["version"]}"'})
+        assert back["phone"] == "1"
+        assert "phone" in back["undone"]["fields"]
+        soon(lambda: values(remote, rid)["telephone1"] == "1")
+
+        def holds():
+            (held,) = hub.ok("GET", f"{where}/why/phone")["connections"]
+            return held == {"connection": slug, "state": "same", "known": True, "holds": "1"}
+
+        soon(holds)
+
+    def test_a_conflict_that_a_policy_decided_is_told_with_its_loser(self, hub, remote, linked):
+        slug = linked(policy="remote")
+        item = created(hub, phone="1")
+        (rid,) = soon(lambda: named(remote, item["last_name"]))
+        where = f"{LEADS}/{item['id']}"
+        soon(lambda: is_live(hub, where, slug))
+        remote.fault("status", path="*/leads*", status=503, count=None)
+        hub.ok("PATCH", where, {"phone": "2"})
+        remote.control("PATCH", f"rows/lead/{rid}", {"values": {"telephone1": "3"}})
+        (held,) = hub.ok("GET", f"{where}/why/phone")["connections"]
+        assert (held["state"], held["holds"]) == ("waits", "1")
+        remote.control("DELETE", "faults")
+        soon(lambda: hub.run(slug)["status"] == "succeeded" and hub.ok("GET", where)["phone"] == "3")
+        told = hub.ok("GET", f"{where}/why/phone")
+        assert (told["value"], told["policy"]) == ("3", "remote")
+        assert {name: told["decided"][name] for name in ("won", "lost", "policy", "origin", "by")} == {
+            "won": "3", "lost": "2", "policy": "remote", "origin": slug, "by": None,
+        }  # fmt: skip
+        step = hub.ok("GET", f"{where}/history")["value"][-1]
+        assert (step["losers"], step["policies"]) == ({"phone": "2"}, {"phone": "remote"})
+        assert (step["old"]["phone"], step["new"]["phone"]) == ("2", "3")
+
+    def test_a_deleted_record_lives_again_by_an_undo_there_too(self, hub, remote, linked):
+        slug = linked()
+        item = created(hub, phone="1")
+        soon(lambda: named(remote, item["last_name"]))
+        where = f"{LEADS}/{item['id']}"
+        soon(lambda: is_live(hub, where, slug))
+        hub.ok("DELETE", f"{where}?confirm=true")
+        soon(lambda: not named(remote, item["last_name"]))
+        assert hub("GET", where).status_code == 404
+        back = hub.ok("POST", f"{where}/undo", {"version": 1})
+        assert (back["last_name"], back["phone"]) == (item["last_name"], "1")
+        soon(lambda: named(remote, item["last_name"]))
+        assert hub.ok("GET", where)["phone"] == "1"
+
     def test_what_was_written_while_a_connection_was_paused_goes_once_it_is_resumed(
         self, hub, remote, linked
     ):

@@ -373,6 +373,23 @@ def test_nothing_is_made_before_the_first_load_is_done_however_far_its_cursor_is
     assert pair.values("a") == ["Contoso"]
 
 
+def test_a_connection_that_goes_leaves_nothing_open_also_of_a_record_that_waits_there_for_two_things(linked):
+    pair, rid, other = linked()
+    refuse_phone(pair, rid, other)
+    pair.lose("push")
+    pair.remotes["a"].update(rid, name="Contoso SA")
+    gone = pair.connections["b"]
+    run = pair.start("a")
+    pair.work_one("pull")
+    record = only(pair.records())
+    assert open_items(record) >= {("push", gone.uid), ("refused", gone.uid)}, run
+    pair.lose("push")
+    pair.hub.admin.delete(pair.hub.find(DEFAULT_TENANT, "b"))
+    pair.hub.forget(gone)
+    pair.hub.handle(layout.FRESH, Job("push", DEFAULT_TENANT, gone.uid, "account").to_message(), 1)
+    assert open_items(only(pair.records())) == frozenset()
+
+
 class TestTooManyCreates:
     """A pull whose new rows would all be made at another system."""
 
