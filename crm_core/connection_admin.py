@@ -250,6 +250,22 @@ class ConnectionAdmin:
             self.mend(saved)
         return saved
 
+    def trial(
+        self, connection: Connection, entity: str, document: Mapping[str, Any]
+    ) -> tuple[Connection, Connector]:
+        """The connection as it would be with these overrides of an entity, opened; nothing is saved.
+
+        Raises what saving them would raise.
+        """
+        wanted = {entity: document}
+        changed = replace(
+            connection, mappings=next_mappings(connection.mappings, wanted, hub_time(self._clock.now()))
+        )
+        bundle = self._secrets.get(connection.tenant.name, connection.uid) or {}
+        connector = self._check(self._connector_class(connection.connector), changed, bundle)
+        self._check_mappings(connector, changed, connection.mappings)
+        return changed, connector
+
     def _check_mappings(self, connector: Connector, changed: Connection, before: Mappings) -> None:
         entities = changed_entities(before, changed.mappings)
         if entities:

@@ -1,6 +1,7 @@
 """The overrides of mappings in the life of a connection: their versions, and what is checked when they are saved."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crm_core.connector import Connector
@@ -43,6 +44,35 @@ def _changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[
         return {"*"}
     one, other = (_rules(each) for each in (before, after))
     return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What overrides say otherwise than others: by field or property {field, change, before, after}, in the order of names.
+
+    `change`: `added`, `removed` or `changed`. A field that overrides do not name is as the connector declares it.
+    """
+    found = []
+    was, now = (dict(_parts(each)) for each in (before, after))
+    for name in sorted(was.keys() | now.keys()):
+        old, new = was.get(name, _NO_RULE), now.get(name, _NO_RULE)
+        if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):  # true is not 1
+            continue
+        change = "added" if old is _NO_RULE else "removed" if new is _NO_RULE else "changed"
+        shown = {side: rule for side, rule in (("before", old), ("after", new)) if rule is not _NO_RULE}
+        found.append({"field": name, "change": change, **shown})
+    return found
+
+
+_NO_RULE = "no rule"
+"""Null is one: it says that a field is not mapped."""
+
+
+def _parts(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    if document.get("zone") is not None:
+        yield "zone", document["zone"]
+    for part in ("fields", "targets"):
+        for name, rule in (document.get(part) or {}).items():
+            yield f"{part}.{name}", rule
 
 
 def _rules(document: Mapping[str, Any]) -> Mapping[str, Any]:

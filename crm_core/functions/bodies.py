@@ -118,6 +118,22 @@ class ConflictBody(_Body):
     value: Any = None
 
 
+class PreviewBody(_Body):
+    """The record on which a mapping is tried: one of the hub (`record_id`) or one of the remote system (`remote_id`).
+    `overrides`: not saved yet, instead of those that hold.
+    """
+
+    record_id: Annotated[StrictStr, Field(max_length=40)] = ""
+    remote_id: Annotated[StrictStr, Field(max_length=200)] = ""
+    overrides: dict[StrictStr, Any] | None = None
+
+
+class RollbackBody(_Body):
+    """The version of a mapping whose overrides are to hold again; 0: none, as the connector declares it."""
+
+    version: Annotated[StrictInt, Field(ge=0)]
+
+
 class ReplayBody(_Body):
     """Which deliveries of a connection are sent again: of the versions of records that were made from `since` to `until`
     (RFC 3339), those that failed, or `all`. `next`: goes on where an earlier call ended.

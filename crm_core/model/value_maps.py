@@ -53,11 +53,33 @@ class ValueMap:
     default_ours: Any = None
     default_theirs: Any = None
 
+    def reading(self, value: Any) -> int | None:
+        """The number of the rule that reads a value of theirs, None where none fits."""
+        return next(
+            (
+                number
+                for number, rule in enumerate(self.rules)
+                if not isinstance(rule.ours, Condition) and fits(rule.theirs, value)
+            ),
+            None,
+        )
+
+    def writing(self, value: Any) -> int | None:
+        """The number of the rule that writes a value of ours, None where none fits."""
+        return next(
+            (
+                number
+                for number, rule in enumerate(self.rules)
+                if not isinstance(rule.theirs, Condition) and fits(rule.ours, value)
+            ),
+            None,
+        )
+
     def inward(self, value: Any) -> Any:
         """Our value of theirs; raises ValueError for one that is refused."""
-        for rule in self.rules:
-            if not isinstance(rule.ours, Condition) and fits(rule.theirs, value):
-                return rule.ours
+        number = self.reading(value)
+        if number is not None:
+            return self.rules[number].ours
         if self.unmapped == "default" and self.default_ours is not None:
             return self.default_ours
         if self.unmapped == "keep":
@@ -66,9 +88,9 @@ class ValueMap:
 
     def outward(self, value: Any) -> Any:
         """Their value of ours; raises ValueError for one that is refused."""
-        for rule in self.rules:
-            if not isinstance(rule.theirs, Condition) and fits(rule.ours, value):
-                return rule.theirs
+        number = self.writing(value)
+        if number is not None:
+            return self.rules[number].theirs
         if self.unmapped == "default" and self.default_theirs is not None:
             return self.default_theirs
         if self.unmapped == "keep" and isinstance(value, str) and value.startswith(NATIVE_PREFIX):
