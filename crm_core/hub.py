@@ -38,6 +38,7 @@ from crm_core.storage.azure import (
 )
 from crm_core.storage.connections import Connections
 from crm_core.storage.deliveries import Deliveries, Delivery
+from crm_core.storage.due import Due
 from crm_core.storage.events import Events, Inbound
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -45,6 +46,7 @@ from crm_core.storage.journal import DeadLetters, Stats
 from crm_core.storage.keys import Keys
 from crm_core.storage.ledger import StoredLedger
 from crm_core.storage.records import Records
+from crm_core.storage.run_log import RunLog
 from crm_core.storage.secrets import Cipher, LocalSecrets, StoredTokens, parse_key
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import (
@@ -152,6 +154,8 @@ class Hub:
             self.states,
             self.runs,
             DeadLetters(self.table, self.clock, self.ids),
+            RunLog(self.table, self.ids),
+            Due(self.table),
             self.queue,
             stored,
             self.clock,

@@ -57,6 +57,11 @@ def current_trace() -> str:
     return _about.get().get("trace", "")
 
 
+def about(name: str) -> str:
+    """What the work in hand is about: a field that was bound, or ""."""
+    return _about.get().get(name, "")
+
+
 def new_trace() -> str:
     return os.urandom(16).hex()
 

@@ -38,7 +38,7 @@ param logRetentionDays int = 30
 @minValue(-1)
 param logDailyCapGB int = 1
 
-var tables = ['records', 'keys', 'config', 'state', 'runs', 'events', 'deadletters', 'stats', 'secrets']
+var tables = ['records', 'keys', 'config', 'state', 'runs', 'events', 'deadletters', 'journal', 'stats', 'secrets']
 var queues = ['fresh', 'bulk', 'fresh-poison', 'bulk-poison']
 var hubContainer = 'crmhub'
 var packageContainer = 'app-package'

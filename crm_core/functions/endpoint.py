@@ -194,7 +194,9 @@ def respond(req: func.HttpRequest) -> func.HttpResponse:
 def _replied(req: func.HttpRequest, trace: str) -> Reply:
     try:
         hub = the_hub()
-        with measured() as meter:
+        from crm_core.storage.run_log import collected  # the hub has loaded it
+
+        with measured() as meter, collected(hub.engine.run_log, hub.clock):
             count("requests")
             try:
                 reply = _answer(hub, req, trace)

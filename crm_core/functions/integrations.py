@@ -255,8 +255,18 @@ def create(call: Call) -> Reply:
         mappings=body.mappings,
     )
     made = hub.admin.create(call.tenant, body.slug, body.connector, wanted)
+    _note(call, made, "made", body.model_dump(exclude_unset=True))
     hub.forget(made)
     return _reply(call, made, 201)
+
+
+def _note(call: Call, connection: Connection, what: str, given: Mapping[str, Any] | None = None) -> None:
+    """A line of what a person did to a connection: names of what they said, no value of it."""
+    from crm_core.storage.run_log import note
+
+    said = sorted(given or {})
+    text = f"The connection {connection.slug} was {what}" + (f" ({', '.join(said)})." if said else ".")
+    note("config.changed", text, connection=connection.uid, by=call.principal.id)
 
 
 def _only_admin(call: Call, confirmed_origin: str | None) -> None:
@@ -296,6 +306,7 @@ def update(call: Call) -> Reply:
         mappings=body.mappings,
     )
     saved = hub.admin.update(found, wanted)
+    _note(call, saved, "changed", body.model_dump(exclude_unset=True))
     if body.paused is not None:
         saved = hub.admin.pause(saved, paused=body.paused)
     hub.forget(saved)
@@ -320,6 +331,7 @@ def delete(call: Call) -> Reply:
             "confirm", "confirm: a connection's secrets can't be brought back; say confirm=true."
         )
     hub.admin.delete(found)
+    _note(call, found, "deleted")
     hub.hooks.forget(found)
     hub.forget(found)
     hub.let_go(found)
@@ -334,6 +346,7 @@ def test(call: Call) -> Reply:
     hub.forget(found)
     who = hub.connect(call.tenant, found.uid).connector.check()
     hub.admin.mend(found)
+    _note(call, found, "tested: it works")
     hub.mended(found)
     return Reply(200, {"status": "ok", "connection": found.slug, **who})
 
@@ -353,6 +366,7 @@ def resume(call: Call) -> Reply:
 def _paused(call: Call, *, paused: bool) -> Reply:
     hub: Hub = call.hub
     saved = hub.admin.pause(_find(call), paused=paused)
+    _note(call, saved, "paused" if paused else "resumed")
     hub.forget(saved)
     if not paused:
         hub.resume(saved)

@@ -158,6 +158,7 @@ def mapping_rollback(call: Call) -> Reply:
     version that holds is not the one of If-Match.
     """
     from crm_core.connection_admin import Wanted
+    from crm_core.storage.run_log import note
 
     hub: Hub = call.hub
     connection, kind, entity = _found(call)
@@ -169,6 +170,9 @@ def mapping_rollback(call: Call) -> Reply:
     body = cast("RollbackBody", call.body)
     found = _version(call, connection, entity, str(body.version), "version")
     after = hub.admin.update(connection, Wanted(mappings={entity: found["document"]}))
+    version = after.mappings[entity]["version"] if entity in after.mappings else 0
+    text = f"The mapping of {entity} is as in version {body.version} again; that is version {version}."
+    note("config.changed", text, connection=connection.uid, entity=entity, by=call.principal.id)
     hub.forget(after)
     return _shown(after, kind, entity)
 

@@ -5,7 +5,8 @@ Each begins a trace; a message that names one is worked on in its own.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import azure.functions as func
 
@@ -14,6 +15,9 @@ from crm_core.functions.endpoint import the_hub
 from crm_core.log import Log, bound, new_trace
 from crm_core.ports import measured
 from crm_core.storage import layout
+
+if TYPE_CHECKING:
+    from crm_core.hub import Hub
 
 _log = Log("crm_core.triggers")
 
@@ -42,9 +46,16 @@ def _invocation(function: str) -> Iterator[None]:
             raise Failed(f"{type(error).__name__}; the log line 'function failed' says where.") from None
 
 
+def _collected(hub: "Hub") -> AbstractContextManager[None]:
+    """Lines of the log of runs that the work leaves are written at its end."""
+    from crm_core.storage.run_log import collected
+
+    return collected(hub.engine.run_log, hub.clock)
+
+
 def _handle(lane: str, message: func.QueueMessage) -> None:
     hub = the_hub()
-    with _invocation(lane), measured() as meter:
+    with _invocation(lane), measured() as meter, _collected(hub):
         try:
             hub.handle(lane, message.get_body().decode("utf-8", "replace"), message.dequeue_count or 1)
         finally:
@@ -87,5 +98,5 @@ def _register_poison(app: func.FunctionApp, lane: str) -> None:
     @app.queue_trigger(arg_name="message", queue_name=f"{lane}-poison", connection=STORAGE)
     def poison(message: func.QueueMessage) -> None:
         hub = the_hub()
-        with _invocation(f"{lane}_poison"):
+        with _invocation(f"{lane}_poison"), _collected(hub):
             hub.poisoned(lane, message.get_body().decode("utf-8", "replace"))

@@ -29,6 +29,8 @@
 |             |                             | failed~{delivery id}: waits for a person | who sends it again    |
 | deadletters | {tenant}                    | {id}, newest first: it waits             | a replay or discard   |
 |             |                             | closed~{id}: what became of it           | kept                  |
+| journal     | {tenant}~{day}              | {time}-{random}~{number}: a line of the log of runs, newest first | the tick, after LOG_DAYS |
+|             | {tenant}~due                | {time}~{kind}~{id}: what is deleted then | the tick, with what it names |
 | stats       | {tenant}~{day}              | {HHMM}~{connection uid}~{instance}       | kept                  |
 |             | {tenant}~budget             | {connection uid}~{window}                | with the connection   |
 | secrets     | {tenant}                    | bundle~{uid}, token~{uid}                | with the connection   |
@@ -59,9 +61,10 @@ STATE = "state"
 RUNS = "runs"
 EVENTS = "events"
 DEADLETTERS = "deadletters"
+JOURNAL = "journal"
 STATS = "stats"
 SECRETS = "secrets"
-TABLES = (RECORDS, KEYS, CONFIG, STATE, RUNS, EVENTS, DEADLETTERS, STATS, SECRETS)
+TABLES = (RECORDS, KEYS, CONFIG, STATE, RUNS, EVENTS, DEADLETTERS, JOURNAL, STATS, SECRETS)
 
 FRESH = "fresh"
 BULK = "bulk"
@@ -208,6 +211,26 @@ def closed_letter_rk(letter_id: str) -> str:
     return f"{CLOSED_LETTER}{letter_id}"
 
 
+def journal_pk(tenant: Tenant, day: str) -> str:
+    """`day`: as 2026-11-24."""
+    return f"{tenant.name}~{day}"
+
+
+def journal_range(tenant: Tenant, before_day: str) -> tuple[str, str]:
+    """The partitions of the days before one."""
+    return f"{tenant.name}~0", f"{tenant.name}~{before_day}"
+
+
+def journal_time(milliseconds: int) -> str:
+    """How the row keys of lines begin that were written then; those of newer ones come before."""
+    return f"{_REVERSE - milliseconds:014d}"
+
+
+def due_pk(tenant: Tenant) -> str:
+    """Beside the days: of what is to be deleted at a time."""
+    return f"{tenant.name}~due"
+
+
 _HOOK = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
@@ -278,6 +301,12 @@ def plan_blob(tenant: Tenant, run_id: str, number: int, mark: str) -> str:
 def plan_digests(part: str) -> str:
     """Beside a part, what its decisions are known again by."""
     return f"{part}-digests"
+
+
+def made_at(unique: str) -> int | None:
+    """When an id of `newest_first` was made, in milliseconds; None for what is no such id."""
+    time, dash, _ = unique.partition("-")
+    return _REVERSE - int(time) if dash and re.fullmatch(r"[0-9]{14}", time) else None
 
 
 def newest_first(milliseconds: int, unique: str) -> str:

@@ -20,6 +20,7 @@ from crm_core.sync.applying.base import WRITE_WIDTH, Committed, Decided, Entry, 
 from crm_core.sync.applying.placing import Placing
 from crm_core.sync.engine import wake
 from crm_core.sync.merge import Snapshot, Verdict
+from crm_core.sync.noting import note_writes
 from crm_core.sync.saving import with_events
 
 _log = Log("crm_core.sync")
@@ -242,6 +243,7 @@ class Applier(Placing):
         told = with_events(writes(), self.config)
         result = self.engine.records.commit(self.tenant, self.entity.name, bucket, told)
         done = Committed()
+        note_writes(result.written)
         for write in result.written:
             entry, count = about[write.id]
             self._count(write, count, done)

@@ -135,6 +135,8 @@ class _Batch:
             unsure.update(index for index in self._range(number) if index not in known)
         self.progress = replace(self.progress, open=True, unsure=sorted(unsure))
         started = self.run.started_at or hub_time(self.engine.clock.now())
+        if not self.run.started_at:
+            failures.begun(self.run)
         self._save(status="running", started_at=started)
 
     def _range(self, number: int) -> range:
@@ -311,6 +313,7 @@ class _Batch:
     def _continue(self) -> None:
         self.progress = replace(self.progress, open=False)
         self._save(slices=self.run.slices + 1, problem=None)
+        failures.goes_on(self.run)
         failures.recovered(self.engine, self.job, self.states.connection)
         self.engine.send(layout.BULK, replace(self.job, attempt=0))
 

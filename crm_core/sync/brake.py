@@ -11,11 +11,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 from crm_core.errors import Conflict
+from crm_core.log import about
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import EntityState, Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
+from crm_core.storage.run_log import note
 from crm_core.storage.state import States
 from crm_core.sync import compare, failures
 from crm_core.sync.apply import Applier
@@ -146,6 +148,8 @@ def approve(engine: Engine, tenant: Tenant, run: Run) -> Run:
     _check(engine, tenant, run)
     if run.status == "stopped":
         run = _saved(engine, tenant, replace(run, status="running", approved=True, problem=None))
+        note("run.approved", "A person let the stopped run go on, without the brake.", run=run.id,
+             connection=run.connection, entity=run.entity, by=about("principal"))  # fmt: skip
     if run.mode == "push":
         due = hub_time(engine.clock.now())
         _release(engine, tenant, run, lambda state: replace(state, push_due=due, push_run=run.id))

@@ -14,12 +14,14 @@ from crm_core.model.record import NOTHING
 from crm_core.ports import Blob, Clock, Ids, Pool, Queue, Table
 from crm_core.storage import layout
 from crm_core.storage.deliveries import Deliveries
+from crm_core.storage.due import Due
 from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.records import Records
+from crm_core.storage.run_log import RunLog
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync.sides import Breaker, Config, side_of
 
@@ -77,6 +79,7 @@ class Tuning:
     its way. `push_delay_seconds`: after a change of configuration, until a push run begins. `sweep_buckets`: how many
     of the 16 the tick looks at each minute. `breaker_...`: a field that flips so often in this time waits for a person.
     `plan_hours`: after its end a plan may be applied for so long.
+    `log_days`, `export_days`: how long lines of the log of runs, and parts of exports, are kept.
     """
 
     fresh_slice_seconds: float = 20
@@ -97,6 +100,8 @@ class Tuning:
     breaker_flips: float = 4
     breaker_seconds: float = 600
     plan_hours: float = 24
+    log_days: float = 30
+    export_days: float = 7
 
     @property
     def breaker(self) -> Breaker:
@@ -126,6 +131,8 @@ class Engine:
     states: StateStore
     runs: RunStore
     dead_letters: DeadLetters
+    run_log: RunLog
+    due: Due
     queue: Queue
     blob: Blob
     clock: Clock

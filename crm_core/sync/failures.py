@@ -12,6 +12,7 @@ from crm_core.model.state import COUNTS, ConnectionState, EntityState, Problem, 
 from crm_core.ports import RowChanged
 from crm_core.retry import Retry, decide
 from crm_core.storage import layout
+from crm_core.storage.run_log import note
 from crm_core.storage.state import States
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.schedule import lapsed, next_due
@@ -122,6 +123,17 @@ def tell(event: str, error: HubError, attempt: int, again_in: float | None) -> N
         attempt=attempt,
         again_in=None if again_in is None else round(again_in),
     )
+    again = "A person has to see to it." if again_in is None else f"Again in {round(again_in)} s."
+    note(
+        "work.waits" if again_in is not None else "work.failed",
+        f"{event[:1].upper()}{event[1:]}: {error.message} {again}",
+        "warning" if again_in is not None else "error",
+        error=error.code,
+        status=vendor.vendor_status if vendor else None,
+        vendor_code=plain(vendor.vendor_code) if vendor else "",
+        request_id=vendor.request_id if vendor else "",
+        attempt=attempt,
+    )
 
 
 def connection_failed(
@@ -149,6 +161,14 @@ def connection_failed(
             )
     if changes != connection:
         _save_connection(engine, job, changes)
+    if changes.health != connection.health:
+        wait = "does not answer" if changes.health == "unreachable" else "waits for a person"
+        note(
+            f"connection.{changes.health}",
+            f"The connection {wait}: {error.message}",
+            "error",
+            error=error.code,
+        )
 
 
 def recovered(engine: Engine, job: Job, connection: ConnectionState) -> None:
@@ -156,6 +176,8 @@ def recovered(engine: Engine, job: Job, connection: ConnectionState) -> None:
     if connection.failures or connection.health == "unreachable":
         well = replace(connection, failures=0, health="ok", not_before="", problem=None)
         _save_connection(engine, job, well)
+        if connection.health != "ok":
+            note("connection.ok", "The connection answers again.")
 
 
 def _save_connection(engine: Engine, job: Job, state: ConnectionState) -> None:
@@ -174,8 +196,25 @@ def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -
     return ended
 
 
+def begun(run: Run) -> None:
+    """The line of a run that begins to work."""
+    options = {name: getattr(run, name) for name in ("mode", "origin", "since", "filter")}
+    who = "by its schedule" if run.origin == "schedule" else f"for {run.origin}"
+    note("run.begun", f"A run of mode {run.mode} began, {who}.", run=run.id, **options)
+
+
+def goes_on(run: Run) -> None:
+    """The line of a run whose slice is over and that goes on with another message."""
+    note(
+        "run.slice",
+        f"Slice {run.slices} is over after {run.read} records; the run goes on.",
+        run=run.id,
+        read=run.read,
+    )
+
+
 def told(run: Run) -> None:
-    """The log line of a run that has ended."""
+    """The log lines of a run that has ended."""
     seconds = (parse_instant(run.ended_at) - parse_instant(run.started_at or run.created_at)).total_seconds()
     _log.info(
         "run",
@@ -190,6 +229,21 @@ def told(run: Run) -> None:
         counts={name: run.counts.get(name, 0) for name in COUNTS},
         calls=run.calls,
         slices=run.slices,
+        seconds=round(seconds, 3),
+    )
+    problem = f": {run.problem.message}" if run.problem else "."
+    counts = {name: amount for name, amount in run.counts.items() if amount}
+    note(
+        "run.ended",
+        f"The run {run.status}{problem}",
+        "error" if run.status == "failed" else "info",
+        run=run.id,
+        connection=run.connection,
+        entity=run.entity,
+        mode=run.mode,
+        error=run.problem.code if run.problem else "",
+        read=run.read,
+        counts=counts,
         seconds=round(seconds, 3),
     )
 

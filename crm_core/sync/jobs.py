@@ -11,6 +11,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
+from crm_core.storage.run_log import note
 from crm_core.sync import deadletters, deliver, failures, intake
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
@@ -156,6 +157,11 @@ def _bury(engine: Engine, lane: str, body: str, job: Job) -> None:
         )
     if job.kind == "event":
         intake.buried(engine, job)
+    note(
+        "work.failed",
+        f"The work of kind {job.kind} failed at every delivery; it is a dead letter now.",
+        "error",
+    )
     engine.dead_letters.add(
         job.tenant,
         kind=job.kind,

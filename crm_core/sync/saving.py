@@ -12,6 +12,7 @@ from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import old_values
+from crm_core.sync.noting import note_writes
 from crm_core.sync.sides import Sides
 
 T = TypeVar("T")
@@ -98,6 +99,7 @@ def save(engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWri
         saved.stale += [write.id for write in result.stale]
         saved.large += [write.id for write, _ in result.too_large]
         saved.wakes |= wakes_of(result.written)
+        note_writes(result.written)
     return saved
 
 

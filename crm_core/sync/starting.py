@@ -12,6 +12,7 @@ from crm_core.model.filters import parse_filter
 from crm_core.model.state import Mode, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
+from crm_core.storage.run_log import note
 from crm_core.sync import brake, failures, results
 from crm_core.sync.engine import Engine, Job, Opened
 
@@ -111,6 +112,11 @@ def begin(engine: Engine, connection: Connection, runs: Sequence[Run], *, of: st
         )
         engine.runs.insert(tenant, followed)
     bind(run=followed.id)
+    note(
+        "run.asked",
+        f"A run of mode {followed.mode} was asked for by {followed.origin}: {', '.join(each.entity for each in runs)}.",
+        connection=connection.uid,
+    )
     for index, run in enumerate(runs):
         try:
             send(engine, connection, run)

@@ -17,6 +17,7 @@ from crm_core.model.state import EntityState, Run
 from crm_core.ports import Meter, RowChanged, measured
 from crm_core.storage import layout
 from crm_core.storage.records import RecordWrite, Stored
+from crm_core.storage.run_log import note
 from crm_core.sync import brake, failures
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Job, Opened, wake
@@ -81,6 +82,8 @@ class _Widen:
     def work(self) -> None:
         now = self.engine.clock.now()
         self._keep(push_run=self.run.id)
+        if not self.run.started_at:
+            failures.begun(self.run)
         self._save(status="running", started_at=self.run.started_at or hub_time(now))
         first = self.run.cursor["bucket"] if self.run.cursor else 0
         for number in range(first, len(layout.BUCKETS)):
@@ -93,6 +96,7 @@ class _Widen:
             self._keep()
             if self.engine.clock.monotonic() >= self.slice_end and number + 1 < len(layout.BUCKETS):
                 self._save(slices=self.run.slices + 1)
+                failures.goes_on(self.run)
                 self.engine.send(layout.BULK, replace(self.job, run=self.run.id, attempt=0))
                 return
         self._save(status="succeeded", ended_at=hub_time(self.engine.clock.now()), cursor=None, problem=None)
@@ -159,6 +163,8 @@ class _Widen:
             self.job.entity,
             replace(self.state, push_due="", push_run="", stopped_run=self.run.id, problem=self.run.problem),
         )
+        assert self.run.problem is not None
+        note("run.stopped", self.run.problem.message, "warning", run=self.run.id)
         _log.warning("run stopped", creates=stopped.amount, known=stopped.known, limit=stopped.limit)
 
 

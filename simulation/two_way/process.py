@@ -9,6 +9,7 @@ from crm_core.errors import RateLimited, Unavailable
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.storage.deliveries import Deliveries
+from crm_core.storage.due import Due
 from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -16,6 +17,7 @@ from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable, Message
 from crm_core.storage.records import Records
+from crm_core.storage.run_log import RunLog
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import jobs, schedule
 from crm_core.sync.engine import Engine, Opened, Tuning
@@ -94,7 +96,7 @@ class Process:
         self.engine = Engine(
             Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob),
             Deliveries(table, blob), StateStore(table),
-            RunStore(table), DeadLetters(table, self.clock, ids), CountedQueue(seam, stores), blob,
+            RunStore(table), DeadLetters(table, self.clock, ids), RunLog(table, ids), Due(table), CountedQueue(seam, stores), blob,
             self.clock, ids, pool, self._open, self._sides, stores.tuning,
         )  # fmt: skip
 

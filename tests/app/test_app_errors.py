@@ -180,7 +180,12 @@ def test_a_bad_query_parameter_is_400_by_its_name(api, problem, query, field, de
         ("POST", f"{ACCOUNTS}?top=1", "top", "connection, raw"),
         ("GET", "/health?x=1", "x", "none"),
         ("GET", "/api/connectors?top=1", "top", "none"),
-        ("GET", "/api/records/accounts?stale=ok", "stale", "filter, select, orderby, top, skiptoken, deleted"),
+        (
+            "GET",
+            "/api/records/accounts?stale=ok",
+            "stale",
+            "filter, select, orderby, top, skiptoken, deleted",
+        ),
         ("POST", "/api/runs?mode=full", "mode", "none"),
     ],
 )

@@ -16,6 +16,7 @@ from crm_core.model.record import Record, open_items
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
 from crm_core.storage.deliveries import Deliveries
+from crm_core.storage.due import Due
 from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
@@ -23,6 +24,7 @@ from crm_core.storage.journal import DeadLetters
 from crm_core.storage.keys import Keys
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.storage.records import HistoryEntry, Records
+from crm_core.storage.run_log import RunLog
 from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import conflicts, jobs, schedule
 from crm_core.sync.edit import Editor
@@ -199,7 +201,7 @@ class World:
         self.engine = Engine(
             Records(table, pool), Keys(table), Held(table), Hints(table), Events(table, blob),
             Deliveries(table, blob), StateStore(table),
-            RunStore(table), DeadLetters(table, self.clock, ids), self.queue, blob, self.clock, ids, pool, self._open, self._sides,
+            RunStore(table), DeadLetters(table, self.clock, ids), RunLog(table, ids), Due(table), self.queue, blob, self.clock, ids, pool, self._open, self._sides,
             Tuning(sweep_buckets=16, page_records=page),
         )  # fmt: skip
         for number, letter in enumerate(kinds, 1):

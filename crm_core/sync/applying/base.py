@@ -15,6 +15,7 @@ from crm_core.model.state import COUNTS
 from crm_core.storage import layout
 from crm_core.storage.held import Claim
 from crm_core.storage.records import RecordWrite, Redirect, Stored, Tomb
+from crm_core.storage.run_log import note
 from crm_core.sync.engine import Engine, Opened, config_of
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.references import References
@@ -234,6 +235,7 @@ class ApplyBase:
 
     def set_aside(self, change: Change, cause: str, code: str = "BadAnswer", field: str = "") -> None:
         self.tally.failed += 1
+        note("record.set_aside", f"{change.rid}: {cause}", "warning", error=code, rid=change.rid, field=field)
         self.engine.dead_letters.add(
             self.tenant,
             kind="record",

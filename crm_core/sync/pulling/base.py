@@ -12,7 +12,7 @@ from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Meter, RowChanged, RowExists
 from crm_core.storage import layout
 from crm_core.storage.state import States
-from crm_core.sync import compare, gaps
+from crm_core.sync import compare, failures, gaps
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.merge import Snapshot
@@ -117,6 +117,8 @@ class PullBase:
         if self._compares and not self._comparing():
             self.run = compare.begin_part(self.run, self.engine.ids.uuid())
         if self._promised:
+            if not self.run.slices and not self.run.approved:
+                failures.begun(self.run)
             self._save_run(self.run)  # says "running" to whoever follows it
 
     def _checkpoint(self, applier: Applier, cursor: Cursor) -> None:
@@ -161,6 +163,7 @@ class PullBase:
             except RowExists:
                 raise RowChanged from None
             self.stored_run = True
+            failures.begun(run)
         else:
             etag = runs.save(self.job.tenant, run).etag
         self.run = replace(self.run, etag=etag)
@@ -169,4 +172,5 @@ class PullBase:
         """The rest is for another message, which takes the lease over by the run's id."""
         self.run = replace(self.run, slices=self.run.slices + 1)
         self._save_run(self._counted())
+        failures.goes_on(self.run)
         self.engine.send(layout.BULK, replace(self.job, run=self.run.id, attempt=0))

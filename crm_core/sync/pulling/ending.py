@@ -11,6 +11,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.state import COUNTS, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
+from crm_core.storage.run_log import note
 from crm_core.sync import brake, failures
 from crm_core.sync.engine import wake
 from crm_core.sync.pulling.base import PullBase
@@ -39,6 +40,8 @@ class Ending(PullBase):
             self._look_again()
             self._overtaken()
             return
+        assert self.run.problem is not None
+        note("run.stopped", self.run.problem.message, "warning", run=self.run.id)
         what = {"creates" if stopped.creates_at else "deletes": stopped.amount}
         _log.warning("run stopped", **what, known=stopped.known, limit=stopped.limit)
 

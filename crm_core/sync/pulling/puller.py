@@ -54,6 +54,8 @@ class Puller(Beginning, Reading):
         if not self._comparing():
             self.first = self._first_page()
             if self._is_idle(self.first.page):
+                if self._promised:
+                    failures.begun(self.run)
                 self._succeed(self.first.page.cursor)
                 return
         self._take_lease()
