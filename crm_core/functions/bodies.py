@@ -134,6 +134,23 @@ class RollbackBody(_Body):
     version: Annotated[StrictInt, Field(ge=0)]
 
 
+class ExportBody(_Body):
+    """What is exported: `records` of an entity, their `history`, or the lines of the log of runs (`logs`).
+
+    `connection`: only records that are there, steps that came from it, lines about it. `filter` (OData): of records.
+    `since`, `until` (RFC 3339): of steps and lines. `bom`: csv begins with a mark by which spreadsheets know UTF-8.
+    """
+
+    what: Literal["records", "history", "logs"]
+    format: Literal["csv", "jsonl"] = "jsonl"
+    entity: Name = ""
+    connection: Annotated[StrictStr, Field(max_length=100)] = ""
+    filter: Annotated[StrictStr, Field(max_length=4096)] = ""
+    since: Annotated[StrictStr, Field(max_length=40)] = ""
+    until: Annotated[StrictStr, Field(max_length=40)] = ""
+    bom: StrictBool = False
+
+
 class ReplayBody(_Body):
     """Which deliveries of a connection are sent again: of the versions of records that were made from `since` to `until`
     (RFC 3339), those that failed, or `all`. `next`: goes on where an earlier call ended.

@@ -54,7 +54,7 @@ def logs(call: Call) -> Reply:
     since, until = span(hub, parameters, place.pop("began", ""))
     found, following = hub.engine.run_log.page(call.tenant, place, since, until, top=top, test=test)
     names = {each.uid: each.slug for each in hub.connections.every(call.tenant)}
-    body: dict[str, Any] = {"value": [item_of_line(line, names) for line in found]}
+    body: dict[str, Any] = {"value": [line.shown(names) for line in found]}
     if following is not None:
         # Lines that come meanwhile are no part of what is being read.
         sealed = hub.seal_token({**following, "began": until.isoformat()}, *about)
@@ -62,25 +62,6 @@ def logs(call: Call) -> Reply:
             hub.settings.public_url, call.incoming.path, {**parameters, "skiptoken": sealed}
         )
     return Reply(200, body)
-
-
-def item_of_line(line: "Line", names: Mapping[str, str]) -> dict[str, Any]:
-    """A line as people see it: with the connection's slug, its facts beside the rest."""
-    return {
-        "time": line.time,
-        "level": line.level,
-        "event": line.event,
-        "message": line.message,
-        "connection": names.get(line.connection, line.connection) or None,
-        "entity": line.entity or None,
-        "run": line.run or None,
-        "trace": line.trace or None,
-        **{
-            name: value
-            for name, value in line.facts.items()
-            if name not in ("time", "level", "event", "message")
-        },
-    }
 
 
 def span(hub: "Hub", parameters: Mapping[str, str], began: str = "") -> tuple[datetime, datetime]:

@@ -36,7 +36,7 @@ def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
     seconds = (end - parse_instant(run.started_at)).total_seconds() if run.started_at else 0.0
     item = {
         "id": run.id,
-        "connection": names.get(run.connection, run.connection),
+        "connection": names.get(run.connection, run.connection) or None,
         "entity": run.entity or None,
         "mode": run.mode,
         "status": run.status,
@@ -56,6 +56,12 @@ def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
     return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
 
 
+def _of_export(hub: "Hub", run: "Run") -> dict[str, Any]:
+    from crm_core.functions import exports
+
+    return exports.shown(hub, run) if run.mode == "export" else {}
+
+
 def _with_children(
     hub: "Hub", call: Call, run: "Run", names: dict[str, str], here: "Mapping[str, Run]" = NONE
 ) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def _with_children(
         child for each in run.children if (child := here.get(each) or hub.runs.get(call.tenant, each))
     ]
     if not children:
-        return _item(run, names, now)
+        return {**_item(run, names, now), **_of_export(hub, run)}
     items = [_item(child, names, now) for child in children]
     statuses = {child.status for child in children}
     status = "running"

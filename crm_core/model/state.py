@@ -7,9 +7,11 @@ from typing import Any, Literal, Self
 from crm_core.model.connection import POLICIES, Policy
 
 Health = Literal["ok", "unreachable", "needs_attention"]
-Mode = Literal["incremental", "full", "push", "batch", "plan", "apply"]
-"""`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the remote system; it reads nothing and has no lease. `plan`: decides
-what another mode would do and does nothing; `apply`: does what a plan says."""
+Mode = Literal["incremental", "full", "push", "batch", "plan", "apply", "export"]
+"""`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the
+remote system; it reads nothing and has no lease. `plan`: decides what another mode would do and does nothing; `apply`: does
+what a plan says. `export`: records, history or the log of runs, written into blobs (sync/exports.py).
+"""
 RunStatus = Literal["queued", "running", "stopped", "succeeded", "failed"]
 """`stopped`: by the brake; it goes on, or ends, when a person says so."""
 COUNTS = ("created", "updated", "deleted", "unchanged", "failed")
@@ -116,7 +118,7 @@ class Run(_Stored):
     """
 
     id: str
-    connection: str
+    connection: str = ""
     entity: str = ""
     mode: Mode = "incremental"
     status: RunStatus = "queued"

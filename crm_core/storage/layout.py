@@ -45,6 +45,7 @@ Blobs: container `crmhub`.
 | runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | kept                  |
 | runs/{tenant}/{run id}/plan/{mark}/{number}      | what a run decided, a line each          | kept                  |
 | runs/{tenant}/{run id}/plan/{mark}/{number}-digests | what it is known again by             | kept                  |
+| runs/{tenant}/{run id}/{worker's mark}/{number}  | a part of an export                      | the tick, after EXPORT_DAYS |
 | events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message, of a delivery over 40 KiB | kept |
 | answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
@@ -145,6 +146,11 @@ def history_range(record_id: str) -> tuple[str, str]:
 def histories_range(after: str = "") -> tuple[str, str]:
     """The history of all records of a partition, or of those whose id comes after one."""
     return (f"h~{after}~{AFTER}" if after else "h~"), f"h~{AFTER}"
+
+
+def every_history_range(after: str = "") -> tuple[str, str]:
+    """The history of all records of a bucket, beyond the row key `after`."""
+    return f"{after}!" if after else "h~", f"h~{AFTER}"
 
 
 def separate_record_id(record_id: str) -> str:

@@ -309,6 +309,22 @@ class Records:
         for row in every_row(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to):
             yield row.rk.split("~")[1], HistoryEntry.from_json(json.loads(_text(row.values)))
 
+    def history_page(
+        self, tenant: Tenant, entity: str, record_bucket: str, *, top: int, after: str
+    ) -> tuple[list[tuple[str, str, HistoryEntry]], str]:
+        """(row key, record id, step) of the history of one bucket, record by record, beyond the row key `after`; and the
+        place after them, "" at the end. One call.
+        """
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        rk, rk_to = layout.every_history_range(after)
+        page = self._table.query(layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top)
+        found = []
+        for row in page.rows:
+            data = json.loads(_text(row.values))
+            data.pop("v")
+            found.append((row.rk, row.rk.split("~")[1], HistoryEntry(**data)))
+        return found, page.rows[-1].rk if page.rows and page.token else ""
+
     def open_items(
         self, tenant: Tenant, entity: str, record_bucket: str, *, kind: str = "", connection: str = ""
     ) -> Iterator[tuple[str, str, str]]:

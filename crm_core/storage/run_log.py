@@ -54,6 +54,20 @@ class Line:
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value and name != "id"}
 
+    def shown(self, names: Mapping[str, str]) -> dict[str, Any]:
+        """As people see it, its facts beside the rest; `names`: connection uid -> slug."""
+        own = {
+            "time": self.time,
+            "level": self.level,
+            "event": self.event,
+            "message": self.message,
+            "connection": names.get(self.connection, self.connection) or None,
+            "entity": self.entity or None,
+            "run": self.run or None,
+            "trace": self.trace or None,
+        }
+        return {**self.facts, **own}
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any], line_id: str) -> "Line":
         known = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}

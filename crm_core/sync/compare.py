@@ -31,7 +31,7 @@ def begin_part(run: Run, mark: str) -> Run:
 def remember(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> Run:
     """Keeps the ids of a batch before it is applied; gives the run with the number of its blobs."""
     ids = (bytes.fromhex(applier.record_id(each.change.rid).replace("-", "")) for each in batch)
-    applier.engine.blob.put(_name(applier.tenant, run, run.seen), b"".join(sorted(ids)))
+    applier.engine.blob.put(blob_name(applier.tenant, run, run.seen), b"".join(sorted(ids)))
     return replace(run, seen=run.seen + 1)
 
 
@@ -69,10 +69,10 @@ def _gone(applier: Applier, rids: Sequence[str]) -> int:
 
 def forget(engine: Engine, tenant: Tenant, run: Run) -> None:
     for number in range(run.seen):
-        engine.blob.delete(_name(tenant, run, number))
+        engine.blob.delete(blob_name(tenant, run, number))
 
 
-def _name(tenant: Tenant, run: Run, number: int) -> str:
+def blob_name(tenant: Tenant, run: Run, number: int) -> str:
     """With the mark of the worker that wrote it: one that was overtaken must not write over another's."""
     marks = (f"{part}/" for part in reversed(run.parts) if int(part[:NUMBER_DIGITS]) <= number)
     return f"runs/{tenant.name}/{run.id}/{next(marks, '')}{number:0{NUMBER_DIGITS}}"
@@ -81,7 +81,7 @@ def _name(tenant: Tenant, run: Run, number: int) -> str:
 def _seen(applier: Applier, run: Run, first_digit: int) -> Iterator[bytes]:
     """The ids of one bucket: those whose first hex digit it is."""
     for number in range(run.seen):
-        data = applier.engine.blob.get(_name(applier.tenant, run, number)) or b""
+        data = applier.engine.blob.get(blob_name(applier.tenant, run, number)) or b""
         for start in range(0, len(data), ID_BYTES):
             if data[start] >> 4 == first_digit:
                 yield data[start : start + ID_BYTES]

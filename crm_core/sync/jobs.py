@@ -12,13 +12,15 @@ from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.run_log import note
-from crm_core.sync import deadletters, deliver, failures, intake
+from crm_core.sync import deadletters, deliver, exports, failures, intake
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.planning.plan import plan
 from crm_core.sync.pull import pull
 from crm_core.sync.push import held, push, waiting
 from crm_core.sync.results import closed, forget_items
+from crm_core.sync.retention import retention
+from crm_core.sync.schedule import RETENTION
 from crm_core.sync.widen import widen
 
 _log = Log("crm_core.jobs")
@@ -38,6 +40,8 @@ HANDLERS: Mapping[str, Handler] = {
     "hints": intake.hints,
     "delivery": deliver.again,
     deadletters.JOB: deadletters.many,
+    exports.JOB: exports.export,
+    RETENTION: retention,
 }
 
 

@@ -15,6 +15,10 @@ from crm_core.sync.engine import Engine, Job, wake
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 OVERDUE_SECONDS = 120.0
 """A webhook whose work is open for so long has lost its message."""
+RETENTION, RETENTION_MINUTE = "retention", 3 * 60 + 17
+"""The job that deletes what is kept for a time only, and the minute of the day (UTC) at which the tick thinks of it: it costs
+one message a day. A day on which the tick did not run then is caught up with on the next one.
+"""
 MIN_MINUTES, MAX_MINUTES = 1, 7 * 24 * 60
 
 
@@ -115,6 +119,10 @@ def tick(engine: Engine) -> int:
                 sent += 1
         if states.connection.health == "unreachable" and sent == before:
             sent += _probe(engine, tenant, uid, states.entities)
+    if now.hour * 60 + now.minute == RETENTION_MINUTE:
+        for tenant in known:
+            engine.send(layout.BULK, Job(RETENTION, tenant))
+            sent += 1
     return sent + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
 
 
