@@ -20,7 +20,6 @@ from crm_core.log import Log, bind
 from crm_core.model.connection import DEFAULT_TENANT, Connection, Tenant
 from crm_core.model.entities import ENTITIES, Entity
 from crm_core.model.fields import hub_time
-from crm_core.model.record import Record
 from crm_core.model.state import Mode, Run
 from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, RowExists, StoreError, Table, count, lane_of
 from crm_core.protocols.budget import forecast
@@ -52,7 +51,6 @@ from crm_core.storage.state import RunStore, StateStore
 from crm_core.sync import (
     brake,
     cancelling,
-    conflicts,
     deadletters,
     intake,
     jobs,
@@ -458,25 +456,6 @@ class Hub:
     def editor(self, tenant: Tenant, entity: Entity, by: str) -> Editor:
         """What writes the hub's own records, as this principal."""
         return Editor(self.engine, tenant, entity, by)
-
-    def page_of_conflicts(
-        self, tenant: Tenant, place: Mapping[str, Any], *, top: int, entity: str, connection: str, kind: str
-    ) -> tuple[list[conflicts.Conflict], Mapping[str, Any] | None]:
-        """What waits for a person, a page at a time; as `conflicts.page`."""
-        return conflicts.page(
-            self.engine, tenant, place, top=top, entity=entity, connection=connection, kind=kind
-        )
-
-    def conflict(self, tenant: Tenant, conflict_id: str) -> conflicts.Conflict:
-        """Raises NotFound."""
-        return conflicts.find(self.engine, tenant, conflict_id)
-
-    def resolve_conflict(
-        self, tenant: Tenant, conflict: conflicts.Conflict, take: str, value: Any, by: str
-    ) -> Record:
-        """Decides it; gives the record. Raises BadRequest, NotFound, Conflict."""
-        editor = self.editor(tenant, ENTITIES[conflict.record.entity], by)
-        return conflicts.resolve(editor, conflict, take, value)
 
     def dead_letters(
         self, tenant: Tenant, wanted: deadletters.Wanted, place: Mapping[str, Any], *, top: int

@@ -111,11 +111,24 @@ class RunBody(_Body):
     filter: Annotated[StrictStr, Field(max_length=4096)] = ""
 
 
-class ConflictBody(_Body):
-    """How one is decided: `take` is one of its `ways`; `value` goes with `value` alone."""
+class FieldChoiceBody(_Body):
+    """What is to be of one field: as for a whole conflict. `etag`: of that field's conflict, so that it is decided as it was
+    seen.
+    """
 
     take: Name
     value: Any = None
+    etag: Annotated[StrictStr, Field(max_length=40)] = ""
+
+
+class ConflictBody(_Body):
+    """How one is decided: `take` is one of its `ways`; `value` goes with `value` alone. Or `fields`: several fields of the
+    record that wait at the connection, each with a `take` of its own.
+    """
+
+    take: Name = ""
+    value: Any = None
+    fields: Annotated[dict[Name, FieldChoiceBody], Field(max_length=200)] = {}
 
 
 class PreviewBody(_Body):

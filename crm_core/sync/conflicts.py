@@ -1,115 +1,175 @@
 """What waits for a person: conflicts of values, matches and merges to decide, refused values, links that gave up.
 
-All of it stands in the records; the open items only say where.
+All of it stands in the records; the open items only say where. How one is decided: `resolving.py`.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crm_core.errors import BadRequest, NotFound
+from crm_core.errors import NotFound
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time
-from crm_core.model.record import HUB, Link, Record
-from crm_core.storage import layout
-from crm_core.sync.draft import Draft
-from crm_core.sync.edit import Editor
+from crm_core.model.record import HUB, Link, Record, digest
+from crm_core.sync import shelves
 from crm_core.sync.engine import Engine
-from crm_core.sync.sides import Config
 
-KINDS = ("value", "match", "merge", "refused", "parked")
-_ITEMS = {"value": "conflict", "match": "review", "merge": "review", "refused": "refused", "parked": "parked"}
+_ITEMS = {
+    "value": "conflict",
+    "flip": "conflict",
+    "match": "review",
+    "merge": "review",
+    "refused": "refused",
+    "parked": "parked",
+}
+KINDS = tuple(_ITEMS)
+VALUES = ("value", "flip")
+"""Two values of a field, of which one is to be."""
+REVIEWS = ("match", "merge")
+"""Two records, of which a person says whether they are one."""
 WAYS: Mapping[str, tuple[str, ...]] = {
     "value": ("ours", "theirs", "value"),
+    "flip": ("ours", "theirs", "value"),
     "match": ("separate", "link"),
-    "merge": ("keep", "link"),
-    "refused": ("retry",),
+    "merge": ("separate", "link"),
+    "refused": ("retry", "value"),
     "parked": ("retry",),
 }
-MAX_LOOKED = 64
-"""Buckets that one page looks into at most."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """One thing that a person has to decide. `field`: of a conflict of values, or a refused one. `about`: what is known."""
+    """One thing that a person has to decide. `field`: of a conflict of values, or a refused one; of a review the
+    other record's id. `about`: what is known. `other`: of a review, the other record, None if it is gone, or was not read.
+    """
 
     kind: str
     connection: str
     record: Record
     field: str
     about: Mapping[str, Any]
+    other: Record | None = None
 
     @property
     def id(self) -> str:
         return f"{self.record.entity}~{self.record.id}~{self.connection}~{self.kind}~{self.field}"
+
+    @property
+    def etag(self) -> str:
+        """Another one as soon as anything is other than a person saw it who decides."""
+        told = {name: value for name, value in self.about.items() if name != "flips"}
+        if self.kind in REVIEWS:
+            records = [[each.id, each.fields] for each in (self.record, self.other) if each]
+            return f'"{digest([told["record"], records])}"'
+        return f'"{digest([self.kind, self.record.fields.get(self.field), told])}"'
+
+    @property
+    def time(self) -> str:
+        """When it came to wait, as far as that is known."""
+        link = self.record.links.get(self.connection)
+        if self.kind == "match" or link is None:
+            return self.record.created["time"]
+        return str(link.seen if self.kind == "merge" else self.about.get("time") or link.seen)
+
+    @property
+    def settled(self) -> str:
+        """Hub time since when nothing has changed that a person decides on: rather too late than too early."""
+        if self.kind in REVIEWS:
+            return max(_last_change(each) for each in (self.record, self.other) if each)
+        stamp, links = self.record.stamp_of(self.field), self.record.links
+        moments = [links[uid].seen for uid in (self.connection, stamp.origin) if uid in links]
+        return max([*moments, *([stamp.time] if stamp.origin == HUB else [])], default="")
+
+
+def _last_change(record: Record) -> str:
+    stamps = [record.stamp, *record.stamps.values()]
+    ours = [each.time for each in stamps if each.origin == HUB]
+    return max([record.created["time"], *ours, *(each.seen for each in record.links.values())])
 
 
 def of(record: Record) -> Iterator[Conflict]:
     """Everything of a record that waits for a person."""
     for uid, link in record.links.items():
         for name, asked in link.conflict.items():
-            yield Conflict("value", uid, record, name, {**asked, "ours": record.fields.get(name)})
+            kind = "flip" if "flips" in asked else "value"
+            yield Conflict(kind, uid, record, name, {**asked, "ours": record.fields.get(name)})
         for name in link.asks:
             yield Conflict("refused", uid, record, name, {"ours": link.refused[name], **_why(link, name)})
         if link.gave_up:
-            yield Conflict("parked", uid, record, "", link.parked)
-    for number, each in enumerate(record.reviews):
+            yield Conflict("parked", uid, record, "", _said(link.parked))
+    for each in record.reviews:
         if not each.get("decided"):
-            yield Conflict(each["kind"], each["connection"], record, str(number), {"record": each["record"]})
+            yield Conflict(
+                each["kind"], each["connection"], record, each["record"], {"record": each["record"]}
+            )
 
 
 def _why(link: Link, name: str) -> dict[str, Any]:
-    told = link.why.get(name, {})
-    return {"theirs": dict(link.behind), "cause": told.get("message", ""), "time": told.get("time", "")}
+    return {"theirs": link.behind.get(name), **_said(link.why.get(name, {}))}
+
+
+def _said(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a remote said of what it refuses: its code, its words, when, and the fields that it named."""
+    said = {"code": told.get("cause", ""), "message": told.get("message", ""), "time": told.get("time", "")}
+    return {**said, "fields": list(told["fields"])} if told.get("fields") else said
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Which of them: of these kinds (any without), of an entity, a connection, a field, waiting since a time or later, of
+    records that pass a test.
+    """
+
+    kinds: Sequence[str] = ()
+    entity: str = ""
+    connection: str = ""
+    field: str = ""
+    since: str = ""
+    test: Callable[[Record], bool] | None = None
+
+    def has(self, conflict: Conflict) -> bool:
+        has_field = conflict.kind not in REVIEWS and conflict.field == self.field
+        return (
+            conflict.kind in (self.kinds or KINDS)
+            and self.connection in ("", conflict.connection)
+            and (not self.field or has_field)
+            and self.since <= conflict.time
+            and (self.test is None or self.test(conflict.record))
+        )
 
 
 def page(
-    engine: Engine,
-    tenant: Tenant,
-    place: Mapping[str, Any],
-    *,
-    top: int,
-    entity: str = "",
-    connection: str = "",
-    kind: str = "",
+    engine: Engine, tenant: Tenant, sought: Sought, place: Mapping[str, Any], *, top: int
 ) -> tuple[list[Conflict], Mapping[str, Any] | None]:
-    """What waits, at least `top` if there is so much, and the place after it (None at the end).
-
-    A page ends with a bucket, so that it can hold more.
+    """What waits, and the place after it (None at the end). At most `top` open items are looked at, of which one may stand
+    for several conflicts of a record, or for none that is sought.
     """
-    places = [(name, bucket) for name in ([entity] if entity else ENTITIES) for bucket in layout.BUCKETS]
-    found: list[Conflict] = []
-    number: int = place.get("number", 0)
-    looked = 0
-    while number < len(places) and len(found) < top and looked < MAX_LOOKED:
-        name, bucket = places[number]
-        for record_id in _waiting(engine, tenant, name, bucket, connection, kind):
-            stored = engine.records.get(tenant, name, record_id)
-            if stored is not None and isinstance(stored.content, Record):
-                found += [
-                    each
-                    for each in of(stored.content)
-                    if kind in ("", each.kind) and connection in ("", each.connection)
-                ]
-        number += 1
-        looked += 1
-    return found, {"number": number} if number < len(places) else None
-
-
-def _waiting(
-    engine: Engine, tenant: Tenant, entity: str, bucket: str, connection: str, kind: str
-) -> list[str]:
-    """The records of a bucket with an open item for a person."""
-    wanted = {_ITEMS[kind]} if kind else set(_ITEMS.values())
-    items = engine.records.open_items(tenant, entity, bucket)
-    return list(
-        dict.fromkeys(
-            record_id for item, uid, record_id in items if item in wanted and connection in ("", uid)
-        )
+    wanted = sorted({_ITEMS[kind] for kind in sought.kinds or KINDS})
+    named = [sought.entity] if sought.entity else ENTITIES
+    entities = shelves.had(engine, tenant, sought.connection, named)
+    items, after = shelves.page(engine, tenant, wanted, entities, place, uid=sought.connection, top=top)
+    rows = engine.pool.map(
+        lambda item: engine.records.get(tenant, item.entity, item.record), items, shelves.WIDTH
     )
+    found = [
+        each
+        for item, row in zip(items, rows, strict=True)
+        if row is not None and isinstance(row.content, Record)
+        for each in of(row.content)
+        if (_ITEMS[each.kind], each.connection) == (item.kind, item.connection) and sought.has(each)
+    ]
+    return with_others(engine, tenant, found), after
+
+
+def with_others(engine: Engine, tenant: Tenant, found: Iterable[Conflict]) -> list[Conflict]:
+    """The same, reviews with the other record."""
+
+    def whole(each: Conflict) -> Conflict:
+        if each.kind not in REVIEWS:
+            return each
+        return replace(each, other=engine.records.find(tenant, each.record.entity, each.about["record"]))
+
+    return engine.pool.map(whole, list(found), shelves.WIDTH)
 
 
 def find(engine: Engine, tenant: Tenant, conflict_id: str) -> Conflict:
@@ -119,77 +179,5 @@ def find(engine: Engine, tenant: Tenant, conflict_id: str) -> Conflict:
         record = engine.records.find(tenant, parts[0], parts[1])
         for each in of(record) if record is not None else ():
             if each.id.split("~")[2:] == parts[2:]:
-                return each
+                return with_others(engine, tenant, [each])[0]
     raise NotFound(f"There is no open conflict '{conflict_id}'; it may have been decided.")
-
-
-def resolve(editor: Editor, conflict: Conflict, take: str, value: Any = None) -> Record:
-    """Decides one; gives the record. Raises BadRequest for what is no way to decide it."""
-    if take not in WAYS[conflict.kind]:
-        ways = ", ".join(WAYS[conflict.kind])
-        raise BadRequest.field("take", f"take: a conflict of kind {conflict.kind} is decided by {ways}.")
-    if take == "link":
-        return editor.unite(*_in_order(editor, conflict))
-    now = hub_time(editor.engine.clock.now())
-
-    def decided(record: Record, config: Config) -> Record:
-        if not any(each.id == replace(conflict, record=record).id for each in of(record)):
-            raise NotFound(f"The conflict '{conflict.id}' was decided just now.")
-        draft = Draft(record, config)
-        link = draft.link(conflict.connection)
-        name = conflict.field
-        if conflict.kind == "value":
-            asked = link.conflict.pop(name)
-            draft.flips.pop(name, None)
-            if take == "theirs":
-                link.drop(name)
-                draft.set_value(name, asked["theirs"], conflict.connection, now)
-            elif take == "value":
-                draft.set_value(name, value, HUB, now)
-            draft.losers[name] = record.fields.get(name) if take == "theirs" else asked["theirs"]
-        elif conflict.kind == "refused":
-            del link.refused[name]
-            link.unpark()
-        elif conflict.kind == "parked":
-            link.unpark()
-        else:
-            review = draft.reviews[int(name)]
-            draft.reviews[int(name)] = {**review, "decided": take}
-        return draft.finished()
-
-    after = editor.change(conflict.record.id, decided)
-    if take == "separate":
-        _answer_the_other(editor, conflict)
-    return after
-
-
-def _in_order(editor: Editor, conflict: Conflict) -> tuple[str, str]:
-    """The record that becomes another one, and that one. Where both ask, the one that was there first stays."""
-    record = conflict.record
-    other = editor.engine.records.find(editor.tenant, record.entity, conflict.about["record"])
-    if (
-        other is not None
-        and any(each["record"] == record.id and not each.get("decided") for each in other.reviews)
-        and record.created["time"] < other.created["time"]
-    ):
-        return other.id, record.id
-    return record.id, conflict.about["record"]
-
-
-def _answer_the_other(editor: Editor, conflict: Conflict) -> None:
-    """Where both records ask whether they are one, a person says it once."""
-
-    def asks(each: Mapping[str, Any]) -> bool:
-        about = each["kind"], each["connection"], each["record"]
-        return about == ("match", conflict.connection, conflict.record.id) and not each.get("decided")
-
-    def answered(record: Record, config: Config) -> Record:
-        draft = Draft(record, config)
-        draft.reviews = [{**each, "decided": "separate"} if asks(each) else each for each in draft.reviews]
-        return draft.finished()
-
-    tenant, entity = editor.tenant, conflict.record.entity
-    other = editor.engine.records.find(tenant, entity, conflict.about["record"])
-    if other is not None and any(map(asks, other.reviews)):
-        with suppress(NotFound):  # it is dead by now
-            editor.change(other.id, answered)

@@ -1,6 +1,6 @@
 """What an app writes into the hub's own records: one transaction with its history and open items, then the wake-ups."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,10 +90,26 @@ class Editor:
                 return after
         raise contended()
 
-    def unite(self, duplicate_id: str, kept_id: str) -> Record:
+    def accepted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as a record takes them, references followed. Raises BadRequest for a reference to nothing."""
+        return self._with_references(fields)
+
+    def claim(self, before: Record, after: Record, written: Collection[str] = ()) -> None:
+        """Claims the match keys that a change gives a record. Raises Conflict for one that another record has, of the
+        fields that a person or an app has `written`; what a remote holds already can't be refused here.
+        """
+        self._claim_changed(before, {name: after.fields.get(name) for name in written})
+        for name in self._match_names():
+            if name not in written:
+                claim_next(self.engine, self.tenant, name, before, after)
+
+    def unite(
+        self, duplicate_id: str, kept_id: str, check: Callable[[Record, Record], None] | None = None
+    ) -> Record:
         """Makes two records one: the kept one with what only the duplicate has, whose id leads to it from now on.
 
         The kept one is written first, so that a crash in between loses nothing and the same call can be made again.
+        `check`: may refuse the two as they are, until then.
         Raises NotFound for a record that was deleted meanwhile, Conflict while a write to one of the rows is on its way.
         """
         for _ in range(MAX_TRIES):
@@ -103,12 +119,17 @@ class Editor:
             assert isinstance(record, Record)
             if duplicate is None or not isinstance(duplicate.content, Record) or duplicate.id == record.id:
                 return record  # an earlier call has done it
+            if check is not None:
+                check(record, duplicate.content)
             after, losers = united(record, duplicate.content, self._config(), self._now())
             by = Origin(self._now(), HUB, by=self.by)
             last = duplicate.content.version + 1
             ended = HistoryEntry(last, by.time, HUB, "", {}, "unite", by=self.by)
             leads = RecordWrite(duplicate.id, duplicate, Redirect(record.id, last), ended)
-            if self._save(write_of(kept, after, by, losers=losers)) and self._save(leads):
+            if not self._save(write_of(kept, after, by, losers=losers)):
+                continue
+            check = None  # the half is done, and the rest has to follow
+            if self._save(leads):
                 return after
         raise contended()
 
@@ -241,6 +262,22 @@ class Editor:
         return known
 
 
+class QuietEditor(Editor):
+    """Gathers whom to wake: of a thousand writes each connection gets one message, not a thousand."""
+
+    def __init__(self, engine: Engine, tenant: Tenant, entity: Entity, by: str) -> None:
+        super().__init__(engine, tenant, entity, by)
+        self.places: set[tuple[str, str]] = set()
+
+    def _wake(self, places: set[tuple[str, str]]) -> None:
+        self.places |= places
+
+    def finish(self) -> None:
+        """Wakes them."""
+        places, self.places = self.places, set()
+        wake(self.engine, self.tenant, self.entity.name, places)
+
+
 def check_version(record: Record, if_match: str) -> None:
     if if_match and if_match.strip('"') != str(record.version):
         raise Stale(
@@ -255,7 +292,7 @@ def losers_of(before: Record, after: Record) -> dict[str, Any]:
         for name, asked in link.conflict.items():
             if name not in after.links[uid].conflict:
                 ours, now = before.fields.get(name), after.fields.get(name)
-                lost[name] = asked["theirs"] if now == ours else ours
+                lost[name] = ours if now == asked["theirs"] else asked["theirs"]
     return lost
 
 

@@ -11,7 +11,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.matchkeys import match_key
 from crm_core.model.record import HUB, Link, Record, Stamp
 from crm_core.storage.records import RecordWrite, Stored
-from crm_core.sync import conflicts, deletes
+from crm_core.sync import conflicts, deletes, resolving
 from crm_core.sync.draft import Draft
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import wake
@@ -334,7 +334,7 @@ class Acts:
             same = record.fields.get(tag) == other.fields.get(tag)
             take = "link" if same and not (record.dead or other.dead) else "separate"
             self._note("hub", "says {} of {} and {}", take, record.id, other.id)
-            conflicts.resolve(Editor(engine, TENANT, ENTITIES[record.entity], "key:person"), asked, take)
+            resolving.resolve(Editor(engine, TENANT, ENTITIES[record.entity], "key:person"), asked, take)
             return True
         return False
 

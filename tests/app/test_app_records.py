@@ -205,7 +205,7 @@ class TestFlow:
             slug,
             ["ours", "theirs", "value"],
         )
-        assert hub.ok("GET", f"/api/conflicts/{asked['id']}") == asked
+        assert asked.items() <= hub.ok("GET", f"/api/conflicts/{asked['id']}").items()
         assert hub("POST", f"/api/conflicts/{asked['id']}", {"take": "separate"}).status_code == 400
         assert values(remote, rid)["telephone1"] == "3"
         decided = hub.ok("POST", f"/api/conflicts/{asked['id']}", {"take": "value", "value": "4"})

@@ -26,7 +26,7 @@ from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
 from crm_core.storage.records import HistoryEntry, Records
 from crm_core.storage.run_log import RunLog
 from crm_core.storage.state import RunStore, StateStore
-from crm_core.sync import conflicts, jobs, schedule
+from crm_core.sync import conflicts, jobs, resolving, schedule
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine, Job, Opened, Tuning
 from crm_core.sync.sides import Config, side_of
@@ -365,7 +365,7 @@ class World:
     def decide(self, take: str) -> None:
         """What a person says to the first question about two records."""
         asked = next(each for record in self.records() for each in conflicts.of(record))
-        conflicts.resolve(self._editor(), asked, take)
+        resolving.resolve(self._editor(), asked, take)
 
     def edit(self, record_id: str = "", **fields: Any) -> None:
         """By an app, in the hub."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from crm_core.connector import Connector
 from crm_core.model.record import Record
 from crm_core.storage.held import Held
-from crm_core.sync import conflicts, identity, pull, push
+from crm_core.sync import identity, pull, push, resolving
 from crm_core.sync.apply import Applier
 from crm_core.sync.pushing import Pusher, unmarked
 
@@ -137,10 +137,10 @@ def parked_with_an_open_create(patch):
 
 
 def asked_of_each_record(patch):
-    patch.setattr(conflicts, "_answer_the_other", lambda editor, conflict: None)
+    patch.setattr(resolving, "_answer_the_other", lambda editor, conflict: None)
 
 
 def the_later_record_stays(patch):
     patch.setattr(
-        conflicts, "_in_order", lambda editor, conflict: (conflict.record.id, conflict.about["record"])
+        resolving, "_in_order", lambda editor, conflict: (conflict.record.id, conflict.about["record"])
     )

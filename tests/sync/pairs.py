@@ -14,11 +14,14 @@ from crm_core.connection_admin import Wanted
 from crm_core.errors import Conflict
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule
+from crm_core.model.entities import ENTITIES
 from crm_core.model.record import Record, open_items
 from crm_core.settings import load
 from crm_core.storage import layout
 from crm_core.storage.azure import AzureTable, StorageAccount
 from crm_core.storage.memory import MemoryQueue
+from crm_core.sync import conflicts, resolving
+from crm_core.sync.edit import Editor
 from crm_core.system import SystemClock
 from sandbox.testing import Running
 from tests.sync.conftest import SECRET, Prefixed, Remote, environment
@@ -245,14 +248,24 @@ class Pair:
 
     def conflicts(self) -> list[Any]:
         """Every one that waits for a person to decide between two values."""
+        return self.waiting("value")
+
+    def waiting(self, *kinds: str) -> list[Any]:
+        """Everything of these kinds, or at all, that waits for a person."""
         found: list[Any] = []
         place: Any = {}
         while place is not None:
-            page, place = self.hub.page_of_conflicts(
-                DEFAULT_TENANT, place, top=1000, entity=self.entity, connection="", kind="value"
-            )
+            sought = conflicts.Sought(kinds, self.entity)
+            page, place = conflicts.page(self.hub.engine, DEFAULT_TENANT, sought, place, top=1000)
             found += page
         return found
+
+    def decide(self, conflict: Any, take: str, value: Any = None, etag: str = "") -> Record:
+        """A person decides one of them."""
+        return resolving.resolve(self.editor(), conflict, take, value, etag)
+
+    def editor(self) -> Editor:
+        return self.hub.editor(DEFAULT_TENANT, ENTITIES[self.entity], "key:test")
 
     def records(self) -> list[Record]:
         """Every record; open item rows must be what the records say."""

@@ -74,7 +74,7 @@ class TestRefused:
         assert (found.kind, found.code, found.field) == ("refused", "Rejected", "phone")
         assert found.message.endswith("400: The phone is wrong.")
         assert (found.connection, found.about["remote_id"]) == (pair.connections["b"].uid, other)
-        assert only(conflicts.of(only(pair.records()))).about["cause"] == found.message
+        assert only(conflicts.of(only(pair.records()))).about["message"] == found.message
 
     def test_a_replay_sends_it_again(self, refused):
         pair, _, other = refused

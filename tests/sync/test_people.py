@@ -7,7 +7,7 @@ from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import Attempt, open_items
 from crm_core.storage.records import Redirect
-from crm_core.sync import conflicts
+from crm_core.sync import conflicts, resolving
 from crm_core.sync.saving import Origin, save, write_of
 from tests.sync.pairs import only
 
@@ -25,7 +25,7 @@ def asked(pair):
 
 def decide(pair, take):
     found = only(asked(pair))
-    return conflicts.resolve(editor(pair), conflicts.find(pair.hub.engine, DEFAULT_TENANT, found.id), take)
+    return resolving.resolve(editor(pair), conflicts.find(pair.hub.engine, DEFAULT_TENANT, found.id), take)
 
 
 class TestTwins:
@@ -169,7 +169,7 @@ class TestFlipping:
         pair, rid, other = linked()
         self.flip(pair, rid, other, 12)
         item = only(asked(pair))
-        assert (item.kind, item.field, item.about["flips"]) == ("value", "phone", 4)
+        assert (item.kind, item.field, item.about["flips"]) == ("flip", "phone", 4)
         assert {item.about["ours"], item.about["theirs"]} == {"upper", "lower"}
         steps = list(pair.hub.records.history(DEFAULT_TENANT, "account", item.record.id))
         assert sum("phone" in each.old for each in steps) <= 7

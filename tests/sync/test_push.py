@@ -10,7 +10,7 @@ from crm_core.model.connection import DEFAULT_TENANT, EntitySync, Schedule
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
 from crm_core.storage import layout
-from crm_core.sync import conflicts
+from crm_core.sync import conflicts, resolving
 from crm_core.sync.engine import Job
 from tests.sync.pairs import SOON, only, refuse_phone
 
@@ -73,7 +73,7 @@ class TestBothChangeOneField:
         assert (asked.about["ours"], asked.about["theirs"], asked.about["base"]) == ("a", "b", "1")
         for item in list(conflicts.of(record)):
             editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
-            conflicts.resolve(editor, conflicts.find(pair.hub.engine, DEFAULT_TENANT, item.id), "theirs")
+            resolving.resolve(editor, conflicts.find(pair.hub.engine, DEFAULT_TENANT, item.id), "theirs")
         pair.settle()
         assert phones(pair, rid, other) == ("b", "b")
         assert pair.rows("a")[rid]["address1_city"] == "Lima"
@@ -170,7 +170,7 @@ class TestMatching:
         asked = only(item for record in pair.records() for item in conflicts.of(record))
         assert asked.kind == "match"
         editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
-        conflicts.resolve(editor, asked, "separate")
+        resolving.resolve(editor, asked, "separate")
         pair.settle()
         assert len(pair.rows("b")) == 2
 
@@ -231,7 +231,7 @@ class TestRefusals:
         assert pair.rows("b")[other]["name"] == "Other"
         assert phones(pair, rid, other) == ("x", "1")
         editor = pair.hub.editor(DEFAULT_TENANT, ENTITIES["account"], "key:test")
-        conflicts.resolve(editor, conflicts.find(pair.hub.engine, DEFAULT_TENANT, item.id), "retry")
+        resolving.resolve(editor, conflicts.find(pair.hub.engine, DEFAULT_TENANT, item.id), "retry")
         pair.work()
         assert phones(pair, rid, other) == ("x", "x")
 

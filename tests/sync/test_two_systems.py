@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from crm_core.model.connection import DEFAULT_TENANT
 from tests.sync.two_sides import ENTITIES
 from tests.sync.two_systems import (
     CONTACTS,
@@ -71,7 +70,8 @@ def decide(pair, entity, edits, policy):
     there.
     """
     shared, alone = EDITED[entity]
-    waiting = replace(pair, entity=entity).conflicts()
+    one = replace(pair, entity=entity)
+    waiting = one.conflicts()
     asked = keyed(entity, {each.record.id: each.record.fields for each in waiting if each.field == shared})
     assert asked.keys() == {key for key, (_, two, _) in edits.items() if two is not None}
     # With the field that both changed goes what else that side changed which was read last.
@@ -83,7 +83,7 @@ def decide(pair, entity, edits, policy):
     taken = {}
     for number, each in enumerate(waiting):
         take = ("ours", "theirs")[number % 2] if each.field == shared else "theirs"
-        after = pair.hub.resolve_conflict(DEFAULT_TENANT, each, take, None, "key:test")
+        after = one.decide(each, take)
         if each.field == shared:
             taken[after.id] = after.fields[shared]
     return taken

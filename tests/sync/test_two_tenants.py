@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 import pytest
 import trustme
 
-from crm_core.model.connection import DEFAULT_TENANT
 from sandbox.testing import Client
 from tests.conftest import ORACLE_SECRET, running_oracle
 from tests.sync.pairs import paired
@@ -244,7 +243,7 @@ def test_a_person_decides_between_edits_of_both_sides(pair, policy):
         assert phones == ({each["one"], each["two"]} if each["same"] else {each["one"]})
     for number, each in enumerate(waiting):
         take = ("ours", "theirs")[number % 2] if each.field == "phone" else "theirs"
-        pair.hub.resolve_conflict(DEFAULT_TENANT, each, take, None, "key:test")
+        pair.decide(each, take)
     pair.settle()
     assert_agree(pair, FEW)
     assert not pair.conflicts()
@@ -336,10 +335,8 @@ def test_two_contacts_of_one_email_are_not_made_one_nor_copied_until_a_person_sa
     pair.remotes["b"].add(person(1))
     link(pair)
     assert [len(pair.rows(name)) for name in "ab"] == [2, 1]
-    (review,) = pair.hub.page_of_conflicts(
-        DEFAULT_TENANT, {}, top=10, entity="contact", connection="", kind="match"
-    )[0]
-    pair.hub.resolve_conflict(DEFAULT_TENANT, review, "separate", None, "key:test")
+    (review,) = pair.waiting("match")
+    pair.decide(review, "separate")
     pair.settle()
     assert [len(pair.rows(name)) for name in "ab"] == [2, 2]
     assert pair.values("a", "firstname") == pair.values("b", "firstname")

@@ -132,8 +132,8 @@ class Placing(ApplyBase):
             made = merge.first_seen(entry.id, self.entity, self.side, {}, mine.newest, self.run)
             asked = {"kind": "match", "connection": self.uid, "record": record.id}
             apart = Draft(replace(made, reviews=(asked,)), self.config).finished()
-            made = RecordWrite(entry.id, beside, _going_on(beside, apart))
-            self._write(decided, made, entry, "created")
+            write = RecordWrite(entry.id, beside, _going_on(beside, apart))
+            self._write(decided, write, entry, "created")
 
     # --- what is written of a record -----------------------------------------------------------------------------
 

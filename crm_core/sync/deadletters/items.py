@@ -3,43 +3,25 @@
 A list costs two short queries for each bucket of an entity, and a point read for each record that waits.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crm_core.errors import Conflict, Misconfigured, NotFound
+from crm_core.errors import Conflict, NotFound
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.record import NOTHING, Record
-from crm_core.storage import layout
-from crm_core.sync import conflicts
+from crm_core.sync import conflicts, resolving, shelves
 from crm_core.sync.deadletters.base import Place, Waiting, Wanted
 from crm_core.sync.draft import Draft
-from crm_core.sync.edit import Editor
-from crm_core.sync.engine import Engine, wake
+from crm_core.sync.edit import QuietEditor
+from crm_core.sync.engine import Engine
 from crm_core.sync.sides import Config
 
 KINDS = ("parked", "refused")
-Shelf = tuple[str, str, str]
-"""Entity, bucket and kind: one range of open items."""
-WIDTH = 4
-AHEAD = 16
-"""Queries that are made at once, though the first of them may fill the page."""
 UNKNOWN_CODE = "Rejected"
 """Of a value that was refused before its cause was kept."""
-
-
-class _Quiet(Editor):
-    """Gathers whom to wake: of a thousand replays each connection gets one message, not a thousand."""
-
-    def __init__(self, engine: Engine, tenant: Tenant, entity: str, by: str) -> None:
-        super().__init__(engine, tenant, ENTITIES[entity], by)
-        self.places: set[tuple[str, str]] = set()
-
-    def _wake(self, places: set[tuple[str, str]]) -> None:
-        self.places |= places
 
 
 @dataclass
@@ -47,61 +29,18 @@ class Items:
     engine: Engine
     tenant: Tenant
     by: str = ""
-    _editors: dict[str, _Quiet] = field(default_factory=dict)
+    _editors: dict[str, QuietEditor] = field(default_factory=dict)
 
     def page(self, wanted: Wanted, place: Place, top: int) -> tuple[list[Waiting], Place | None]:
-        shelves = self._shelves(wanted, tuple(place.get("shelf", ())))
-        after: str = place["after"] if shelves and list(shelves[0]) == place.get("shelf") else ""
-        found: dict[tuple[str, str], None] = {}
-        while shelves and len(found) < top:
-            some = list(zip(shelves[:AHEAD], [after, *[""] * (AHEAD - 1)], strict=False))
-            pages = self.engine.pool.map(
-                lambda each: self._ids(*each[0], wanted.uid, each[1], top), some, WIDTH
-            )
-            for (shelf, began), (ids, rest) in zip(some, pages, strict=True):
-                taken = ids[: top - len(found)]
-                found.update(((shelf[0], record_id), None) for record_id, _ in taken)
-                if len(taken) < len(ids):
-                    after = layout.open_item_rk(shelf[2], taken[-1][1], taken[-1][0]) if taken else began
-                    break
-                after = rest
-                if after:
-                    break
-                shelves = shelves[1:]
-        waiting = self._waiting(list(found), wanted)
-        return waiting, {"shelf": list(shelves[0]), "after": after} if shelves else None
-
-    def _shelves(self, wanted: Wanted, first: Shelf | tuple[()]) -> list[Shelf]:
-        """Every range in which some may wait, from the `first` on: of the entities that a connection has."""
         named = [wanted.entity] if wanted.entity else sorted(ENTITIES)
-        every = (
-            (entity, bucket, kind)
-            for entity in self._had(wanted, named)
-            for bucket in layout.BUCKETS
-            for kind in KINDS
-        )
-        return [each for each in every if each >= first]
-
-    def _had(self, wanted: Wanted, named: Sequence[str]) -> list[str]:
-        """Those of these entities that the connection has, or any. The connection itself is asked, not the list of all of
-        them: that may be a minute old, and who asks for many is served by whichever instance, once.
-        """
-        with suppress(Misconfigured):  # one that can't be opened has what waits all the same
-            if wanted.uid and (opened := self.engine.open(self.tenant, wanted.uid)) is not None:
-                return [each for each in named if each in opened.connection.entities]
-        found = ((each, self.engine.sides(self.tenant, each)) for each in named)
-        return [each for each, sides in found if sides and (not wanted.uid or wanted.uid in sides)]
-
-    def _ids(
-        self, entity: str, bucket: str, kind: str, uid: str, after: str, top: int
-    ) -> tuple[list[tuple[str, str]], str]:
-        return self.engine.records.open_page(
-            self.tenant, entity, bucket, kind, connection=uid, after=after, top=top
-        )
+        entities = shelves.had(self.engine, self.tenant, wanted.uid, named)
+        items, after = shelves.page(self.engine, self.tenant, KINDS, entities, place, uid=wanted.uid, top=top)
+        found = list(dict.fromkeys((each.entity, each.record) for each in items))
+        return self._waiting(found, wanted), after
 
     def _waiting(self, found: list[tuple[str, str]], wanted: Wanted) -> list[Waiting]:
         rows = self.engine.pool.map(
-            lambda each: self.engine.records.get(self.tenant, each[0], each[1]), found, WIDTH
+            lambda each: self.engine.records.get(self.tenant, each[0], each[1]), found, shelves.WIDTH
         )
         records = [each.content for each in rows if each is not None and isinstance(each.content, Record)]
         return [each for record in records for each in _of(record) if wanted.has(each)]
@@ -127,7 +66,7 @@ class Items:
         }
 
     def replay(self, waiting: Waiting) -> None:
-        conflicts.resolve(self._editor(waiting), self._conflict(waiting), "retry")
+        resolving.resolve(self._editor(waiting), self._conflict(waiting), "retry")
 
     def discard(self, waiting: Waiting, reason: str) -> None:
         """The remote keeps what it has until the record's value changes; nobody is asked any more."""
@@ -154,16 +93,17 @@ class Items:
         )
 
     def finish(self) -> None:
-        for entity, editor in self._editors.items():
-            wake(self.engine, self.tenant, entity, editor.places)
-            editor.places = set()
+        for editor in self._editors.values():
+            editor.finish()
 
     def _conflict(self, waiting: Waiting) -> conflicts.Conflict:
         return conflicts.find(self.engine, self.tenant, waiting.id)
 
-    def _editor(self, waiting: Waiting) -> _Quiet:
+    def _editor(self, waiting: Waiting) -> QuietEditor:
         if waiting.entity not in self._editors:
-            self._editors[waiting.entity] = _Quiet(self.engine, self.tenant, waiting.entity, self.by)
+            self._editors[waiting.entity] = QuietEditor(
+                self.engine, self.tenant, ENTITIES[waiting.entity], self.by
+            )
         return self._editors[waiting.entity]
 
 

@@ -67,7 +67,9 @@ class Creating(Unmarked):
             if self._link(task).state == "new"
             and self._key(task.record)
             and self._searched.get(task.id) != task.stored.etag
-            and not any(each.get("decided") == "separate" for each in task.record.reviews)
+            and not any(
+                each["kind"] == "match" and each.get("decided") == "separate" for each in task.record.reviews
+            )
         ]
         if not news:
             return tasks
