@@ -164,6 +164,29 @@ class ExportBody(_Body):
     bom: StrictBool = False
 
 
+class WhereBody(_Body):
+    """Which conflicts: as the query options of their list."""
+
+    kind: Annotated[StrictStr, Field(max_length=100)] = ""
+    entity: Name = ""
+    connection: Annotated[StrictStr, Field(max_length=100)] = ""
+    field: Name = ""
+    since: Annotated[StrictStr, Field(max_length=40)] = ""
+    filter: Annotated[StrictStr, Field(max_length=4096)] = ""
+
+
+class ResolveBody(_Body):
+    """How many conflicts are decided at once. `preview`: only tells what would be done. `as_of`: from that preview (RFC 3339;
+    now, if it is missing): what has changed since is left.
+    """
+
+    where: WhereBody
+    take: Literal["ours", "theirs", "value", "separate", "link"]
+    value: Any = None
+    preview: StrictBool = False
+    as_of: Annotated[StrictStr, Field(max_length=40)] = ""
+
+
 class ReplayBody(_Body):
     """Which deliveries of a connection are sent again: of the versions of records that were made from `since` to `until`
     (RFC 3339), those that failed, or `all`. `next`: goes on where an earlier call ended.

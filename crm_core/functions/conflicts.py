@@ -38,9 +38,7 @@ def names_of(call: Call) -> dict[str, str]:
 
 def sought_of(call: Call, given: Mapping[str, str]) -> "Sought":
     """Which conflicts are asked for: kind, entity, connection, field, since, filter. Raises BadRequest, NotFound."""
-    from crm_core.model.filters import parse_filter
-    from crm_core.model.matching import check_name, matcher
-    from crm_core.sync.conflicts import KINDS, Sought
+    from crm_core.sync.conflicts import KINDS, sought
 
     hub: Hub = call.hub
     kinds = tuple(each.strip() for each in given.get("kind", "").split(",") if each.strip())
@@ -48,32 +46,24 @@ def sought_of(call: Call, given: Mapping[str, str]) -> "Sought":
         raise BadRequest.field(
             "kind", f"kind: expected some of {', '.join(KINDS)}, with commas between them."
         )
-    entity = whole_entity(call, entity_of(given["entity"])) if given.get("entity") else None
-    uid = hub.find(call.tenant, given["connection"]).uid if given.get("connection") else ""
-    field, text = given.get("field", ""), given.get("filter", "")
-    if field and entity is not None:
-        check_name(field, entity, "field")
-    if text and entity is None:
-        raise BadRequest.field("filter", "filter: goes with entity, whose fields it names.")
-    test = matcher(parse_filter(text), entity) if text and entity is not None else None
-    return Sought(kinds, entity.name if entity else "", uid, field, _moment(given.get("since", "")), test)
+    return sought(
+        hub.engine,
+        call.tenant,
+        given.get("filter", ""),
+        kinds=kinds,
+        entity=entity_of(given["entity"]).name if given.get("entity") else "",
+        connection=hub.find(call.tenant, given["connection"]).uid if given.get("connection") else "",
+        field=given.get("field", ""),
+        since=moment(given.get("since", ""), "since"),
+    )
 
 
-def whole_entity(call: Call, entity: Entity) -> Entity:
-    """With the custom fields that any connection maps."""
-    from crm_core.model.overrides import with_customs
-
-    hub: Hub = call.hub
-    saved = [each.mappings.get(entity.name) for each in hub.connections.every(call.tenant)]
-    return with_customs(entity, [each["document"] for each in saved if each is not None])
-
-
-def _moment(text: str) -> str:
+def moment(text: str, name: str) -> str:
     try:
         return hub_time(parse_instant(text)) if text else ""
     except ValueError:
         raise BadRequest.field(
-            "since", "since: expected a time with a zone, such as 2026-11-24T13:45:00Z."
+            name, f"{name}: expected a time with a zone, such as 2026-11-24T13:45:00Z."
         ) from None
 
 
@@ -125,11 +115,11 @@ def conflicts(call: Call) -> Reply:
 
 def _found(call: Call) -> "tuple[Conflict, Editor, Entity]":
     """The conflict that the path names, and what writes its record. Raises NotFound."""
-    from crm_core.sync.conflicts import find
+    from crm_core.sync.conflicts import find, with_customs
 
     hub: Hub = call.hub
     found = find(hub.engine, call.tenant, call.parts["conflict_id"])
-    entity = whole_entity(call, ENTITIES[found.record.entity])
+    entity = with_customs(hub.engine, call.tenant, ENTITIES[found.record.entity])
     return found, hub.editor(call.tenant, entity, call.principal.id), entity
 
 

@@ -34,7 +34,7 @@ def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
 
     end = parse_instant(run.ended_at) if run.ended_at else now
     seconds = (end - parse_instant(run.started_at)).total_seconds() if run.started_at else 0.0
-    item = {
+    item: dict[str, Any] = {
         "id": run.id,
         "connection": names.get(run.connection, run.connection) or None,
         "entity": run.entity or None,
@@ -53,6 +53,8 @@ def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
         "since": run.since or None,
         "filter": run.filter or None,
     }
+    if run.mode == "resolve":
+        item["left"] = list((run.cursor or {}).get("left", ()))
     return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
 
 

@@ -7,10 +7,11 @@ from typing import Any, Literal, Self
 from crm_core.model.connection import POLICIES, Policy
 
 Health = Literal["ok", "unreachable", "needs_attention"]
-Mode = Literal["incremental", "full", "push", "batch", "plan", "apply", "export"]
+Mode = Literal["incremental", "full", "push", "batch", "plan", "apply", "export", "resolve"]
 """`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the
 remote system; it reads nothing and has no lease. `plan`: decides what another mode would do and does nothing; `apply`: does
-what a plan says. `export`: records, history or the log of runs, written into blobs (sync/exports.py).
+what a plan says. `export`: records, history or the log of runs, written into blobs (sync/exports.py). `resolve`: decides
+many conflicts as a person has said; of any connection and entity.
 """
 RunStatus = Literal["queued", "running", "stopped", "succeeded", "failed"]
 """`stopped`: by the brake; it goes on, or ends, when a person says so."""
@@ -104,7 +105,8 @@ class EntityState(_Stored):
 class Run(_Stored):
     """One execution of a sync of one entity, or the parent of several.
 
-    `cursor`: where a full run goes on; of a batch its state, which `sync/results.py` describes. `counts` by name,
+    `cursor`: where a full run goes on; of a batch its state, which `sync/results.py` describes, of `resolve` what
+    `sync/resolving_many.py` does. `counts` by name,
     `calls`: remote and storage. `fresh_start`: the hub has no record of this connection yet. `read`: records read so
     far; of a batch, operations with an outcome. `seen`: blobs with the ids that a full run read, `parts`: whose they
     are: the number from which on they bear a worker's mark; of a batch, the marks of its outcomes.

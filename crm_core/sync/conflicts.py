@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crm_core.errors import NotFound
+from crm_core.errors import BadRequest, NotFound
 from crm_core.model.connection import Tenant
-from crm_core.model.entities import ENTITIES
+from crm_core.model.entities import ENTITIES, Entity
+from crm_core.model.fields import Field
+from crm_core.model.filters import parse_filter
+from crm_core.model.matching import check_name, matcher
 from crm_core.model.record import HUB, Link, Record, digest
 from crm_core.sync import shelves
 from crm_core.sync.engine import Engine
@@ -138,16 +141,40 @@ class Sought:
         )
 
 
+def sought(engine: Engine, tenant: Tenant, filter_text: str = "", **which: Any) -> Sought:
+    """As `Sought`, with a filter (OData) of the record's fields. Raises BadRequest for names that the entity does not have."""
+    name = which.get("entity", "")
+    if not name:
+        if filter_text:
+            raise BadRequest.field("filter", "filter: goes with entity, whose fields it names.")
+        return Sought(**which)
+    entity = with_customs(engine, tenant, ENTITIES[name])
+    if which.get("field"):
+        check_name(which["field"], entity, "field")
+    return Sought(**which, test=matcher(parse_filter(filter_text), entity) if filter_text else None)
+
+
+def with_customs(engine: Engine, tenant: Tenant, entity: Entity) -> Entity:
+    """The entity with the custom fields that any connection maps; the choices of one are those of all."""
+    found: dict[str, Field] = {}
+    for side in engine.sides(tenant, entity.name).values():
+        for each in side.entity.fields:
+            if each.name not in entity.by_name:
+                choices = (*(found[each.name].choices if each.name in found else ()), *each.choices)
+                found[each.name] = replace(each, choices=tuple(dict.fromkeys(choices)))
+    return replace(entity, fields=(*entity.fields, *found.values())) if found else entity
+
+
 def page(
-    engine: Engine, tenant: Tenant, sought: Sought, place: Mapping[str, Any], *, top: int
+    engine: Engine, tenant: Tenant, wanted: Sought, place: Mapping[str, Any], *, top: int
 ) -> tuple[list[Conflict], Mapping[str, Any] | None]:
     """What waits, and the place after it (None at the end). At most `top` open items are looked at, of which one may stand
     for several conflicts of a record, or for none that is sought.
     """
-    wanted = sorted({_ITEMS[kind] for kind in sought.kinds or KINDS})
-    named = [sought.entity] if sought.entity else ENTITIES
-    entities = shelves.had(engine, tenant, sought.connection, named)
-    items, after = shelves.page(engine, tenant, wanted, entities, place, uid=sought.connection, top=top)
+    kinds = sorted({_ITEMS[kind] for kind in wanted.kinds or KINDS})
+    named = [wanted.entity] if wanted.entity else ENTITIES
+    entities = shelves.had(engine, tenant, wanted.connection, named)
+    items, after = shelves.page(engine, tenant, kinds, entities, place, uid=wanted.connection, top=top)
     rows = engine.pool.map(
         lambda item: engine.records.get(tenant, item.entity, item.record), items, shelves.WIDTH
     )
@@ -156,7 +183,7 @@ def page(
         for item, row in zip(items, rows, strict=True)
         if row is not None and isinstance(row.content, Record)
         for each in of(row.content)
-        if (_ITEMS[each.kind], each.connection) == (item.kind, item.connection) and sought.has(each)
+        if (_ITEMS[each.kind], each.connection) == (item.kind, item.connection) and wanted.has(each)
     ]
     return with_others(engine, tenant, found), after
 

@@ -12,7 +12,7 @@ from crm_core.model.state import Problem, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.run_log import note
-from crm_core.sync import deadletters, deliver, exports, failures, intake
+from crm_core.sync import deadletters, deliver, exports, failures, intake, resolving_many
 from crm_core.sync.batch import batch
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.planning.plan import plan
@@ -42,6 +42,7 @@ HANDLERS: Mapping[str, Handler] = {
     deadletters.JOB: deadletters.many,
     exports.JOB: exports.export,
     RETENTION: retention,
+    resolving_many.JOB: resolving_many.work,
 }
 
 

@@ -214,3 +214,19 @@ class TestFlipping:
             pair.both()
             pair.later(1800)
         assert asked(pair) == []
+
+
+def test_of_a_connection_that_is_deleted_nothing_waits_though_a_record_waits_there_for_several_things(linked):
+    pair, rid, other = linked(policy="manual")
+    pair.remotes["a"].update(rid, telephone1="2")
+    pair.remotes["b"].update(other, telephone1="3")
+    pair.pull("a")
+    record = only(asked(pair)).record
+    editor(pair).update(record.id, {"city": "Lima"})
+    uid = pair.connections["b"].uid
+    assert {kind for kind, at in open_items(only(pair.records())) if at == uid} == {"conflict", "push"}
+    pair.hub.admin.delete(pair.connections["b"])
+    pair.hub.forget(pair.connections["b"])
+    pair.work()
+    assert {at for _, at in open_items(only(pair.records()))} <= {pair.connections["a"].uid}
+    assert asked(pair) == []

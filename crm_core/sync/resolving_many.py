@@ -1,0 +1,201 @@
+"""Many conflicts decided at once as a person has said: a run of mode `resolve`, in slices.
+
+It goes through what waits once, so what comes later is not among it. A conflict that has changed since the person looked
+(`as_of`) is left as it is and told, and so is what can't be decided now. Repeating it does no harm: what is decided does
+not wait any more.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from crm_core.errors import HubError, NotFound, Stale, StoreUnavailable
+from crm_core.log import Log, bind, current_trace
+from crm_core.model.connection import Tenant
+from crm_core.model.entities import ENTITIES
+from crm_core.model.fields import hub_time
+from crm_core.model.state import Run
+from crm_core.ports import RowChanged
+from crm_core.storage import layout
+from crm_core.sync import conflicts, failures
+from crm_core.sync.conflicts import REVIEWS, Conflict
+from crm_core.sync.edit import Editor, QuietEditor
+from crm_core.sync.engine import Engine, Job
+from crm_core.sync.resolving import Choice, Outcome, outcome, resolve_all
+
+_log = Log("crm_core.conflicts")
+
+JOB = "resolve"
+PORTION = 100
+MAX_LEFT = 100
+"""Of so many that were left a run tells which and why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be decided, and how. `which`: by what they are sought, as `conflicts.sought` takes it. `value`: goes with
+    `take` value. `as_of`: hub time until which they are as the person saw them.
+    """
+
+    which: Mapping[str, Any]
+    take: str
+    value: Any = None
+    as_of: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"which": dict(self.which), "take": self.take, "value": self.value, "as_of": self.as_of}
+
+    @classmethod
+    def of(cls, run: Run) -> "Task":
+        data = run.cursor or {}
+        return cls(data["which"], data["take"], data["value"], data["as_of"])
+
+
+def start(engine: Engine, tenant: Tenant, task: Task, by: str) -> Run:
+    """Puts it on its way; gives the run that tells what becomes of it."""
+    now = engine.clock.now()
+    run = Run(
+        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
+        task.which.get("connection", ""),
+        task.which.get("entity", ""),
+        "resolve",
+        origin=by,
+        created_at=hub_time(now),
+        trace=current_trace(),
+        cursor={**task.to_json(), "place": {}},
+    )
+    run = engine.runs.insert(tenant, run)
+    bind(run=run.id)
+    try:
+        engine.send(layout.FRESH, Job(JOB, tenant, run.connection, run.entity, run.id))
+    except HubError as error:
+        failures.end_run(engine, tenant, run, error.code, error.message)
+        raise
+    return run
+
+
+def preview(
+    editors: Mapping[str, Editor], engine: Engine, found: Sequence[Conflict], task: Task
+) -> list[Outcome | HubError]:
+    """What would become of each; nothing is written. `editors`: by entity."""
+
+    def would(each: Conflict) -> Outcome | HubError:
+        editor = editors[each.record.entity]
+        try:
+            _check_age(each, task)
+            config = engine.sides(editor.tenant, each.record.entity)
+            return outcome(editor, config, [Choice(each, task.take, task.value)])
+        except StoreUnavailable:
+            raise
+        except HubError as error:
+            return error
+
+    return engine.pool.map(would, found)
+
+
+def _check_age(conflict: Conflict, task: Task) -> None:
+    if task.as_of and conflict.settled > task.as_of:
+        raise Stale(f"It has changed since {task.as_of}; look at it again.")
+
+
+def work(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
+    """Works on one slice; what is not done continues in another message."""
+    run = engine.runs.get(job.tenant, job.run) if job.run else None
+    if run is None or run.mode != "resolve" or run.ended:
+        return
+    slice_end = engine.slice_end(lane)
+    many = _Many(engine, job.tenant, run)
+    try:
+        many.begin()
+        while not many.done and engine.clock.monotonic() < slice_end:
+            many.portion()
+        many.pause()
+    except RowChanged:
+        _log.info("resolve", outcome="in the hands of another worker, or ended")
+        return
+    finally:
+        many.wake()
+    if not many.done:
+        engine.send(layout.BULK, replace(job, attempt=0))
+
+
+class _Many:
+    def __init__(self, engine: Engine, tenant: Tenant, run: Run) -> None:
+        self.engine = engine
+        self.tenant = tenant
+        self.run = run
+        self.task = Task.of(run)
+        self.wanted = conflicts.sought(engine, tenant, **self.task.which)
+        self.editors: dict[str, QuietEditor] = {}
+        self.done = False
+
+    def begin(self) -> None:
+        now = hub_time(self.engine.clock.now())
+        self._save(status="running", started_at=self.run.started_at or now)
+
+    def portion(self) -> None:
+        """Decides a part of what waits, and saves how far that is."""
+        assert self.run.cursor is not None
+        found, place = conflicts.page(
+            self.engine, self.tenant, self.wanted, self.run.cursor["place"], top=PORTION
+        )
+        counts = dict(self.run.counts)
+        left = list(self.run.cursor.get("left", ()))
+        for some in _together(found):
+            name, why = self._decide(some)
+            counts[name] = counts.get(name, 0) + len(some)
+            left += [{"id": each.id, "why": why} for each in some if why]
+        self.done = place is None
+        cursor = {**self.run.cursor, "place": place or {}, "left": left[:MAX_LEFT]}
+        self._save(cursor=cursor, counts=counts, read=self.run.read + len(found))
+
+    def pause(self) -> None:
+        """The end of a slice, or of the run."""
+        if self.done:
+            self._save(status="succeeded", ended_at=hub_time(self.engine.clock.now()))
+            failures.told(self.run)
+        else:
+            self._save(slices=self.run.slices + 1)
+
+    def wake(self) -> None:
+        for editor in self.editors.values():
+            editor.finish()
+
+    def _decide(self, some: Sequence[Conflict]) -> tuple[str, str]:
+        """Of conflicts of one record, decided by one write: as what they count, and why they are left, "" if they are not."""
+        task, entity = self.task, some[0].record.entity
+        if entity not in self.editors:
+            by = self.run.origin
+            self.editors[entity] = QuietEditor(self.engine, self.tenant, ENTITIES[entity], by)
+        try:
+            for each in some:
+                _check_age(each, task)
+            resolve_all(
+                self.editors[entity], [Choice(each, task.take, task.value, each.etag) for each in some]
+            )
+        except StoreUnavailable:
+            raise
+        except NotFound:
+            return "unchanged", ""  # somebody was faster, or it was one question with another one
+        except HubError as error:
+            return ("unchanged" if isinstance(error, Stale) else "failed"), error.message
+        return "updated", ""
+
+    def _save(self, **changes: Any) -> None:
+        self.run = self.engine.runs.save(self.tenant, replace(self.run, **changes))
+
+
+def _together(found: Iterable[Conflict]) -> Iterator[list[Conflict]]:
+    """Those of one record at one connection, which are decided by one write; reviews one by one."""
+    some: list[Conflict] = []
+    for each in found:
+        if some and (each.kind in REVIEWS or _place(each) != _place(some[0])):
+            yield some
+            some = []
+        some.append(each)
+    if some:
+        yield some
+
+
+def _place(conflict: Conflict) -> tuple[str, str, str]:
+    return conflict.record.entity, conflict.record.id, conflict.connection
