@@ -80,7 +80,7 @@ sandbox: install
 
 install: $(PACKAGES) $(AZURITE)
 
-$(PACKAGES): requirements.txt requirements-dev.txt requirements-alone.txt
+$(PACKAGES): requirements.txt requirements-cli.txt requirements-dev.txt requirements-alone.txt
 	@command -v "$(PYTHON)" >/dev/null || \
 	  { echo "Python is missing: install 3.11, 3.12 or 3.13, or name one (make PYTHON=python3.12)." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

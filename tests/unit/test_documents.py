@@ -90,7 +90,12 @@ def test_the_page_of_mappings_says_what_there_is():
 
 def test_every_dependency_has_its_line():
     page = (ROOT / "docs" / "dependencies.md").read_text().lower()
-    for file in ("requirements.txt", "requirements-dev.txt", "requirements-alone.txt"):
+    for file in (
+        "requirements.txt",
+        "requirements-cli.txt",
+        "requirements-dev.txt",
+        "requirements-alone.txt",
+    ):
         for line in (ROOT / file).read_text().splitlines():
             if "==" in line:
                 assert re.split(r"==", line)[0].lower() in page

@@ -1,0 +1,178 @@
+"""What waits for a person: listed, shown, decided, one or many."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from crm_core.cli.client import path_of
+from crm_core.cli.command import All, Job, Limit, Yes, command, group
+from crm_core.cli.complete import OfConnection
+from crm_core.cli.failures import Exit, Failure, Refusal
+
+COLUMNS = ("id", "kind", "entity", "record", "connection", "field", "ours", "theirs", "message", "ways")
+app = group(
+    "conflicts", "What waits for a person's word: conflicts, reviews, refused values.",
+    ["conflicts", "conflicts show CONFLICT", "conflicts resolve CONFLICT --take ours"],
+)  # fmt: skip
+
+Kind = Annotated[str, typer.Option("--kind", metavar="KIND", help="value, match, merge, refused or parked.")]
+Entity = Annotated[
+    str,
+    typer.Option("--entity", "-e", metavar="ENTITIES", help="Of this entity only, by its plural: accounts."),
+]
+Field = Annotated[str, typer.Option("--field", metavar="NAME", help="About this field only.")]
+Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Since then: 2026-11-24T13:45:00Z.")]
+Filter = Annotated[
+    str, typer.Option("--filter", metavar="ODATA", help="Of records that pass: city eq 'Quito'.")
+]
+ConflictId = Annotated[str, typer.Argument(metavar="CONFLICT", help="Its id, as `conflicts` tells it.")]
+
+
+@command(
+    app,
+    "list",
+    listing=True,
+    examples=["conflicts list", "conflicts --kind value --entity accounts --output json"],
+)
+def list_(
+    job: Job,
+    kind: Kind = "",
+    entity: Entity = "",
+    connection: OfConnection = "",
+    field: Field = "",
+    since: Since = "",
+    filter_: Filter = "",
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """Lists what waits: both values of a field, records that may be one, what a system refused."""
+    query = {
+        "kind": kind,
+        "entity": entity,
+        "connection": connection,
+        "field": field,
+        "since": since,
+        "filter": filter_,
+    }
+    job.list(
+        path_of("conflicts"),
+        COLUMNS,
+        query,
+        limit=limit,
+        everything=everything,
+        none="Nothing waits for a person.",
+    )
+
+
+@command(app, "show", examples=["conflicts show CONFLICT"])
+def show(job: Job, conflict_id: ConflictId) -> None:
+    """Shows one, with the ways in which it can be decided."""
+    job.out.one(job.hub.get(path_of("conflicts", conflict_id)))
+
+
+@command(
+    app, "resolve",
+    examples=["conflicts resolve CONFLICT --take ours", 'conflicts resolve CONFLICT --value "Calle 9"',
+              "conflicts resolve --kind value --entity leads --take theirs --preview",
+              "conflicts resolve --kind value --entity leads --take theirs --yes"],
+)  # fmt: skip
+def resolve(
+    job: Job,
+    conflict_id: Annotated[
+        str, typer.Argument(metavar="[CONFLICT]", help="One, by its id; else many, by the options.")
+    ] = "",
+    take: Annotated[
+        str,
+        typer.Option(
+            "--take", metavar="WAY", help="One of its ways: ours, theirs, link, separate, keep, retry."
+        ),
+    ] = "",
+    value: Annotated[
+        str | None, typer.Option("--value", metavar="TEXT", help="This value, instead of --take.")
+    ] = None,
+    value_json: Annotated[
+        str | None,
+        typer.Option("--value-json", metavar="JSON", help="The same for what is no text: null, true, 5."),
+    ] = None,
+    kind: Kind = "",
+    entity: Entity = "",
+    connection: OfConnection = "",
+    field: Field = "",
+    since: Since = "",
+    filter_: Filter = "",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Of many: says what would be decided, and does nothing.")
+    ] = False,
+    yes: Yes = False,
+) -> Exit:
+    """Decides one, or all that the options name: those are shown first, and it asks."""
+    decision = _decision(take, value, value_json)
+    where = {
+        "kind": kind,
+        "entity": entity,
+        "connection": connection,
+        "field": field,
+        "since": since,
+        "filter": filter_,
+    }
+    where = {name: text for name, text in where.items() if text}
+    if conflict_id and (where or preview):
+        raise Failure(Exit.USAGE, "Name one by its id, or many by the options; not both.")
+    if conflict_id:
+        job.out.one(job.hub.post(path_of("conflicts", conflict_id), decision))
+        return Exit.OK
+    if not where:
+        raise Failure(
+            Exit.USAGE, "Name one by its id, or many by --kind, --entity, --connection, --field or --filter."
+        )
+    return _many(job, {"where": where, **decision}, preview=preview, yes=yes)
+
+
+def _decision(take: str, value: str | None, value_json: str | None) -> dict[str, Any]:
+    if sum((bool(take and take != "value"), value is not None, value_json is not None)) != 1:
+        raise Failure(Exit.USAGE, "Say how it is decided: by --take, --value or --value-json, one of them.")
+    if value is not None:
+        return {"take": "value", "value": value}
+    if value_json is None:
+        return {"take": take}
+    try:
+        return {"take": "value", "value": json.loads(value_json)}
+    except ValueError:
+        raise Failure(Exit.USAGE, "--value-json: expected JSON, such as null, true or 5.") from None
+
+
+def _many(job: Job, body: dict[str, Any], *, preview: bool, yes: bool) -> Exit:
+    """Shows what would be decided, then decides it."""
+    path = path_of("conflicts", "resolve")
+    seen = _post(job, path, {**body, "preview": True})
+    count = seen.get("count", len(seen.get("value") or ()))
+    if preview:
+        _tell(job, seen)
+        return Exit.OK
+    job.confirm(f"Decide {count} by {body['take']}?", yes=yes)
+    _tell(job, _post(job, path, {**body, "preview": False}))
+    return Exit.OK
+
+
+def _post(job: Job, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = job.hub.post(path, body)
+    except Refusal as refusal:
+        if "where" in refusal.message or "'resolve'" in refusal.message:
+            raise Failure(
+                Exit.NOT_FOUND,
+                "This hub decides conflicts one by one only.",
+                "Update the hub, or name one by its id.",
+            ) from None
+        raise
+    return found
+
+
+def _tell(job: Job, answer: dict[str, Any]) -> None:
+    """The items of an answer as rows, its figures beside them."""
+    if job.out.form == "json":
+        job.out.one(answer)
+        return
+    job.show(answer.get("value") or answer.get("examples") or [], COLUMNS, "None of them is listed.")
+    job.say(", ".join(f"{name} {value}" for name, value in answer.items() if isinstance(value, int | str)))

@@ -1,0 +1,265 @@
+"""Data, on standard output: a table for people, JSON with all there is, or CSV. Nothing else is written there."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import chain, islice
+from typing import Any
+
+Item = Mapping[str, Any]
+CHUNK = 500
+"""Rows of a table whose widths are found together: a longer list is shown as it comes."""
+KEPT_BYTES = 4_000_000
+"""Of items that wait until all columns are known; more of them wait in a file."""
+NARROW = 12
+"""Fewer columns of the terminal than this for a column: each item gets its own lines."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What a terminal would obey rather than show, and what turns the order of letters round.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+COLOURS = {
+    "ok": "green", "succeeded": "green", "create": "green", "applied": "green", "same": "green",
+    "running": "cyan", "queued": "cyan", "update": "cyan", "link": "cyan", "info": "cyan",
+    "stopped": "yellow", "paused": "yellow", "waits": "yellow", "drifted": "yellow", "warning": "yellow", "skipped": "yellow",
+    "conflict": "yellow", "differs": "yellow", "cancelled": "yellow",
+    "failed": "red", "delete": "red", "error": "red", "refused": "red", "parked": "red", "unreachable": "red", "needs_attention": "red",
+}  # fmt: skip
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def on_terminal(stream: Any) -> bool:
+    return bool(stream.isatty())
+
+
+def plain(text: str) -> str:
+    """A text on one line that does nothing to the terminal that shows it."""
+    return CONTROL.sub(_escape, text)
+
+
+def _escape(found: "re.Match[str]") -> str:
+    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return known.get(found[0], f"\\u{ord(found[0]):04x}")
+
+
+def pick(item: Item, path: str) -> Any:
+    """The value at a path such as counts.created; None where there is none."""
+    if path in item:
+        return item[path]
+    value: Any = item
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Sequence) and all(isinstance(each, str | int | float) for each in value):
+        return plain(", ".join(str(each) for each in value))
+    return plain(_compact(value)) if isinstance(value, Mapping | Sequence) else str(value)
+
+
+def csv_cell(value: Any) -> str:
+    """A value in CSV: a text that a spreadsheet would take for a formula gets an apostrophe before it, as in the hub's exports."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | Mapping | list):
+        return _compact(value)
+    text = str(value)
+    return "'" + text if isinstance(value, str) and text.startswith(FORMULA) else text
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that any terminal can show: control characters are escaped there anyway, but for those above 127."""
+    return re.sub(
+        "[\x7f-\x9f]",
+        lambda found: f"\\u{ord(found[0]):04x}",
+        json.dumps(value, ensure_ascii=False, indent=indent),
+    )
+
+
+class Output:
+    """Writes data in one form. `columns`: those that a person asked for instead of a command's own."""
+
+    def __init__(self, form: Format, columns: Sequence[str] = ()) -> None:
+        self.form = form
+        self.columns = columns
+        self._stream = sys.stdout
+
+    def rows(self, items: Iterable[Item], columns: Sequence[str]) -> None:
+        """Many items. `columns`: paths, `name=path` for another name; none: all that the items have."""
+        wanted = self.columns or columns
+        if self.form is Format.JSON:
+            self._json(items)
+        elif not wanted:
+            self._all_columns(items)
+        elif self.form is Format.CSV:
+            self._csv(items, _named(wanted))
+        else:
+            self._tables(items, _named(wanted))
+        self._stream.flush()
+
+    def one(self, item: Item, columns: Sequence[str] = ()) -> None:
+        """One item: in a table each value on a line of its own."""
+        wanted = self.columns or columns or tuple(item)
+        if self.form is Format.JSON:
+            self._write(json_text(item, 2) + "\n")
+        elif self.form is Format.CSV:
+            self._csv([item], _named(wanted))
+        else:
+            self._cards([item], _named(wanted))
+        self._stream.flush()
+
+    def stream(self, items: Iterable[Item], columns: Sequence[str]) -> None:
+        """Items as they come, each at once: JSON as one on a line, a table without frame or common widths."""
+        named = _named(self.columns or columns)
+        if self.form is Format.CSV:
+            self._csv(items, named, flush=True)
+            return
+        for item in items:
+            cells = (cell(pick(item, path)) for _, path in named)
+            line = json_text(item) if self.form is Format.JSON else "  ".join(each for each in cells if each)
+            self._write(line + "\n")
+            self._stream.flush()
+
+    def gap(self) -> None:
+        """An empty line between two tables."""
+        self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+
+    def _json(self, items: Iterable[Item]) -> None:
+        """An array with an item on each line, written as they come."""
+        begun = False
+        for item in items:
+            self._write((",\n " if begun else "[\n ") + json_text(item))
+            begun = True
+        self._write("\n]\n" if begun else "[]\n")
+
+    def _csv(self, items: Iterable[Item], named: Sequence[tuple[str, str]], *, flush: bool = False) -> None:
+        import csv
+
+        writer = csv.writer(self._stream, lineterminator="\n")
+        writer.writerow([name for name, _ in named])
+        for item in items:
+            cells = [csv_cell(pick(item, path)) for _, path in named]
+            # A terminal gets no control characters; a file gets what there is.
+            writer.writerow([plain(each) for each in cells] if on_terminal(self._stream) else cells)
+            if flush:
+                self._stream.flush()
+
+    def _all_columns(self, items: Iterable[Item]) -> None:
+        """The columns are known when all items are: they wait, in a file where they are many."""
+        from tempfile import SpooledTemporaryFile
+
+        names: dict[str, None] = {}
+        with SpooledTemporaryFile(KEPT_BYTES, "w+", encoding="utf-8") as kept:
+            for item in items:
+                names |= dict.fromkeys(item)
+                kept.write(json.dumps(item) + "\n")
+            kept.seek(0)
+            again: Iterator[Item] = (json.loads(line) for line in kept)
+            named = [(name, name) for name in names]
+            if self.form is Format.CSV:
+                self._csv(again, named)
+            else:
+                self._tables(again, named)
+
+    def _tables(self, items: Iterable[Item], named: Sequence[tuple[str, str]]) -> None:
+        waiting = iter(items)
+        while rows := list(islice(waiting, CHUNK)):
+            if on_terminal(self._stream):
+                self._table(rows, named)
+            else:
+                self._aligned([[cell(pick(row, path)) for _, path in named] for row in rows], named)
+
+    def _aligned(self, rows: Sequence[Sequence[str]], named: Sequence[tuple[str, str]]) -> None:
+        """Without frame, and nothing cut or wrapped: other programs read it."""
+        from rich.cells import cell_len, set_cell_size
+
+        lines = [[name for name, _ in named], *rows]
+        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            padded = (set_cell_size(text, width) for text, width in zip(line, widths, strict=True))
+            self._write("  ".join(padded).rstrip() + "\n")
+
+    def _table(self, rows: Sequence[Item], named: Sequence[tuple[str, str]]) -> None:
+        from rich.cells import cell_len
+        from rich.table import Table
+        from rich.text import Text
+
+        console = console_of(self._stream)
+        texts = [[cell(pick(row, path)) for _, path in named] for row in rows]
+        first = max(cell_len(line[0]) for line in texts)
+        if console.width - first < NARROW * (len(named) - 1):
+            self._cards(rows, named)
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for place, (name, _) in enumerate(named):
+            table.add_column(Text(name), overflow="fold", no_wrap=place == 0)
+        for line in texts:
+            table.add_row(*(Text(each, style=COLOURS.get(each, "")) for each in line))
+        console.print(table)
+
+    def _cards(self, items: Iterable[Item], named: Sequence[tuple[str, str]]) -> None:
+        """Each item on lines of its own, a value on each."""
+        from rich.text import Text
+
+        console = console_of(self._stream) if on_terminal(self._stream) else None
+        width = max(len(name) for name, _ in named)
+        for place, item in enumerate(items):
+            if place:
+                self._write("\n")
+            for name, path in named:
+                text = cell(pick(item, path))
+                if console is None:
+                    self._write(f"{name:{width}}  {text}".rstrip() + "\n")
+                else:
+                    label = Text(f"{plain(name):{width}}  ", "bold")
+                    console.print(label + Text(text, COLOURS.get(text, "")), soft_wrap=True)
+
+
+def _named(columns: Iterable[str]) -> list[tuple[str, str]]:
+    """Name and path of each column."""
+    parts = (each.partition("=") for each in columns)
+    return [(name, path or name) for name, _, path in parts]
+
+
+def console_of(stream: Any) -> Any:
+    """Rich on a terminal: coloured, unless NO_COLOR says otherwise (no-color.org), and nothing else of its own accord."""
+    import os
+
+    from rich.console import Console
+
+    class Tube(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    # Without colours there is no bold either: a plain terminal is one.
+    no_colour = bool(os.environ.get("NO_COLOR"))
+    return Tube(
+        file=stream, color_system=None if no_colour else "auto", highlight=False, markup=False, emoji=False
+    )
+
+
+def peek(items: Iterable[Item]) -> tuple[bool, Iterator[Item]]:
+    """Whether there is any, and all of them still."""
+    waiting = iter(items)
+    first = list(islice(waiting, 1))
+    return bool(first), chain(first, waiting)
