@@ -89,6 +89,11 @@ class Job:
         sys.stderr.write("".join(f"{plain(line)}\n" for line in text.split("\n")))
         sys.stderr.flush()
 
+    def hint(self, text: str) -> None:
+        """What somebody who waits at a terminal may want to know, and nobody else."""
+        if on_terminal(sys.stderr):
+            self.say(text)
+
     def list(
         self,
         path: str,
@@ -179,7 +184,11 @@ def _plain(handler: Handler, *, whole: bool = True) -> Callable[..., None]:
         said = {**before, **{name: value for name, value in shared.items() if value is not None}}
         ctx.obj = said
         if whole or ctx.invoked_subcommand is None:
-            code = handler(Job(said), **given)
+            try:
+                code = handler(Job(said), **given)
+            except BrokenPipeError:
+                # typer has a code of its own for it.
+                raise Failure(Exit.PIPE, "") from None
             raise typer.Exit(code or Exit.OK)
 
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -13,8 +13,12 @@ COLUMNS = (
 )  # fmt: skip
 DETAILS = (
     "slug", "uid", "connector", "state", "problem=problem.message", "not_before", "settings", "secrets", "entities", "mappings",
-    "schedule", "sync", "budget", "created_at", "updated_at",
+    "schedule",  "budget", "created_at", "updated_at",
 )  # fmt: skip
+ENTITIES = (
+    "entity", "direction", "policy", "deletes", "match", "filter", "known", "last_success", "next_run", "problem=problem.message",
+)  # fmt: skip
+BUDGET = ("window", "calls", "seconds", "spent", "left", "runs_out_at")
 app = group(
     "connections",
     "The connections to remote systems.",
@@ -47,7 +51,12 @@ def list_(job: Job) -> None:
 @command(app, "show", examples=["connections show demo"])
 def show(job: Job, connection: ConnectionName) -> None:
     """Shows one: its settings, never its secrets, its entities, and how sync goes."""
-    job.out.one(job.hub.get(path_of("integrations", connection)), DETAILS)
+    found = job.hub.get(path_of("integrations", connection))
+    if job.out.form == "table":
+        states = {each["entity"]: each for each in found["sync"]}
+        rows = [{"entity": name, **each, **states.get(name, {})} for name, each in found["entities"].items()]
+        found = {**found, "entities": rows}
+    job.out.one(found, DETAILS, below={"entities": ENTITIES, "budget": BUDGET})
 
 
 @command(app, "test", examples=["connections test demo"])

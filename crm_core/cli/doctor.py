@@ -118,6 +118,7 @@ def _connection(job: Job, item: dict[str, Any], *, try_it: bool) -> Iterator[Fin
     if not try_it:
         yield Finding(name, "skipped", f"{state}; not tried: the key may only read")
         return
+    job.hint(f"Tries {slug} ...")
     try:
         answer = job.hub.get("/api/crm/system/diagnose", {"connection": slug})
     except Failure as failure:

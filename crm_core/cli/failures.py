@@ -36,8 +36,11 @@ class Failure(Exception):
         self.details = details
 
     def lines(self) -> list[str]:
+        if self.code is Exit.PIPE:
+            return []
         remedy = [f"What to do: {self.remedy}"] if self.remedy else []
-        return [f"Error: {self.message}", *(f"  {each}" for each in self.details), *remedy]
+        error = "" if self.code is Exit.INTERRUPTED else "Error: "
+        return [f"{error}{self.message}", *(f"  {each}" for each in self.details), *remedy]
 
 
 class Unreachable(Failure):
@@ -60,10 +63,11 @@ class Refusal(Failure):
             _code(status, body), message, _remedy(status, body, retry_after, key_from), _details(status, body)
         )
 
-    @property
-    def unknown_route(self) -> bool:
-        """Whether it is an address that this hub does not have: it is older than the command."""
-        return _is_unknown(self.status, self.body)
+    def is_about(self, field: str) -> bool:
+        """Whether it names a field of the request as wrong."""
+        return any(
+            isinstance(each, Mapping) and each.get("field") == field for each in self.body.get("errors") or ()
+        )
 
 
 def _is_unknown(status: int, body: Mapping[str, Any]) -> bool:

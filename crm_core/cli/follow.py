@@ -2,20 +2,21 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from crm_core.cli.client import path_of
 from crm_core.cli.command import PROGRAM, Job
-from crm_core.cli.failures import Exit, Failure, Refusal, Unreachable
-from crm_core.cli.output import console_of, on_terminal, plain
+from crm_core.cli.failures import Exit, Failure, Unreachable
+from crm_core.cli.output import Item, console_of, on_terminal, plain
 
 COLUMNS = (
     "id", "connection", "entity", "mode", "status", "created_at", "seconds", "read",
     "created=counts.created", "updated=counts.updated", "deleted=counts.deleted",
     "unchanged=counts.unchanged", "failed=counts.failed",
 )  # fmt: skip
+TABLE = (*COLUMNS[:7], "changes")
 DETAILS = (
     *COLUMNS[:5], "strategy", "since", "filter", "limit", "origin", "created_at", "started_at", "ended_at", *COLUMNS[6:],
     "remote calls=calls.remote", "storage calls=calls.storage", "problem=problem.message", "trace",
@@ -133,25 +134,25 @@ def verdict(job: Job, run: Run) -> Exit:
 def show(job: Job, run: Run) -> Exit:
     """The run as data, its parts below it; gives the exit code."""
     children = run.get("children") or []
-    if children:
-        job.out.rows([run] if _is_json(job) else [*children, {**run, "entity": "all"}], COLUMNS)
+    if children and job.out.form != "json":
+        job.out.rows(*lines(job, [*children, {**run, "entity": "all"}]))
     else:
         job.out.one(run, DETAILS)
     return verdict(job, run)
 
 
-def _is_json(job: Job) -> bool:
-    return job.out.form == "json"
+def lines(job: Job, runs: Iterable[Item]) -> tuple[Iterator[Item], Sequence[str]]:
+    """Runs as the rows of a list, and its columns: a table says in one what changed."""
+    if job.out.form != "table":
+        return iter(runs), COLUMNS
+    return ({**run, "changes": _changes(run.get("counts") or {})} for run in runs), TABLE
+
+
+def _changes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "nothing"
 
 
 def find(job: Job, run_id: str) -> Run:
     """Raises Refusal for one that there is not."""
     run: Run = job.hub.get(path_of("runs", run_id))
     return run
-
-
-def lacks(failure: Refusal, field: str) -> bool:
-    """Whether a hub refuses a field because it does not know it."""
-    return failure.status == 400 and any(
-        each.get("field") == field for each in failure.body.get("errors") or ()
-    )

@@ -75,7 +75,7 @@ def _path() -> str:
 
 def _older(refusal: Refusal) -> Failure:
     """An older hub takes the word for the name of a connection."""
-    if refusal.status == 404 and "'logs'" in refusal.message:
+    if (refusal.status == 404 and "'logs'" in refusal.message) or "is no parameter" in refusal.message:
         return Failure(Exit.NOT_FOUND, "This hub does not show its log yet.", "Update the hub.")
     return refusal
 

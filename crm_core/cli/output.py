@@ -14,7 +14,8 @@ CHUNK = 500
 KEPT_BYTES = 4_000_000
 """Of items that wait until all columns are known; more of them wait in a file."""
 NARROW = 12
-"""Fewer columns of the terminal than this for a column: each item gets its own lines."""
+"""What wraps does not get narrower than this: where the terminal is, each item gets its own lines."""
+TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # What a terminal would obey rather than show, and what turns the order of letters round.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -58,13 +59,13 @@ def pick(item: Item, path: str) -> Any:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """A value as a table shows it; a time to the second."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return plain(value)
+        return TIME.sub(r"\1Z", plain(value)) if TIME.fullmatch(value) else plain(value)
     if isinstance(value, Sequence) and all(isinstance(each, str | int | float) for each in value):
         return plain(", ".join(str(each) for each in value))
     return plain(_compact(value)) if isinstance(value, Mapping | Sequence) else str(value)
@@ -114,15 +115,23 @@ class Output:
             self._tables(items, _named(wanted))
         self._stream.flush()
 
-    def one(self, item: Item, columns: Sequence[str] = ()) -> None:
-        """One item: in a table each value on a line of its own."""
+    def one(
+        self, item: Item, columns: Sequence[str] = (), below: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """One item: in a table each value on a line of its own. `below`: the columns of lists that it holds, shown below it."""
+        below = (
+            {} if self.columns else {name: parts for name, parts in (below or {}).items() if item.get(name)}
+        )
         wanted = self.columns or columns or tuple(item)
         if self.form is Format.JSON:
             self._write(json_text(item, 2) + "\n")
         elif self.form is Format.CSV:
             self._csv([item], _named(wanted))
         else:
-            self._cards([item], _named(wanted))
+            self._cards([item], _named([name for name in wanted if name not in below]))
+            for name, parts in below.items():
+                self.gap()
+                self._tables(item[name], _named(parts))
         self._stream.flush()
 
     def stream(self, items: Iterable[Item], columns: Sequence[str]) -> None:
@@ -206,8 +215,9 @@ class Output:
 
         console = console_of(self._stream)
         texts = [[cell(pick(row, path)) for _, path in named] for row in rows]
-        first = max(cell_len(line[0]) for line in texts)
-        if console.width - first < NARROW * (len(named) - 1):
+        lines = [[name for name, _ in named], *texts]
+        first, *others = (max(map(cell_len, column)) for column in zip(*lines, strict=True))
+        if console.width < first + sum(2 + min(width, NARROW) for width in others):
             self._cards(rows, named)
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -231,8 +241,8 @@ class Output:
                 if console is None:
                     self._write(f"{name:{width}}  {text}".rstrip() + "\n")
                 else:
-                    label = Text(f"{plain(name):{width}}  ", "bold")
-                    console.print(label + Text(text, COLOURS.get(text, "")), soft_wrap=True)
+                    label = (f"{plain(name):{width}}  ", "bold")
+                    console.print(Text.assemble(label, (text, COLOURS.get(text, ""))), soft_wrap=True)
 
 
 def _named(columns: Iterable[str]) -> list[tuple[str, str]]:

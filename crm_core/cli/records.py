@@ -26,6 +26,7 @@ NAMES = (
 """What a person knows a record by; a table shows those that the first record has."""
 HISTORY = ("version", "change", "time", "origin", "by", "run", "changes=told")
 WHY = ("field", "value", "since", "from", "run", "replaced", "policy", "decided")
+LINKS = ("connection", "id", "state", "seen", "behind", "conflicts", "refused", "waits", "parked")
 AT = ("connection", "holds", "state")
 app = group(
     "records", "The stored records.",
@@ -92,7 +93,7 @@ def _links(record: Item) -> list[str]:
 @command(app, "get", examples=["records get accounts RECORD", "records get accounts RECORD --output json"])
 def get(job: Job, entities: Entity, record_id: RecordId) -> None:
     """Shows one with its links: where it is, and what waits there."""
-    job.out.one(job.hub.get(path_of("records", entities, record_id)))
+    job.out.one(job.hub.get(path_of("records", entities, record_id)), below={"links": LINKS})
 
 
 @command(app, "history", examples=["records history accounts RECORD"])
@@ -162,4 +163,6 @@ def undo(
         etag = ""  # of a deleted one that is wanted again, there is nothing to look at
     job.confirm(f"Give {record_id} the values of version {version}, here and at every connection?", yes=yes)
     headers = {"If-Match": etag} if etag else {}
-    job.out.one(job.hub.call("POST", path + "/undo", None, {"version": version}, headers)[0])
+    job.out.one(
+        job.hub.call("POST", path + "/undo", None, {"version": version}, headers)[0], below={"links": LINKS}
+    )

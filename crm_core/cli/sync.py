@@ -8,7 +8,7 @@ from crm_core.cli import decisions, follow
 from crm_core.cli.client import path_of
 from crm_core.cli.command import PROGRAM, Job, NoWait, Yes, command, group
 from crm_core.cli.complete import ConnectionName, OfConnection
-from crm_core.cli.failures import Exit, Failure
+from crm_core.cli.failures import Exit, Failure, Refusal
 
 STATUS = (
     "connection", "entity", "health", "paused", "last_success", "lag=lag_seconds", "next_run", "running", "stopped_run", "known",
@@ -120,7 +120,12 @@ def plan(
         limit=limit,
         strategy=strategy,
     )
-    started = follow.start(job, path_of("runs"), body)
+    try:
+        started = follow.start(job, path_of("runs"), body)
+    except Refusal as refusal:
+        if refusal.is_about("mode") and refusal.is_about("of"):
+            raise Failure(Exit.NOT_FOUND, "This hub does not plan runs yet.", "Update the hub.") from None
+        raise
     if no_wait:
         return follow.show(job, started)
     return decisions.show_plan(job, follow.until_end(job, started), decisions_)
