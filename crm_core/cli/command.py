@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crm_core.cli.client import LOCAL, Client, find_key
+from crm_core.cli.client import LOCAL, Client, Pages, find_key
 from crm_core.cli.failures import Exit, Failure
 from crm_core.cli.output import Format, Item, Output, on_terminal, peek, plain
 
@@ -107,6 +107,10 @@ class Job:
         """Shows the items of a list of the hub's. `none`: what to say if there are none."""
         pages = self.hub.items(path, query, limit=None if everything else limit)
         self.show(pages, columns, none)
+        self.more(pages, limit)
+
+    def more(self, pages: Pages, limit: int) -> None:
+        """Says so if there are more than were shown."""
         if pages.more:
             self.say(f"These are the first {limit}; --limit and --all show more.")
 

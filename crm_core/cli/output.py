@@ -209,19 +209,23 @@ class Output:
             self._write("  ".join(padded).rstrip() + "\n")
 
     def _table(self, rows: Sequence[Item], named: Sequence[tuple[str, str]]) -> None:
+        """For a terminal: coloured, as wide as it is, without columns that hold nothing."""
         from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
         console = console_of(self._stream)
         texts = [[cell(pick(row, path)) for _, path in named] for row in rows]
-        lines = [[name for name, _ in named], *texts]
+        filled = [place for place in range(len(named)) if not place or any(line[place] for line in texts)]
+        texts = [[line[place] for place in filled] for line in texts]
+        shown = [named[place] for place in filled]
+        lines = [[name for name, _ in shown], *texts]
         first, *others = (max(map(cell_len, column)) for column in zip(*lines, strict=True))
         if console.width < first + sum(2 + min(width, NARROW) for width in others):
             self._cards(rows, named)
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for place, (name, _) in enumerate(named):
+        for place, (name, _) in enumerate(shown):
             table.add_column(Text(name), overflow="fold", no_wrap=place == 0)
         for line in texts:
             table.add_row(*(Text(each, style=COLOURS.get(each, "")) for each in line))
@@ -238,6 +242,8 @@ class Output:
                 self._write("\n")
             for name, path in named:
                 text = cell(pick(item, path))
+                if console is not None and not text:
+                    continue
                 if console is None:
                     self._write(f"{name:{width}}  {text}".rstrip() + "\n")
                 else:

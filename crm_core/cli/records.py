@@ -73,8 +73,7 @@ def list_(
         columns = ["id", "version", *dict.fromkeys(chosen), "links=told"]
         items = ({**each, "told": _links(each)} for each in items)
     job.show(items, columns, "There is none.")
-    if pages.more:
-        job.say(f"These are the first {limit}; --limit and --all show more.")
+    job.more(pages, limit)
 
 
 def _first(items: Iterable[Any]) -> tuple[dict[str, Any], Iterator[Any]]:
@@ -106,8 +105,7 @@ def history(
     )
     raw = job.out.form == "json"
     job.show((each if raw else {**each, "told": _step(each)} for each in pages), HISTORY)
-    if pages.more:
-        job.say(f"These are the first {limit}; --limit and --all show more.")
+    job.more(pages, limit)
 
 
 def _step(step: dict[str, Any]) -> str:

@@ -21,9 +21,9 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
 @command(app, "list", listing=True, examples=["runs list", "runs --limit 5 --output csv"])
 def list_(job: Job, limit: Limit = 20, everything: All = False) -> None:
     """Lists them, the newest first. A scheduled pull that changed nothing leaves none."""
-    job.list(
-        path_of("runs"), follow.COLUMNS, {}, limit=limit, everything=everything, none="There was no run yet."
-    )
+    pages = job.hub.items(path_of("runs"), limit=None if everything else limit)
+    job.show(*follow.lines(job, pages), "There was no run yet.")
+    job.more(pages, limit)
 
 
 @command(app, "show", examples=["runs show RUN"])
