@@ -191,18 +191,18 @@ class Output:
                 self._tables(again, named)
 
     def _tables(self, items: Iterable[Item], named: Sequence[tuple[str, str]]) -> None:
-        waiting = iter(items)
+        waiting, head = iter(items), [[name for name, _ in named]]
         while rows := list(islice(waiting, CHUNK)):
             if on_terminal(self._stream):
                 self._table(rows, named)
-            else:
-                self._aligned([[cell(pick(row, path)) for _, path in named] for row in rows], named)
+                continue
+            self._aligned([*head, *([cell(pick(row, path)) for _, path in named] for row in rows)])
+            head = []
 
-    def _aligned(self, rows: Sequence[Sequence[str]], named: Sequence[tuple[str, str]]) -> None:
+    def _aligned(self, lines: Sequence[Sequence[str]]) -> None:
         """Without frame, and nothing cut or wrapped: other programs read it."""
         from rich.cells import cell_len, set_cell_size
 
-        lines = [[name for name, _ in named], *rows]
         widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             padded = (set_cell_size(text, width) for text, width in zip(line, widths, strict=True))

@@ -9,7 +9,7 @@ from crm_core.cli.client import path_of
 from crm_core.cli.command import All, Job, Limit, Yes, command, group
 from crm_core.cli.decisions import changes
 from crm_core.cli.failures import Exit, Failure
-from crm_core.cli.output import Item, peek
+from crm_core.cli.output import Item, cell, peek
 
 NAMES = (
     "name",
@@ -25,9 +25,13 @@ NAMES = (
 )
 """What a person knows a record by; a table shows those that the first record has."""
 HISTORY = ("version", "change", "time", "origin", "by", "run", "changes=told")
-WHY = ("field", "value", "since", "from", "run", "replaced", "policy", "decided")
+WHY = (
+    "field", "value", "since", "from=from.origin", "by=from.by", "run", "version", "replaced", "policy", "won=decided.won",
+    "lost=decided.lost", "erased",
+)  # fmt: skip
 LINKS = ("connection", "id", "state", "seen", "behind", "conflicts", "refused", "waits", "parked")
-AT = ("connection", "holds", "state")
+AT = ("connection", "state", "holds", "may_hold")
+LEFT = ("field", "message")
 app = group(
     "records", "The stored records.",
     ["records list accounts --filter \"city eq 'Quito'\"", "records get accounts RECORD", "records history accounts RECORD"],
@@ -110,13 +114,12 @@ def history(
 
 def _step(step: dict[str, Any]) -> str:
     """What a version changed: old and new values, or the old ones where the hub tells no others."""
-    for name in ("fields", "changes"):
-        if isinstance(step.get(name), dict):
-            return changes(step[name])
     old, new = step.get("old") or {}, step.get("new")
-    if isinstance(new, dict):
-        return changes({name: {"old": old.get(name), "new": new.get(name)} for name in {**old, **new}})
-    return "; ".join(f"{name} was {changes({'': value})[2:]}" for name, value in old.items())
+    if new is None:
+        return "; ".join(f"{name} was {cell(value) or '(empty)'}" for name, value in old.items())
+    if step.get("change") == "create":
+        return changes(new)
+    return changes({name: {"old": old.get(name), "new": new.get(name)} for name in {**old, **new}})
 
 
 @command(app, "why", examples=["records why accounts RECORD phone"])
@@ -161,6 +164,8 @@ def undo(
         etag = ""  # of a deleted one that is wanted again, there is nothing to look at
     job.confirm(f"Give {record_id} the values of version {version}, here and at every connection?", yes=yes)
     headers = {"If-Match": etag} if etag else {}
-    job.out.one(
-        job.hub.call("POST", path + "/undo", None, {"version": version}, headers)[0], below={"links": LINKS}
-    )
+    done = job.hub.call("POST", path + "/undo", None, {"version": version}, headers)[0]
+    if job.out.form == "table":
+        left = (done.pop("undone", None) or {}).get("left")
+        done = {**done, "left": left} if left else done
+    job.out.one(done, below={"links": LINKS, "left": LEFT})
