@@ -11,9 +11,12 @@ from typing import Any, Literal
 from crm_core.model.connection import Tenant
 from crm_core.ports import Blob, Operation, Row, RowChanged, RowExists, RowPage, Table, Value, every_row
 from crm_core.storage import layout
+from crm_core.storage.ageing import PAGE_ROWS, drop
 from crm_core.storage.state import json_data, json_values
 
 State = Literal["open", "done", "failed", "discarded"]
+OVER: frozenset[State] = frozenset({"done", "discarded"})
+"""Nothing more becomes of these."""
 MAX_INLINE = 40 * 1024
 """A longer body is a blob: a property of a row holds 64 KiB."""
 MAX_TOGETHER = 40
@@ -166,6 +169,22 @@ class Deliveries:
         """The ids of those that wait for a person, newest first."""
         page = self._range(tenant, connection, layout.FAILED, top, token, since, until)
         return [row.rk.removeprefix(layout.FAILED) for row in page.rows], page.token
+
+    def drop_old(self, tenant: Tenant, connection: str, before: int, token: str | None) -> str | None:
+        """Deletes what is over of a page of the deliveries of versions made before a time (epoch milliseconds); gives the
+        next page. Those that are open or failed stay.
+        """
+        pk = layout.delivery_pk(tenant, connection)
+        page = self._table.query(
+            layout.EVENTS, pk=pk, rk=layout.EVENT + layout.newest_first_from(before), rk_to=layout.EVENT + layout.AFTER,
+            top=PAGE_ROWS, token=token, select=["json"],
+        )  # fmt: skip
+        gone = [(row.rk, data) for row in page.rows if (data := json_data(row))["state"] in OVER]
+        for _, data in gone:
+            if data["blob"]:
+                self._blob.delete(data["blob"])
+        drop(self._table, layout.EVENTS, [(pk, [rk]) for rk, _ in gone])
+        return page.token
 
     def due(self, tenant: Tenant, connection: str, now: str) -> Iterator[str]:
         """The ids of those that are to be sent, the one that has waited longest first."""

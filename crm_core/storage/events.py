@@ -13,6 +13,7 @@ from typing import Any, Literal
 from crm_core.model.connection import Tenant
 from crm_core.ports import Blob, Operation, Row, RowChanged, RowExists, Table, every_row
 from crm_core.storage import layout
+from crm_core.storage.ageing import PAGE_ROWS, drop
 from crm_core.storage.state import json_data, json_values
 
 State = Literal["open", "done", "dead"]
@@ -22,7 +23,7 @@ State = Literal["open", "done", "dead"]
 class Inbound:
     """A verified webhook. `time`: when it came. `proof`: the fingerprint of the secret that proved it. `headers`: those
     that are kept. `blob`: where the body is, if it is too long for a message. `outcome`: once it is done, what came of
-    it.
+    it, and `change`: by what a repeat is known.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Inbound:
     blob: str = ""
     state: State = "open"
     outcome: str = ""
+    change: str = ""
     etag: str = field(default="", compare=False)
 
     def to_message(self) -> dict[str, Any]:
@@ -100,6 +102,26 @@ class Events:
         )  # fmt: skip
         return [_event(row) for row in page.rows], page.token
 
+    def drop_old(self, tenant: Tenant, connection: str, before: int, token: str | None) -> str | None:
+        """Deletes what is done of a page of the events that came before a time (epoch milliseconds), and what knew repeats
+        of them; gives the next page. Those that are open or dead stay.
+        """
+        pk = layout.event_pk(tenant, connection)
+        page = self._table.query(
+            layout.EVENTS, pk=pk, rk=layout.EVENT + layout.newest_first_from(before), rk_to=layout.EVENT + layout.AFTER,
+            top=PAGE_ROWS, token=token, select=["json"],
+        )  # fmt: skip
+        gone: list[tuple[str, list[str]]] = []
+        for row in page.rows:
+            data = json_data(row)
+            if data["state"] != "done":
+                continue
+            if data["blob"]:
+                self._blob.delete(data["blob"])
+            gone.append((pk, [row.rk, *([layout.SEEN + data["change"]] if data.get("change") else [])]))
+        drop(self._table, layout.EVENTS, gone)
+        return page.token
+
     def waiting(self, tenant: Tenant, connection: str, before: str) -> Iterator[str]:
         """The ids of events that came before a time and whose work is not done."""
         pk = layout.event_pk(tenant, connection)
@@ -118,7 +140,7 @@ class Events:
     ) -> None:
         """Closes an event, whether its row was opened or not. `change`: what is done with it, by which repeats are known."""
         pk = layout.event_pk(tenant, connection)
-        ended = replace(event, state=state, outcome=outcome)
+        ended = replace(event, state=state, outcome=outcome, change=change)
         operations = [Operation("upsert", _row(pk, ended))]
         if change:
             operations.append(
@@ -141,6 +163,7 @@ def _row(pk: str, event: Inbound) -> Row:
         "blob": event.blob,
         "state": event.state,
         "outcome": event.outcome,
+        **({"change": event.change} if event.change else {}),
     }
     body = {} if event.blob else {"body": event.body}
     return Row(pk, layout.EVENT + event.id, {**json_values(data), **body})

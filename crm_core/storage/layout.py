@@ -5,7 +5,7 @@
 | records     | {tenant}~{entity}~{bucket}  | {record id}                              | never                 |
 |             |                             | ~{kind}~{connection uid}~{record id}     | the record's write    |
 |             |                             | ~event~{connection uid}~{record id}~{version:010} | who has made its delivery |
-|             |                             | h~{record id}~{version:010}              | kept                  |
+|             |                             | h~{record id}~{version:010}              | the tick, after HISTORY_DAYS |
 | keys        | {tenant}~slug               | {slug}                                   | with the connection   |
 |             | {tenant}~match~{entity}~{2 hex} | {hash of field and value}            | the record's next key |
 |             | {tenant}~idem~{2 hex}       | {hash of principal, route and key}       | replaced after 24 h   |
@@ -15,16 +15,16 @@
 |             |                             | mapping~{uid}~{entity}~{version:010}     | with the connection   |
 | state       | {tenant}~{connection uid}   | connection                               | with the connection   |
 |             |                             | entity~{entity}                          | with the connection   |
-| runs        | {tenant}                    | {run id}, newest first                   | kept                  |
+| runs        | {tenant}                    | {run id}, newest first                   | the tick, after RUN_DAYS |
 | events      | {tenant}~held~{connection uid} | {entity}~{remote id}                  | who has read it again |
 |             |                             | {entity}~!{record id}: a create that is open | who has settled it |
 |             | {tenant}~hint~{connection uid} | {entity}~{remote id}                  | who has read it again |
 |             |                             | ~{entity}: a worker was called           | who finds nothing left |
 |             |                             | ~{entity}~heard: what webhooks told of it | with the connection  |
-|             | {tenant}~in~{connection uid} | e~{event id}, newest first              | kept                  |
+|             | {tenant}~in~{connection uid} | e~{event id}, newest first              | once done: the tick, after EVENT_DAYS |
 |             |                             | open~{event id}: its work is not done    | the work's end        |
-|             |                             | seen~{hash}: a change that is done       | kept                  |
-|             | {tenant}~out~{connection uid} | e~{delivery id}, newest first          | kept                  |
+|             |                             | seen~{hash}: a change that is done       | with its event        |
+|             | {tenant}~out~{connection uid} | e~{delivery id}, newest first          | once over: the tick, after DELIVERY_DAYS |
 |             |                             | open~{due}~{delivery id}: is to be sent  | the next attempt's end |
 |             |                             | failed~{delivery id}: waits for a person | who sends it again    |
 | deadletters | {tenant}                    | {id}, newest first: it waits             | a replay or discard   |
@@ -42,11 +42,11 @@ Blobs: container `crmhub`.
 |--------------------------------------------------|------------------------------------------|-----------------------|
 | runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read                 | the run's end         |
 | runs/{tenant}/{run id}/items                     | the operations of a batch                | the run's end         |
-| runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | kept                  |
-| runs/{tenant}/{run id}/plan/{mark}/{number}      | what a run decided, a line each          | kept                  |
-| runs/{tenant}/{run id}/plan/{mark}/{number}-digests | what it is known again by             | kept                  |
+| runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | with the run          |
+| runs/{tenant}/{run id}/plan/{mark}/{number}      | what a run decided, a line each          | with the run          |
+| runs/{tenant}/{run id}/plan/{mark}/{number}-digests | what it is known again by             | with the run          |
 | runs/{tenant}/{run id}/{worker's mark}/{number}  | a part of an export                      | the tick, after EXPORT_DAYS |
-| events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message, of a delivery over 40 KiB | kept |
+| events/{tenant}/{connection uid}/{event id}      | the body of a webhook over a message, of a delivery over 40 KiB | with its row |
 | answers/{tenant}/{key}                           | an answer too long for its row in `keys` | replaced with its row |
 """
 
@@ -229,7 +229,7 @@ def journal_range(tenant: Tenant, before_day: str) -> tuple[str, str]:
 
 def journal_time(milliseconds: int) -> str:
     """How the row keys of lines begin that were written then; those of newer ones come before."""
-    return f"{_REVERSE - milliseconds:014d}"
+    return newest_first_from(milliseconds)
 
 
 def due_pk(tenant: Tenant) -> str:
@@ -296,6 +296,11 @@ def is_delivery_id(text: str) -> bool:
 
 def delivery_time(milliseconds: int) -> str:
     """How ids of deliveries begin whose version was made then."""
+    return newest_first_from(milliseconds)
+
+
+def newest_first_from(milliseconds: int) -> str:
+    """How ids begin that were made then; those of older ones come after."""
     return f"{_REVERSE - milliseconds:014d}"
 
 

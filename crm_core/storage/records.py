@@ -30,6 +30,7 @@ from crm_core.ports import (
     wire_size,
 )
 from crm_core.storage import layout
+from crm_core.storage.ageing import PAGE_ROWS, drop
 
 PLAIN_CHARACTERS = 30_000
 """Longer JSON is compressed; what is shorter stays readable in any storage browser (docs/adr/0002)."""
@@ -318,12 +319,20 @@ class Records:
         pk = layout.records_pk(tenant, entity, record_bucket)
         rk, rk_to = layout.every_history_range(after)
         page = self._table.query(layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top)
-        found = []
-        for row in page.rows:
-            data = json.loads(_text(row.values))
-            data.pop("v")
-            found.append((row.rk, row.rk.split("~")[1], HistoryEntry(**data)))
+        found = [
+            (row.rk, row.rk.split("~")[1], HistoryEntry.from_json(json.loads(_text(row.values))))
+            for row in page.rows
+        ]
         return found, page.rows[-1].rk if page.rows and page.token else ""
+
+    def drop_old_history(
+        self, tenant: Tenant, entity: str, record_bucket: str, before: str, after: str
+    ) -> str:
+        """Deletes the steps made before a time (RFC 3339) of a page of one bucket; gives the next page, "" at the end."""
+        found, following = self.history_page(tenant, entity, record_bucket, top=PAGE_ROWS, after=after)
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        drop(self._table, layout.RECORDS, [(pk, [rk]) for rk, _, step in found if step.time < before])
+        return following
 
     def open_items(
         self, tenant: Tenant, entity: str, record_bucket: str, *, kind: str = "", connection: str = ""

@@ -7,7 +7,7 @@ fields, counts, and the words of a system, shortened.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.record import NOTHING
 from crm_core.ports import Clock, Ids, Operation, Row, StoreError, Table
 from crm_core.storage import layout
+from crm_core.storage.ageing import PAGE_ROWS, drop
 from crm_core.storage.state import json_data, json_values
 
 _log = Log("crm_core.storage")
@@ -31,7 +32,7 @@ MAX_OF_EVENT = 20
 MAX_LINES = 90
 """In all; a transaction takes 100 rows."""
 MAX_MESSAGE = 500
-PAGE_ROWS = 1000
+READ_ROWS = 1000
 MAX_EXAMINED, MAX_CALLS = 5000, 10
 """Rows that one page of lines looks at, and calls that it makes: an empty day costs one, too."""
 
@@ -213,26 +214,18 @@ class RunLog:
         oldest = layout.journal_time(int(since.timestamp() * 1000))
         page = self._table.query(
             layout.JOURNAL, pk=layout.journal_pk(tenant, day), rk=max(newest, f"{after}!" if after else ""),
-            rk_to=oldest + layout.AFTER, top=PAGE_ROWS,
+            rk_to=oldest + layout.AFTER, top=READ_ROWS,
         )  # fmt: skip
         return page.rows, page.token is not None
 
-    def drop_before(self, tenant: Tenant, day: str, most: int) -> int:
-        """Deletes at most about so many lines of the days before one; gives how many. None left to delete: one call."""
+    def drop_before(self, tenant: Tenant, day: str, token: str | None) -> str | None:
+        """Deletes a page of the lines of the days before one; gives the next page."""
         first, after = layout.journal_range(tenant, day)
-        dropped = 0
-        while dropped < most:
-            page = self._table.query(layout.JOURNAL, pk=first, pk_to=after, top=100, select=["v"])
-            days: dict[str, list[Operation]] = {}
-            for row in page.rows:
-                days.setdefault(row.pk, []).append(Operation("delete", row))
-            for operations in days.values():
-                with suppress(StoreError):  # another worker deletes them, too
-                    self._table.transact(layout.JOURNAL, operations)
-            dropped += len(page.rows)
-            if page.token is None:
-                break
-        return dropped
+        page = self._table.query(
+            layout.JOURNAL, pk=first, pk_to=after, top=PAGE_ROWS, token=token, select=["v"]
+        )
+        drop(self._table, layout.JOURNAL, [(row.pk, [row.rk]) for row in page.rows])
+        return page.token
 
 
 def _day_before(day: str) -> str:

@@ -1,7 +1,7 @@
 """Rows of sync's state: connections, their entities, runs, dead letters and figures."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,7 @@ from crm_core.model.record import SCHEMA_VERSION
 from crm_core.model.state import ConnectionState, EntityState, Run
 from crm_core.ports import Row, RowChanged, RowExists, Table, Value, every_row
 from crm_core.storage import layout
+from crm_core.storage.ageing import PAGE_ROWS, drop
 
 
 def json_values(data: Mapping[str, Any]) -> dict[str, Value]:
@@ -154,6 +155,16 @@ class RunStore:
         row = Row(tenant.name, run.id, json_values(run.to_json()))
         etag = replaced(self._table, layout.RUNS, row, run.etag)
         return replace(run, etag=etag)
+
+    def old(self, tenant: Tenant, before: int, token: str | None) -> tuple[list[Run], str | None]:
+        """A page of those that were begun before a time (epoch milliseconds), and the next page."""
+        page = self._table.query(
+            layout.RUNS, pk=tenant.name, rk=layout.newest_first_from(before), top=PAGE_ROWS, token=token
+        )
+        return [Run.from_json(json_data(row), row.etag) for row in page.rows], page.token
+
+    def delete(self, tenant: Tenant, runs: Iterable[Run]) -> None:
+        drop(self._table, layout.RUNS, [(tenant.name, [each.id]) for each in runs])
 
     def page(self, tenant: Tenant, *, top: int, token: str | None) -> tuple[list[Run], str | None]:
         """Newest first."""

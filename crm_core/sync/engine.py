@@ -79,7 +79,8 @@ class Tuning:
     its way. `push_delay_seconds`: after a change of configuration, until a push run begins. `sweep_buckets`: how many
     of the 16 the tick looks at each minute. `breaker_...`: a field that flips so often in this time waits for a person.
     `plan_hours`: after its end a plan may be applied for so long.
-    `log_days`, `export_days`: how long lines of the log of runs, and parts of exports, are kept.
+    `log_days`, `export_days`, `run_days`, `event_days`, `delivery_days`, `history_days`: how long lines of the log of runs,
+    parts of exports, runs, webhooks that are done, deliveries that are over, and steps of records are kept.
     """
 
     fresh_slice_seconds: float = 20
@@ -102,6 +103,10 @@ class Tuning:
     plan_hours: float = 24
     log_days: float = 30
     export_days: float = 7
+    run_days: float = 90
+    event_days: float = 30
+    delivery_days: float = 30
+    history_days: float = 90
 
     @property
     def breaker(self) -> Breaker:

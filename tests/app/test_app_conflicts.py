@@ -124,7 +124,7 @@ class Sides:
         """A further round finds nothing to do at either side, and nothing waits."""
         for name in self.slugs:
             counts = self.pull(name)["counts"]
-            assert not (counts["created"] or counts["updated"] or counts["deleted"] or counts["failed"])
+            assert [counts[each] for each in ("created", "updated", "deleted", "failed")] == [0] * 4
         assert self.waiting() == []
 
 

@@ -1,0 +1,144 @@
+"""What is over is deleted after its time, a page at a time, and what waits for somebody stays."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.state import Run
+from crm_core.storage import layout
+from crm_core.storage.events import Inbound
+from crm_core.storage.plans import Parts, PlanReader, PlanWriter
+from crm_core.sync.engine import Job
+from crm_core.sync.retention import retention
+from tests.sync.receivers import told
+from tests.sync.test_inbound import App
+
+JOB = Job("retention", DEFAULT_TENANT)
+
+
+@pytest.fixture
+def hub():
+    with told() as found:
+        yield found
+
+
+def sweep(hub, days=0.0):
+    """So much later."""
+    hub.clock.ahead += timedelta(days=days)
+    retention(hub.hub.engine, JOB, layout.BULK)
+
+
+def rows(hub, prefix):
+    return [row.rk for row in hub.hub.table.query(layout.EVENTS).rows if row.rk.startswith(prefix)]
+
+
+def test_webhooks_that_are_done_go_after_30_days_with_what_knew_their_repeats(hub):
+    app = App(hub)
+    first = app.post({"id": "7", "last_name": "Torres"})
+    hub.work()
+    hub.clock.ahead += timedelta(days=2)
+    app.post({"id": "8", "last_name": "Rojas", "note": "x" * 60_000})
+    app.post({"id": "9", "last_name": "Vega"})
+    hub.work()
+    sweep(hub, 28.5)
+    assert app.event(first) is None
+    assert len(rows(hub, layout.EVENT)) == 2
+    assert any(each.startswith("events/") for each in hub.hub.engine.blob._blobs)
+    engine, found = hub.hub.engine, app.event(rows(hub, layout.EVENT)[0].removeprefix(layout.EVENT))
+    engine.events.end(DEFAULT_TENANT, app.connection.uid, found, "dead", "failed")
+    sweep(hub, 2)
+    assert rows(hub, layout.EVENT) == [layout.EVENT + found.id]
+    assert not any(each.startswith("events/") for each in engine.blob._blobs)
+    assert app.record("8") is not None
+
+
+def test_what_knows_repeats_goes_with_its_event_though_another_worker_was_there_before(hub):
+    app = App(hub)
+    engine, uid = hub.hub.engine, app.connection.uid
+    event_id = app.post({"id": "7", "last_name": "Torres"})
+    hub.work()
+    found = app.event(event_id)
+    engine.events.end(DEFAULT_TENANT, uid, found, "done", "merged", "abc")
+    assert engine.events.is_done(DEFAULT_TENANT, uid, "abc")
+    hub.hub.table.delete(layout.EVENTS, layout.event_pk(DEFAULT_TENANT, uid), layout.SEEN + "abc")
+    sweep(hub, 31)
+    assert rows(hub, layout.EVENT) == []
+
+
+def test_deliveries_that_were_taken_go_after_30_days_and_those_that_failed_stay(hub):
+    hub.connect()
+    hub.create(last_name="Torres")
+    hub.work()
+    hub.fault("status", status=400)
+    failed = hub.create(last_name="Rojas")
+    hub.work()
+    for hours in (1, 2, 5, 10, 14, 20, 24, 30, 30, 30):
+        hub.later(hours * 3600)
+        hub.tick()
+    assert {each.state for each in hub.deliveries()} == {"done", "failed"}
+    sweep(hub, 31)
+    (left,) = hub.deliveries()
+    assert (left.record, left.state) == (failed.id, "failed")
+
+
+def test_history_goes_after_90_days_in_the_turn_of_its_bucket(hub):
+    record = hub.create(last_name="Torres")
+    hub.editor().update(record.id, {"last_name": "Rojas"})
+    hub.clock.ahead += timedelta(days=60)
+    hub.editor().update(record.id, {"last_name": "Vega"})
+
+    def steps():
+        return [each.version for each in hub.hub.records.history(DEFAULT_TENANT, "contact", record.id)]
+
+    for _ in range(16):
+        sweep(hub, 1)
+    assert steps() == [2, 3]
+    sweep(hub, 15)
+    for _ in range(16):
+        sweep(hub, 1)
+    assert steps() == [3]
+
+
+def test_runs_go_after_90_days_with_their_plans_if_they_have_ended(hub):
+    engine = hub.hub.engine
+    made = {}
+    for name, status in (("plan", "succeeded"), ("left", "running")):
+        now = int(hub.clock.now().timestamp() * 1000)
+        run = Run(layout.newest_first(now, name), "c", "contact", "plan", status=status)
+        writer = PlanWriter(engine.blob, DEFAULT_TENANT, run.id, Parts(), "abcdefgh")
+        writer.add({"action": "create"})
+        made[name] = engine.runs.insert(DEFAULT_TENANT, replace(run, plan=writer.flush().to_json()))
+    sweep(hub, 89)
+    assert all(engine.runs.get(DEFAULT_TENANT, each.id) for each in made.values())
+    sweep(hub, 2)
+    assert engine.runs.get(DEFAULT_TENANT, made["plan"].id) is None
+    assert engine.runs.get(DEFAULT_TENANT, made["left"].id) is not None
+
+    def kept(run):
+        parts = Parts.from_json(run.plan)
+        return list(PlanReader(engine.blob, DEFAULT_TENANT, run.id, parts).every())
+
+    assert [len(kept(each)) for each in made.values()] == [0, 1]
+
+
+def test_a_slice_whose_time_is_up_tells_the_next_one_how_far_it_came(hub):
+    app = App(hub)
+    engine = hub.hub.engine
+    now = int(hub.clock.now().timestamp() * 1000)
+    for number in range(450):
+        came = Inbound(layout.newest_first(now + number, hub.hub.ids.uuid()), hub.now(), "", {}, b"{}")
+        engine.events.end(DEFAULT_TENANT, app.connection.uid, came, "done", "about nothing here")
+    hub.clock.ahead += timedelta(days=31)
+    engine = replace(engine, tuning=replace(engine.tuning, bulk_slice_seconds=-1))
+    retention(engine, JOB, layout.BULK)
+    messages = 0
+    while rows(hub, layout.EVENT):
+        (message,) = hub.queue.receive(layout.BULK)
+        job = Job.from_message(message.body)
+        hub.queue.delete(layout.BULK, message)
+        retention(engine, job, layout.BULK)
+        messages += 1
+        assert messages < 30
+    assert messages > 3
