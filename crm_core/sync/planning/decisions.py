@@ -68,7 +68,7 @@ def mark(decision: Decision) -> Digest:
     return Digest(about(name_of(decision)), digest(said))
 
 
-_BESIDE = ("id", "mark", "planned", "outcome", "why")
+_BESIDE = ("id", "mark", "outcome", "why")
 """What a decision is called, and what became of it."""
 
 

@@ -159,4 +159,4 @@ def stored_rows(engine: Engine, tenant: Tenant, entity: str, ids: Sequence[str])
 
 def with_outcome(decision: Decision, outcome: str, why: str = "") -> dict[str, Any]:
     told = {name: each for name, each in decision.items() if name not in ("id", "mark")}
-    return {**told, "planned": decision.get("id"), "outcome": outcome, "why": why or None}
+    return {**told, "outcome": outcome, "why": why or None}
