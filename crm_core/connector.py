@@ -233,8 +233,8 @@ class Change:
 
     `version` is comparable as the connector declares; `etag` serves If-Match only. `raw`: the remote's own answer.
     `problem`: why the fields can't be read; the record is then set aside and the others go on.
-    `marker`: what its create bore, where the system tells. `winner`: of a delete, the remote id of the record that it
-    became by a merge there. `expanded`: by the names that were asked for, what they lead to: a list, one record, or None where there is none.
+    `marker`: what its create bore, where the system tells. `winner`: the remote id of the record that it became
+    by a merge there, whether its own row is still told or not. `expanded`: by the names that were asked for, what they lead to: a list, one record, or None where there is none.
     """
 
     rid: str

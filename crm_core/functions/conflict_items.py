@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import HubError
-from crm_core.functions.records import item_of_record
+from crm_core.functions.web import link
+from crm_core.model.connection import Connection
 from crm_core.model.entities import ENTITIES
 from crm_core.model.record import HUB, Record
 
 if TYPE_CHECKING:
+    from crm_core.hub import Hub
     from crm_core.sync.conflicts import Conflict
     from crm_core.sync.explaining import Explained, Held, Origin
     from crm_core.sync.resolving import Outcome
     from crm_core.sync.sides import Config
 
+MAX_COUNTED = 1000
 Names = Mapping[str, str]
 """Connection uid -> slug."""
 
@@ -70,8 +73,28 @@ def waiting_of(record: Record, names: Names) -> list[dict[str, Any]]:
     ]
 
 
+def waiting_at(hub: "Hub", connection: Connection, entity: str) -> dict[str, Any]:
+    """How many records of an entity wait for a person at a connection, by what for, and where they are listed."""
+    from crm_core.sync import shelves
+    from crm_core.sync.conflicts import ITEMS
+
+    kinds = sorted(set(ITEMS.values()))
+    items, rest = shelves.page(
+        hub.engine, connection.tenant, kinds, [entity], {}, uid=connection.uid, top=MAX_COUNTED
+    )
+    which = {"connection": connection.slug, "entity": ENTITIES[entity].path}
+    return {
+        **{kind: sum(each.kind == kind for each in items) for kind in kinds},
+        "countIsLowerBound": rest is not None,
+        "conflicts": link("", "/api/conflicts", which),
+        "deadletters": link("", "/api/deadletters", which),
+    }
+
+
 def whole_item(explained: "Explained", config: "Config", names: Names) -> dict[str, Any]:
     """One, with who set each side's value and when, what other connections hold, and what each choice would do."""
+    from crm_core.functions.records import item_of_record
+
     conflict, known = explained.conflict, dict(names)
     item = item_of(conflict, names)
     if explained.policy:

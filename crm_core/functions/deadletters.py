@@ -7,6 +7,7 @@ from crm_core.functions.crm import entity_of
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, whole_number
 from crm_core.model.connection import Connection
+from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, parse_instant
 
 if TYPE_CHECKING:
@@ -77,7 +78,16 @@ def _item(waiting: "Waiting", names: dict[str, Connection], *, whole: bool = Fal
         "time": waiting.time,
         **waiting.about,
         "ways": list(waiting.ways),
+        **({"links": _links(waiting)} if waiting.kind in ("refused", "parked") else {}),
         **({"payload": waiting.payload} if whole else {}),
+    }
+
+
+def _links(waiting: "Waiting") -> dict[str, str]:
+    """What waits at a record is a conflict too, under the same id; its values are edited at the record."""
+    return {
+        "conflict": f"/api/conflicts/{waiting.id}",
+        "record": f"/api/records/{ENTITIES[waiting.entity].path}/{waiting.about['record']}",
     }
 
 

@@ -145,7 +145,12 @@ def integrations(call: Call) -> Reply:
     "GET",
     "/api/integrations/status",
     role=Role.READER,
-    parameters=[Parameter("connection", "Of this connection only, by slug or uid")],
+    parameters=[
+        Parameter("connection", "Of this connection only, by slug or uid"),
+        Parameter(
+            "waiting", "true: adds how many records wait for a person, by what for, and where they are listed"
+        ),
+    ],
 )
 def status(call: Call) -> Reply:
     """How sync goes, per connection and entity: last success and how long ago, next run, and what stands in its way.
@@ -169,6 +174,13 @@ def status(call: Call) -> Reply:
         lambda row: hub.runs.get(call.tenant, row[3].last_run) if row[3].last_run else None, rows
     )
     items = [_status(*row, run, heard, now) for row, run in zip(rows, last, strict=True)]
+    if flag(call.parameters, "waiting"):
+        from crm_core.functions.conflict_items import waiting_at
+
+        items = [
+            {**item, "waiting": waiting_at(hub, row[0], row[2])}
+            for item, row in zip(items, rows, strict=True)
+        ]
     return Reply(200, {"value": items})
 
 

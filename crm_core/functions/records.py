@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import BadRequest, NotFound
+from crm_core.functions.conflict_items import waiting_of
 from crm_core.functions.crm import NO_SKIP, entity_of, etag_of, filter_parameter
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, flag, link, not_modified, whole_number
@@ -73,6 +74,7 @@ def item_of_record(record: Record, names: dict[str, str], select: Collection[str
         **({"deleted": True} if record.dead else {}),
         **{name: value for name, value in record.fields.items() if not select or name in select},
         "links": links,
+        "waiting": waiting_of(record, names),
     }
 
 

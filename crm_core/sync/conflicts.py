@@ -17,7 +17,7 @@ from crm_core.model.record import HUB, Link, Record, digest
 from crm_core.sync import shelves
 from crm_core.sync.engine import Engine
 
-_ITEMS = {
+ITEMS = {
     "value": "conflict",
     "flip": "conflict",
     "match": "review",
@@ -25,7 +25,8 @@ _ITEMS = {
     "refused": "refused",
     "parked": "parked",
 }
-KINDS = tuple(_ITEMS)
+"""Each kind with that of its open item."""
+KINDS = tuple(ITEMS)
 VALUES = ("value", "flip")
 """Two values of a field, of which one is to be."""
 REVIEWS = ("match", "merge")
@@ -171,7 +172,7 @@ def page(
     """What waits, and the place after it (None at the end). At most `top` open items are looked at, of which one may stand
     for several conflicts of a record, or for none that is sought.
     """
-    kinds = sorted({_ITEMS[kind] for kind in wanted.kinds or KINDS})
+    kinds = sorted({ITEMS[kind] for kind in wanted.kinds or KINDS})
     named = [wanted.entity] if wanted.entity else ENTITIES
     entities = shelves.had(engine, tenant, wanted.connection, named)
     items, after = shelves.page(engine, tenant, kinds, entities, place, uid=wanted.connection, top=top)
@@ -183,7 +184,7 @@ def page(
         for item, row in zip(items, rows, strict=True)
         if row is not None and isinstance(row.content, Record)
         for each in of(row.content)
-        if (_ITEMS[each.kind], each.connection) == (item.kind, item.connection) and wanted.has(each)
+        if (ITEMS[each.kind], each.connection) == (item.kind, item.connection) and wanted.has(each)
     ]
     return with_others(engine, tenant, found), after
 

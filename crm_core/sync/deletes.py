@@ -65,13 +65,19 @@ def deleted_by_app(record: Record, sides: Sides) -> Record:
     return draft.finished()
 
 
-def merged_away(record: Record, side: Side, sides: Sides, winner: str, now: str) -> Record:
-    """The record after its row became another one at the remote: nothing is deleted, a person is asked."""
+def merged_away(record: Record, side: Side, sides: Sides, rid: str, winner: str, now: str) -> Record:
+    """The record after its row became another one at the remote: nothing is deleted, a person is asked. `winner`: the
+    record that the other row leads to. Of a row that is not the link's, or is gone already, nothing is new.
+    """
+    before = record.links.get(side.uid)
+    if before is None or before.state in ("new", "gone") or before.rid != rid:
+        return record
     draft = Draft(record, sides)
     link = draft.link(side.uid)
     _lose(draft, link, side)
     link.seen = max(link.seen, now)
-    draft.reviews.append({"kind": "merge", "connection": side.uid, "record": winner})
+    if not draft.dead:
+        draft.reviews.append({"kind": "merge", "connection": side.uid, "record": winner})
     return draft.finished()
 
 

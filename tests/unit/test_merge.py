@@ -523,7 +523,7 @@ class TestDeletes:
         assert open_items(gone) == frozenset()
 
     def test_a_merge_there_deletes_nothing_and_asks(self):
-        after = deletes.merged_away(shared(), BOTH, TWO, "winner", LATE)
+        after = deletes.merged_away(shared(), BOTH, TWO, shared().links["c"].rid, "winner", LATE)
         assert not after.dead
         assert ("review", "c") in open_items(after)
 

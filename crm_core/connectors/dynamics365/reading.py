@@ -10,7 +10,7 @@ from crm_core.connectors.dynamics365 import kinds
 from crm_core.connectors.dynamics365.client import Client, following_of, prefer, rows_of
 from crm_core.connectors.dynamics365.lookups import Lookups
 from crm_core.connectors.dynamics365.metadata import KNOWN_TYPES, Metadata
-from crm_core.connectors.dynamics365.tables.common import LOOKUPS, SYSTEM, Table
+from crm_core.connectors.dynamics365.tables.common import LOOKUPS, MASTER, SYSTEM, Table
 from crm_core.errors import BadAnswer, BadRequest
 from crm_core.model.expand import Expansion, inside
 from crm_core.model.field_map import FieldMap
@@ -317,7 +317,8 @@ def _select(table: Table, names: Sequence[str], columns: Columns) -> tuple[str, 
 def select_of(table: Table) -> list[str]:
     """The properties to read of a row of a table."""
     readable = [each for each in table.fields if each.readable]
-    names = required_names(readable, table.key, table.modified, table.version)
+    master = [MASTER] if table.merges else []
+    names = required_names(readable, table.key, table.modified, table.version, *master)
     hidden = {LINES}
     if table.kinds:
         hidden |= {each.native for each in table.fields} - LISTED
@@ -394,5 +395,6 @@ def change_of(table: Table, row: Row, raw: Row, expanded: Mapping[str, Related |
         etag=str(row.get("@odata.etag", "")),
         raw=raw,
         problem=problem,
+        winner=str(row.get(MASTER) or "").lower() if table.merges else "",
         expanded=expanded,
     )

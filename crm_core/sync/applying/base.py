@@ -181,10 +181,14 @@ class ApplyBase:
     # --- what a remote said --------------------------------------------------------------------------------------
 
     def _with_record_ids(self, snapshot: Snapshot) -> Snapshot:
-        """References as the hub keeps them: the derived id of what they point at, whether it is here yet or not."""
+        """References as the hub keeps them: the derived id of what they point at, whether it is here yet or not. What has
+        become another record is told as gone: what is left of its row is nobody's.
+        """
         change = snapshot.change
         if change.fields is None:
             return snapshot
+        if change.winner:
+            return replace(snapshot, change=replace(change, fields=None))
         fields = self.entity.with_references(
             change.fields,
             lambda entity, rid: layout.derived_record_id(self.tenant, self.uid, entity, rid),

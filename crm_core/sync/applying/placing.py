@@ -147,7 +147,9 @@ class Placing(ApplyBase):
             return Merged(record.with_link(self.uid, later), {})
         if change.winner:
             winner = self.record_id(change.winner)
-            return Merged(deletes.merged_away(record, self.side, self.config, winner, snapshot.hi), {})
+            return Merged(
+                deletes.merged_away(record, self.side, self.config, change.rid, winner, snapshot.hi), {}
+            )
         return deletes.gone(record, self.side, self.config, change.rid, snapshot.hi)
 
     def _plan(self, entry: Entry, stored: Stored, resolved: Record, merged: Merged, decided: Decided) -> None:

@@ -6,7 +6,7 @@ from crm_core.connector import Change
 from crm_core.errors import HubError
 from crm_core.model.record import Attempt, Record, wants_push
 from crm_core.sync import deletes, merge
-from crm_core.sync.merge import Snapshot
+from crm_core.sync.merge import Merged, Snapshot
 from crm_core.sync.pushing.base import PARK_BAD_ANSWERS, PARK_FAILURES, PushBase, Stop, Task
 from crm_core.sync.saving import write_of
 
@@ -38,7 +38,11 @@ class Looking(PushBase):
         link = self._link(task)
         attempt, deleting = link.attempt, link.deleting
         record, change = task.record, snapshot.change
-        if change.fields is None:
+        if change.winner:
+            winner = self._derived(change.winner)
+            away = deletes.merged_away(record, self.side, self.config, link.rid, winner, snapshot.hi)
+            merged = Merged(away, {})
+        elif change.fields is None:
             merged = deletes.gone(record, self.side, self.config, link.rid, snapshot.hi)
         else:
             merged = merge.merge(record, self.side, self.config, snapshot)

@@ -45,6 +45,9 @@ class Closing:
     start: str = ""
 
 
+MASTER = "_masterid_value"
+
+
 @dataclass(frozen=True)
 class Table(EntityMap):
     """An entity's table. `logical`: its name in the metadata.
@@ -53,7 +56,7 @@ class Table(EntityMap):
     until `reopened` is (Web API: "Reactivate").
     `defaults`: what a create says unless the caller does. `lines`: the table of a document's lines, and `parent` their
     lookup to it. `kinds`: canonical kind -> the table of its rows; the table itself then only lists. `constant`: what
-    holds for every row.
+    holds for every row. `merges`: a row can be merged into another one, whose id it then has in MASTER (action Merge).
     """
 
     logical: str = ""
@@ -65,6 +68,7 @@ class Table(EntityMap):
     parent: str = ""
     kinds: Mapping[str, "Table"] = field(default_factory=dict)
     constant: Mapping[str, Any] = field(default_factory=dict)
+    merges: bool = False
 
     @property
     def fixed(self) -> Mapping[str, str]:

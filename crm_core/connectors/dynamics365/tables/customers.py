@@ -58,6 +58,7 @@ ACCOUNTS = table_of(
         Navigation("opportunity_customer_accounts", "opportunity", many=True),
         Navigation("incident_customer_accounts", "case", many=True),
     ),
+    merges=True,
 )
 
 CONTACTS = table_of(
@@ -83,4 +84,5 @@ CONTACTS = table_of(
         Navigation("account_primary_contact", "account", many=True),
         Navigation("incident_customer_contacts", "case", many=True),
     ),
+    merges=True,
 )

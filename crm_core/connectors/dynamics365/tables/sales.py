@@ -50,6 +50,7 @@ LEADS = table_of(
     DESCRIPTION,
     OWNER,
     *states({0: "open", 1: "qualified", 2: "disqualified"}),
+    merges=True,
 )
 
 OPPORTUNITIES = table_of(

@@ -44,6 +44,7 @@ CASES = table_of(
     *states({0: "open", 1: "resolved", 2: "canceled"}),
     closings={"resolved": Closing("CloseIncident", "IncidentResolution", -1, "Resolved", text="resolution")},
     locked=frozenset({"resolved", "canceled"}),
+    merges=True,
 )
 
 _REGARDING = ("account", "contact", "lead", "opportunity", "case", "quote", "order", "invoice", "campaign")
