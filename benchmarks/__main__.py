@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import counts, imports, intake, latency, systems
+from benchmarks.export import FORMATS, Exported
+from benchmarks.export import lines as export_lines
 from benchmarks.parts import Bench
 from benchmarks.worker import RAW, READ, Cost, Result
 from demo.parts import Parts
@@ -88,8 +90,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rows(bench: Bench, given: argparse.Namespace) -> Iterator[Row]:
-    """The sink's rows with the ids of the golden counts, each with its floor; then those of Azurite."""
+def rows(bench: Bench, given: argparse.Namespace, exported: list[Exported]) -> Iterator[Row]:
+    """The sink's rows with the ids of the golden counts, each with its floor; then those of Azurite, with what it costs to
+    export each load.
+    """
     for records in given.records:
         bench.fill(records)
         for page in given.pages:
@@ -104,6 +108,7 @@ def rows(bench: Bench, given: argparse.Namespace) -> Iterator[Row]:
         page = max(given.pages)
         salt = f"azurite-{records}"
         yield Row("Azurite", records, page, bench.run("pull", bench.azurite(), page, salt=salt))
+        exported += [bench.export(each, records, salt) for each in FORMATS]
 
 
 def pushes(bench: Bench, given: argparse.Namespace) -> Mapping[int, tuple[Cost, Cost]]:
@@ -180,8 +185,9 @@ def _import_line(found: Mapping[str, imports.Import]) -> str:
 def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
     imported = _imports()
     bench = Bench(parts, folder)
-    found = []
-    for row in rows(bench, given):
+    found: list[Row] = []
+    exported: list[Exported] = []
+    for row in rows(bench, given, exported):
         found.append(row)
         if not given.json:
             print(f"{row.store}, {row.name}: {row.result.load.seconds:.1f} s", file=sys.stderr)
@@ -206,6 +212,7 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         data = {
             "loads": rows_,
             "pushes": told,
+            "exports": [asdict(each) for each in exported],
             "systems": {system: asdict(each) for system, each in synced.items()},
             "latency_ms": waited,
             "webhooks": asdict(taken) if taken else None,
@@ -219,7 +226,13 @@ def _run(given: argparse.Namespace, parts: Parts, folder: Path) -> int:
         print(scale_line(found))
         print(
             "\n".join(
-                [*push_lines(pushed), *systems.lines(synced), *latency.lines(waited), *intake.lines(taken)]
+                [
+                    *push_lines(pushed),
+                    *export_lines(exported),
+                    *systems.lines(synced),
+                    *latency.lines(waited),
+                    *intake.lines(taken),
+                ]
             )
         )
         print(_import_line(imported))

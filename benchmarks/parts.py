@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.export import Exported, of_json
 from benchmarks.systems import SyncResult
 from benchmarks.worker import Cost, Result, Task, result_of
 from demo import start
@@ -81,6 +82,11 @@ class Bench:
     def run(self, kind: str, storage: str, page: int, *, still: bool = False, salt: str = "") -> Result:
         """One task in a process of its own. Without a salt the ids are those of the golden counts."""
         return result_of(self._done(Task(kind, self.remote, storage, page, still, salt or "benchmark")))
+
+    def export(self, kind: str, records: int, salt: str) -> Exported:
+        """What it costs to export the accounts that a pull with this salt has loaded into Azurite."""
+        task = Task(f"export {kind}", self.remote, self.azurite(), PUSH_PAGE, salt=salt, records=records)
+        return of_json(self._done(task))
 
     def push(self, records: int) -> tuple[Cost, Cost]:
         """What it costs to make so many records at the remote system, and then to change each of them."""

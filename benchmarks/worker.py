@@ -37,7 +37,8 @@ _KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(frozen=True)
 class Task:
-    """`kind`: "pull", "push" or "sync" (of so many `records`), or "bare" for the same pages and bytes without the hub.
+    """`kind`: "pull", "push" or "sync" (of so many `records`), "bare" for the same pages and bytes without the hub, or
+    "export jsonl" and "export csv" of what a pull with the same salt has loaded.
     `remote`: what the server says of itself.
     `storage`: a connection string. `still`: under a clock that stands still, so that no slice ends. `salt`: of the
     fixed ids; a store that has seen a salt needs another one.
@@ -135,6 +136,18 @@ ACCOUNTS = {"dynamics365": _dynamics, "odoo": _odoo}
 """By system: the settings and secrets of a connection to a server that says this of itself."""
 
 
+def environment_of(task: Task) -> dict[str, str]:
+    """The settings of a hub for a task."""
+    return {
+        "AzureWebJobsStorage": task.storage,
+        "HUB_API_KEY": _KEY,
+        "INTEGRATION_ENCRYPTION_KEY": _KEY,
+        "ALLOW_LOOPBACK": "true",
+        "CA_BUNDLE": task.remote["ca"],
+        "PAGE_RECORDS": str(task.page),
+    }
+
+
 class Bench:
     """A hub with one connection that has never been pulled, and a queue that is worked off here.
 
@@ -153,16 +166,8 @@ class Bench:
         self.entity = next(iter(self.entities))
         self.clock = _StillClock() if task.still else _Clock()
         self.queue = MemoryQueue(self.clock)
-        environment = {
-            "AzureWebJobsStorage": task.storage,
-            "HUB_API_KEY": _KEY,
-            "INTEGRATION_ENCRYPTION_KEY": _KEY,
-            "ALLOW_LOOPBACK": "true",
-            "CA_BUNDLE": task.remote["ca"],
-            "PAGE_RECORDS": str(task.page),
-        }
         self.hub = Hub(
-            load(environment),
+            load(environment_of(task)),
             clock=self.clock,
             ids=FixedIds(task.salt),
             queue=self.queue,
@@ -283,6 +288,10 @@ def main() -> int:
         from benchmarks.systems import sync
 
         result = asdict(sync(task))
+    elif task.kind.startswith("export "):
+        from benchmarks.export import export
+
+        result = asdict(export(task))
     else:
         result = asdict(pull(task))
     print(json.dumps(result))

@@ -208,6 +208,24 @@ CALLS: Mapping[str, Invoke] = {
     "GET /api/integrations/<connection>/mappings/<entity>/versions": Invoke(
         "/api/integrations/walk/mappings/accounts/versions", holds={"value": []}
     ),
+    "GET /api/integrations/<connection>/mappings/<entity>/versions/<version>": Invoke(
+        "/api/integrations/walk/mappings/account/versions/0", holds={"version": 0, "document": {}}
+    ),
+    "GET /api/integrations/<connection>/mappings/<entity>/diff": Invoke(
+        "/api/integrations/walk/mappings/account/diff", holds={"from": 0, "to": 0, "value": []}
+    ),
+    "POST /api/integrations/<connection>/mappings/<entity>/rollback": Invoke(
+        "/api/integrations/walk/mappings/account/rollback", body={"version": 0}, holds={"version": 0}
+    ),
+    "POST /api/integrations/<connection>/mappings/<entity>/preview": Invoke(
+        "/api/integrations/walk/mappings/account/preview",
+        body="{sample}",
+        holds={"remote_id": "{kept}"},
+    ),
+    "GET /api/integrations/logs": Invoke(
+        "/api/integrations/logs?run={run}&text=nothing%20such", holds={"value": []}
+    ),
+    "POST /api/exports": Invoke("/api/exports", 202, {"what": "logs"}, {"mode": "export", "what": "logs"}),
     "GET /api/crm/<entities>": Invoke("/api/crm/accounts?connection=walk&top=1"),
     "POST /api/crm/<entities>": Invoke(
         "/api/crm/accounts?connection=walk", 201, {"name": "Made by the walk"}, {"name": "Made by the walk"}
@@ -318,6 +336,7 @@ def there(api, azurite, sandbox, demo, start_sandbox):
     event = f"/api/events/{rows['event']}?connection=walk"
     wait_until(lambda: api("GET", event).json().get("state") == "done")
     rows |= told(api, start_sandbox(system="sales").url)
+    rows["sample"] = {"remote_id": rows["kept"]}
     yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
     for slug in ("walk", "quiet", "unloved", "made-by-post", "stopped", "refused", "twins", "told"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
@@ -402,8 +421,14 @@ def filled(value: Any, names: Mapping[str, Any]) -> Any:
     return value
 
 
-ELSEWHERE = frozenset({"POST /api/test-webhook", "POST /api/webhook-presencia-crm"})
-"""Called in test_app_presencias.py, by a hub with the settings that they need."""
+ELSEWHERE = frozenset(
+    {
+        "POST /api/test-webhook",
+        "POST /api/webhook-presencia-crm",
+        "GET /api/exports/<run_id>/parts/<number>",
+    }
+)
+"""Called in test_app_presencias.py, by a hub with the settings that they need, and in test_app_exports.py."""
 
 
 @pytest.mark.parametrize("route", [each for each in ROUTES if name_of(each) not in ELSEWHERE], ids=name_of)

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crm_core.errors import NotFound
+from crm_core.functions.exports import part
+from crm_core.functions.web import Call, Incoming, Principal, Role
 from crm_core.model import csv_text
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import ENTITIES
@@ -390,3 +393,28 @@ def test_an_idle_pull_leaves_no_line(world):
     with collected(engine.run_log, engine.clock):
         world.pull("r1")
     assert messages(engine, 1) == []
+
+
+# --- who may read ------------------------------------------------------------------------------------------------
+
+
+def test_only_who_asked_and_an_admin_read_a_part(bench):
+    hub = bench.hub
+    run = exports.start(hub.engine, TENANT, exports.Wanted("logs", "csv"), "", "key:one", "", "")
+    exports.export(hub.engine, Job(exports.JOB, TENANT, "", "", run.id), layout.FRESH)
+
+    def read(who, role):
+        call = Call(
+            hub,
+            Principal(TENANT, who, role),
+            Incoming("GET", "/", {}, {}, b""),
+            {"run_id": run.id, "number": "1"},
+            {},
+        )
+        return part(call)
+
+    assert read("key:one", Role.READER).text.startswith("time,level,event,message")
+    assert read("key:two", Role.ADMIN).status == 200
+    with pytest.raises(NotFound) as refused:
+        read("key:two", Role.INTEGRATOR)
+    assert refused.value.message == f"There is no export '{run.id}'."
