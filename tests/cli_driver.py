@@ -50,14 +50,18 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def piped(
-    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT, typed: str | None = None
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    typed: str | None = None,
+    encoding: str = "utf-8",
 ) -> Done:
     """Run with pipes."""
     done = subprocess.run(
         [sys.executable, "-m", "crm_core", *arguments], env=environment(env), cwd=cwd, capture_output=True,
         input=(typed or "").encode(), timeout=SECONDS, check=False,
     )  # fmt: skip
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Done(done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding))
 
 
 def in_shell(line: str, env: Mapping[str, str] | None = None, shell: str = "bash") -> Done:

@@ -30,8 +30,14 @@ class Key:
 
 
 def is_local(url: str) -> bool:
+    """Whether it is this machine: by an address, or the one name that always is."""
+    from ipaddress import ip_address
+
     host = (urlsplit(url).hostname or "").lower()
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def find_key(url: str, key: str, file: Path | None) -> Key:

@@ -1,0 +1,465 @@
+"""The command line against answers that a real hub gives rarely or not yet, and where its key goes."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from crm_core.cli.client import is_local
+from crm_core.cli.failures import Exit
+from crm_core.cli.output import cell, csv_cell, json_text
+from tests.app.cli_world import DECISIONS, OTHER_HOST, RUN, record_answers
+from tests.cli_driver import at_terminal, environment, piped, without_colours
+from tests.recorded_hub import problem, recorded_hub
+
+KEY = "key-of-the-tests-0123456789abcdef0123"
+ROOT = Path(__file__).resolve().parents[2]
+EMPTY = (200, {"value": []})
+
+
+@pytest.fixture
+def hub():
+    with recorded_hub() as found:
+        yield found
+
+
+@pytest.fixture
+def cli(hub):
+    """Runs a command in pipes; nothing that it writes holds the key or a traceback."""
+
+    def run(*arguments, **more):
+        env = {"CRMHUB_URL": hub.url, "CRMHUB_KEY": KEY, **more.pop("env", {})}
+        done = piped(*arguments, env=env, **more)
+        assert KEY not in done.out + done.err
+        assert "Traceback" not in done.err, done.err
+        return done
+
+    return run
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("answer", "code", "words"),
+        [
+            (problem(401, "Unauthenticated", "The API key is wrong."), 4, ["The API key is wrong.", "CRMHUB_KEY", "trace 000"]),
+            (problem(403, "Forbidden", "This needs the role Operator; the key has Reader."), 4, ["Operator", "a key with the role"]),
+            (problem(404, "NotFound", "There is nothing at /api/runs; GET"), 5, ["older than this command"]),
+            (problem(409, "Conflict", "The run r-9 works."), 6, ["r-9"]),
+            (problem(412, "Stale", "It has moved on."), 6, ["Look at it again"]),
+            (problem(400, "BadRequest", "one: a.", errors=[{"field": "one", "message": "one: a."}, {"field": "two", "message": "two: b."}]), 2, ["one: a.", "two: b."]),
+            (problem(500, "Bug", "The hub has a fault."), 1, ["a fault of the hub's own"]),
+            (problem(502, "AuthFailed", "The sign-in failed.", vendor={"system": "dynamics365", "status": 401, "code": "AADSTS7", "message": "no\x1b[31m"}), 1,
+             ["dynamics365 said: 401 AADSTS7 no\\u001b[31m", "doctor"]),
+            ((200, b"<html>a router</html>"), 3, ["not JSON"]),
+            ((502, b"Bad Gateway"), 3, ["answers 502, but not as a hub does"]),
+            ((503, {"error": "busy"}), 3, ["answers 503"]),
+            ((301, b"", {"Location": "https://elsewhere.example/"}), 3, ["redirects to https://elsewhere.example/", "--url"]),
+        ],
+    )  # fmt: skip
+    def test_each_is_told_with_what_to_do(self, hub, cli, answer, code, words):
+        hub.say("GET", "/api/runs", answer)
+        done = cli("runs")
+        assert (done.code, done.out) == (code, "")
+        assert all(word in done.err for word in words), done.err
+        assert "\x1b" not in done.err
+
+    def test_a_time_to_wait_is_told(self, hub, cli):
+        status, body, headers = problem(503, "RateLimited", "It is busy.")
+        hub.say("GET", "/api/runs", (status, body, {**headers, "Retry-After": "7"}))
+        done = cli("runs")
+        assert (done.code, "Try again in 7 s." in done.err) == (1, True)
+
+    def test_no_hub_is_told_with_the_way_to_one(self):
+        done = piped("runs", env={"CRMHUB_URL": "http://127.0.0.1:9", "CRMHUB_KEY": KEY})
+        assert (done.code, done.out) == (3, "")
+        assert "No hub answers at http://127.0.0.1:9" in done.err
+        assert "make run" in done.err
+
+    def test_a_hub_that_does_not_answer_is_left(self, hub, cli):
+        hub.say("GET", "/api/runs", lambda _: (time.sleep(3), EMPTY)[1])
+        done = cli("runs", "--timeout", "1")
+        assert (done.code, "has not answered for 1 s" in done.err) == (3, True)
+
+    def test_a_connection_that_ends_without_an_answer_is_tried_once_more_as_the_same_request(self, hub, cli):
+        queued = {**RUN, "status": "queued", "ended_at": None}
+        hub.say("POST", "/api/runs", (0, b""), (202, queued))
+        assert cli("sync", "run", "demo", "--no-wait").code == 0
+        first, second = hub.asked
+        assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+        assert first.body == second.body == {"connection": "demo", "mode": "incremental"}
+        hub.say("POST", "/api/runs", (0, b""))
+        assert cli("sync", "run", "demo", "--no-wait").code == 3
+
+    @pytest.mark.parametrize(
+        "url", ["hub.example.com", "ftp://hub.example.com", "http://user:word@127.0.0.1", "http://"]
+    )
+    def test_what_is_no_address_is_said(self, url):
+        done = piped("runs", "--url", url)
+        assert (done.code, "--url: expected an address" in done.err) == (2, True), done.err
+
+    def test_without_its_packages_it_says_which_are_missing(self):
+        program = "import sys; sys.modules['typer'] = None; sys.argv = ['x']; from crm_core.__main__ import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), capture_output=True, check=False
+        )
+        assert (done.returncode, b"requirements-cli.txt" in done.stderr, b"Traceback" in done.stderr) == (
+            1,
+            True,
+            False,
+        )
+
+
+class TestKey:
+    @pytest.mark.parametrize(
+        ("url", "local"),
+        [
+            ("http://127.0.0.1:7071", True), ("http://localhost:1", True), ("http://[::1]:1", True), ("http://127.9.9.9", True),
+            ("http://127.0.0.1.example.com", False), ("https://hub.example.com", False), ("http://localhost.example.com", False),
+            ("http://10.0.0.1", False),
+        ],
+    )  # fmt: skip
+    def test_only_this_machine_is_local(self, url, local):
+        assert is_local(url) is local
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            (".data/api-key", f"{KEY}\n"),
+            ("local.settings.json", json.dumps({"Values": {"HUB_API_KEY": KEY}})),
+        ],
+    )
+    def test_the_local_hub_s_own_key_is_found(self, hub, tmp_path, name, text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        hub.say("GET", "/api/runs", EMPTY)
+        assert piped("runs", env={"CRMHUB_URL": hub.url}, cwd=tmp_path).code == 0
+        assert [each.headers.get("x-api-key") for each in hub.asked] == [KEY]
+
+    def test_it_goes_to_no_other_machine(self, tmp_path):
+        (tmp_path / ".data").mkdir()
+        (tmp_path / ".data/api-key").write_text(KEY)
+        program = (
+            "from crm_core.cli.client import find_key\n"
+            "print([find_key(url, '', None).text for url in ('https://hub.example.com', 'http://127.0.0.1:1')])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), cwd=tmp_path, capture_output=True, check=True
+        )
+        assert done.stdout.decode().strip() == str(["", KEY])
+
+    def test_options_win_over_the_environment_and_a_file_over_both(self, hub, cli, tmp_path):
+        hub.say("GET", "/api/runs", EMPTY)
+        file = tmp_path / "key"
+        file.write_text("of-the-file-0123456789\n")
+        cli("runs", "--key", "of-the-option-0123456789")
+        cli("runs", "--key", "of-the-option-0123456789", "--key-file", str(file))
+        cli("--key-file", str(file), "runs")
+        assert [each.headers["x-api-key"][:12] for each in hub.asked] == [
+            "of-the-optio",
+            "of-the-file-",
+            "of-the-file-",
+        ]
+
+    def test_a_key_that_is_none_is_refused_without_showing_it(self, cli):
+        done = cli("runs", "--key", "a\u00f1b\nsecret")
+        assert (done.code, "secret" in done.err) == (2, False)
+        gone = cli("runs", "--key-file", "/nonexistent/key")
+        assert (gone.code, "can't be read" in gone.err) == (2, True)
+
+    def test_links_of_a_page_are_followed_at_the_hub_that_was_asked(self, hub, cli):
+        first = {"value": [RUN], "nextLink": f"{OTHER_HOST}/api/runs?top=200&skiptoken=a%2Fb"}
+        hub.say("GET", "/api/runs", (200, first), (200, {"value": [{**RUN, "id": "run-2"}]}))
+        done = cli("runs", "--all", "--output", "json")
+        assert [each["id"] for each in json.loads(done.out)] == ["run-1", "run-2"]
+        assert hub.asked[1].target == "/api/runs?top=200&skiptoken=a%2Fb"
+
+    def test_no_proxy_is_asked_for_this_machine_and_no_redirect_gets_the_key(self, hub, cli):
+        with recorded_hub() as other:
+            hub.say("GET", "/api/runs", (302, b"", {"Location": other.url + "/api/runs"}))
+            assert cli("runs", env={"http_proxy": other.url, "HTTP_PROXY": other.url}).code == 3
+            assert other.asked == []
+            assert len(hub.asked) == 1
+
+    def test_a_key_in_the_clear_is_warned_of(self):
+        done = piped("runs", "--url", "http://192.0.2.1:9", "--key", KEY, "--timeout", "1")
+        assert done.code == 3
+        assert "is not https" in done.err
+
+
+class TestPlans:
+    @pytest.fixture(autouse=True)
+    def recorded(self, hub):
+        record_answers(hub)
+
+    def test_a_plan_is_asked_for_waited_for_and_shown(self, hub, cli):
+        done = cli(
+            "sync", "plan", "demo", "--mode", "full", "-e", "account", "--since", "2026-11-01T00:00:00Z", "--filter", "name ne null",
+            "--limit", "100", "--strategy", "remote",
+        )  # fmt: skip
+        assert done.code == 0
+        assert hub.asked[0].body == {
+            "connection": "demo", "mode": "plan", "of": "full", "entities": ["account"], "since": "2026-11-01T00:00:00Z",
+            "filter": "name ne null", "limit": 100, "strategy": "remote",
+        }  # fmt: skip
+        assert re.search(r"^unchanged +4$", done.out, flags=re.MULTILINE)
+        assert "name: (empty) -> Peña\\u001b[31m" in done.out
+        assert "phone: +57 1 -> =2" in done.out
+        assert "city: ours Quito, theirs Loja" in done.out
+        assert "create at odoo" in done.out
+        assert "sync apply plan-1" in done.err
+
+    def test_as_json_a_plan_is_one_object_with_its_first_decisions(self, cli):
+        plan = json.loads(cli("sync", "plan", "demo", "--decisions", "2", "--output", "json").out)
+        assert (plan["plan"]["create"], [each["id"] for each in plan["decisions"]]) == (1, [0, 1])
+
+    def test_all_decisions_are_listed_page_by_page(self, cli):
+        listed = json.loads(cli("runs", "decisions", "plan-2", "--all", "--output", "json").out)
+        assert [each["id"] for each in listed] == [0, 1, 2]
+        (one,) = json.loads(cli("runs", "decisions", "plan-2", "--action", "update", "--output", "json").out)
+        assert one == json.loads(json.dumps(DECISIONS[1]))
+        some = cli("runs", "decisions", "plan-2", "--limit", "2")
+        assert "first 2" in some.err
+
+    def test_an_apply_needs_a_yes(self, hub, cli):
+        done = cli("sync", "apply", "plan-2", typed="y\n")
+        assert (done.code, "Say --yes" in done.err) == (2, True)
+        assert [each.method for each in hub.asked] == ["GET"]
+
+    @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 1), ("n\n", 1)])
+    def test_at_a_terminal_a_person_is_asked(self, hub, answer, code):
+        env = {"CRMHUB_URL": hub.url, "CRMHUB_KEY": KEY}
+        done = at_terminal("sync", "apply", "plan-2", env=env, answers=[("[y/N]", answer)])
+        assert done.code == code, done.out
+        assert "create 1, update 1, conflict 1 at demo. Apply it?" in without_colours(done.out)
+        assert any(each.path == "/api/runs/plan-2/apply" for each in hub.asked) is (code == 0)
+
+    def test_what_has_drifted_is_listed_and_told_by_the_exit_code(self, hub, cli):
+        record_answers(hub, drifted=True)
+        done = cli("sync", "apply", "plan-2", "--yes")
+        assert done.code == Exit.CONFLICT
+        assert "phone has changed since" in done.out
+        assert "1 of 3 were not done" in done.err
+        told = json.loads(cli("sync", "apply", "plan-2", "--yes", "--output", "json").out)
+        assert (told["outcomes"], [each["id"] for each in told["decisions"]]) == (
+            {"applied": 2, "drifted": 1},
+            [1],
+        )
+
+    def test_a_run_that_is_no_plan_is_not_applied(self, hub, cli):
+        done = cli("sync", "apply", "run-1", "--yes")
+        assert (done.code, "is no plan" in done.err) == (2, True)
+        assert all(each.method == "GET" for each in hub.asked)
+
+    def test_an_undo_is_shown_as_a_plan_and_asked_about(self, hub):
+        env = {"CRMHUB_URL": hub.url, "CRMHUB_KEY": KEY}
+        done = at_terminal("runs", "undo", "run-1", env=env, answers=[("[y/N]", "n\n")])
+        assert (done.code, "phone: +57 1 -> =2" in without_colours(done.out)) == (1, True)
+        assert not any(each.path.endswith("/apply") for each in hub.asked)
+        assert piped("runs", "undo", "run-1", "--yes", env=env).code == 0
+        assert hub.asked[-1].path == "/api/runs/undo-of-undo-1"
+
+    def test_many_conflicts_are_counted_first(self, hub, cli):
+        words = ("conflicts", "resolve", "--kind", "value", "--field", "phone", "--take", "theirs")
+        assert cli(*words).code == 2
+        assert cli(*words, "--preview").code == 0
+        assert cli(*words, "--yes").code == 0
+        sent = [each.body for each in hub.asked]
+        assert [each["preview"] for each in sent] == [True, True, True, False]
+        assert sent[0] == {"where": {"kind": "value", "field": "phone"}, "take": "theirs", "preview": True}
+
+    def test_a_value_is_text_or_json(self, hub, cli):
+        hub.say("POST", "/api/conflicts/c", (200, {"id": "r-1"}))
+        for option, text in (("--value", "5"), ("--value-json", "5"), ("--value-json", "null")):
+            assert cli("conflicts", "resolve", "c", option, text).code == 0
+        assert [each.body["value"] for each in hub.asked] == ["5", 5, None]
+        assert cli("conflicts", "resolve", "c", "--value-json", "{").code == 2
+
+    def test_why_says_what_each_connection_holds(self, cli):
+        done = cli("records", "why", "accounts", "r-1", "phone")
+        assert re.search(r"^replaced +1$", done.out, flags=re.MULTILINE)
+        assert re.search(r"^demo +same +2$", done.out, flags=re.MULTILINE)
+
+    def test_an_undo_of_a_record_holds_for_what_was_looked_at(self, hub, cli):
+        done = cli("records", "undo", "accounts", "r-1", "--to", "1", "--yes")
+        assert (done.code, "kind: can't be given back." in done.out) == (0, True)
+        assert (hub.asked[-1].body, hub.asked[-1].headers["if-match"]) == ({"version": 1}, '"3"')
+
+
+class TestFollow:
+    def test_a_hub_that_is_away_for_a_moment_is_waited_for(self, hub, cli):
+        running = {**RUN, "status": "running", "ended_at": None}
+        hub.say("POST", "/api/runs", (202, running))
+        hub.say(
+            "GET",
+            "/api/runs/run-1",
+            problem(503, "StoreUnavailable", "Wait."),
+            (502, b"restarts"),
+            (200, running),
+            (200, RUN),
+        )
+        done = cli("sync", "run", "demo", "--output", "json")
+        assert (done.code, json.loads(done.out)["status"]) == (0, "succeeded")
+
+    def test_a_run_that_is_gone_is_not_waited_for(self, hub, cli):
+        hub.say("POST", "/api/runs", (202, {**RUN, "status": "running", "ended_at": None}))
+        hub.say("GET", "/api/runs/run-1", problem(404, "NotFound", "There is no run 'run-1'."))
+        assert cli("sync", "run", "demo").code == 5
+
+    def test_log_lines_are_shown_once_each_as_they_come(self, hub):
+        one, two = (
+            {"time": f"2026-11-24T13:45:0{n}Z", "level": "info", "message": f"line {n}"} for n in (1, 2)
+        )
+        hub.say("GET", "/api/integrations/logs", (200, {"value": [two, one]}), (200, {"value": [two, one]}),
+                (200, {"value": [two, {**two, "message": "line 3"}]}), problem(404, "NotFound", "It is over."))  # fmt: skip
+        done = piped("logs", "--follow", "--output", "json", env={"CRMHUB_URL": hub.url, "CRMHUB_KEY": KEY})
+        assert [json.loads(line)["message"] for line in done.out.splitlines()] == [
+            "line 1",
+            "line 2",
+            "line 3",
+        ]
+        assert "since=" in hub.asked[0].target
+
+    def test_ctrl_c_ends_following(self, hub):
+        hub.say(
+            "GET",
+            "/api/integrations/logs",
+            (200, {"value": [{"time": "2026-11-24T13:45:01Z", "message": "one line"}]}),
+        )
+        done = at_terminal(
+            "logs", "-f", env={"CRMHUB_URL": hub.url, "CRMHUB_KEY": KEY}, answers=[("one line", "\x03")]
+        )
+        assert (done.code, "Traceback" in done.out) == (0, False)
+
+    def test_how_long_ago_is_a_time(self, hub, cli):
+        hub.say("GET", "/api/integrations/logs", EMPTY)
+        assert cli("logs", "--since", "2h").code == 0
+        assert re.search(r"since=20\d\d-\d\d-\d\dT\d\d%3A", hub.asked[0].target)
+
+    @pytest.mark.parametrize(
+        ("arguments", "method", "path", "answer"),
+        [
+            (("logs",), "GET", "/api/integrations/logs", problem(404, "NotFound", "There is no connection 'logs'; GET")),
+            (("logs",), "GET", "/api/integrations/logs", problem(400, "BadRequest", "top: is no parameter of this route; known are none.")),
+            (("conflicts", "resolve", "--kind", "value", "--take", "ours", "--yes"), "POST", "/api/conflicts/resolve",
+             problem(400, "BadRequest", "where: extra inputs are not permitted.")),
+            (("sync", "plan", "demo"), "POST", "/api/runs", problem(400, "BadRequest", "mode: no.", errors=[
+                {"field": "mode", "message": "mode: no."}, {"field": "of", "message": "of: no."}])),
+            (("records", "why", "accounts", "x", "phone"), "GET", "/none", EMPTY),
+            (("runs", "undo", "x", "--yes"), "POST", "/none", EMPTY),
+        ],
+    )  # fmt: skip
+    def test_what_an_older_hub_has_not_is_said(self, hub, cli, arguments, method, path, answer):
+        hub.say(method, path, answer)
+        done = cli(*arguments)
+        assert done.code == 5
+        assert "pdate the hub" in done.err
+
+
+class TestOutput:
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            ("=1+1", "'=1+1"), ("+57 1", "'+57 1"), ("-5.00", "'-5.00"), ("@x", "'@x"), ("\tx", "'\tx"), ("\rx", "'\rx"),
+            ("a=b", "a=b"), (-5, "-5"), (None, ""), (True, "true"), (["=1"], '["=1"]'), ({"a": None}, '{"a": null}'),
+        ],
+    )  # fmt: skip
+    def test_csv_has_no_formula(self, value, shown):
+        assert csv_cell(value) == shown
+
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            ("a\x1b[2Jb\nc", "a\\u001b[2Jb\\nc"), ("x\u202ey", "x\\u202ey"), ("\x9b31m", "\\u009b31m"), (["a", "b"], "a, b"),
+            (None, ""), (False, "no"), ("2026-11-24T13:45:00.123Z", "2026-11-24T13:45:00Z"), ({"a": ["b"]}, '{"a": ["b"]}'),
+        ],
+    )  # fmt: skip
+    def test_a_table_does_nothing_to_the_terminal(self, value, shown):
+        assert cell(value) == shown
+
+    def test_json_is_exact_and_harmless(self):
+        text = json_text({"a": "Ñ\x1b\x9b\u202e"})
+        assert json.loads(text) == {"a": "Ñ\x1b\x9b\u202e"}
+        assert not re.search("[\x00-\x1f\x7f-\x9f]", text)
+
+    def test_columns_that_come_late_are_not_lost(self, hub, cli):
+        items = [{"id": str(n), f"field_{n // 150}": "x"} for n in range(400)]
+        pages = [
+            (
+                200,
+                {
+                    "value": items[n : n + 200],
+                    **({"nextLink": f"{hub.url}/api/records/accounts?skiptoken=1"} if n == 0 else {}),
+                },
+            )
+            for n in (0, 200)
+        ]
+        hub.say("GET", "/api/records/accounts", *pages)
+        rows = list(csv.DictReader(io.StringIO(cli("records", "list", "accounts", "--all", "-o", "csv").out)))
+        assert list(rows[0]) == ["id", "field_0", "field_1", "field_2"]
+        assert len(rows) == 400
+
+    def test_wide_letters_are_aligned(self, hub, cli):
+        hub.say(
+            "GET", "/api/runs", (200, {"value": [{"id": "漢字", "mode": "x"}, {"id": "ab", "mode": "y"}]})
+        )
+        assert cli("runs", "--columns", "id,mode").out == "id    mode\n漢字  x\nab    y\n"
+
+    def test_a_terminal_without_the_letters_shows_something(self, hub, cli):
+        hub.say("GET", "/api/runs", (200, {"value": [{"id": "Ñandú 漢"}]}))
+        done = cli(
+            "runs",
+            "--columns",
+            "id",
+            env={"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+            encoding="latin-1",
+        )
+        assert (done.code, "\\u6f22" in done.out) == (0, True)
+
+
+HEAVY = (
+    "requests",
+    "urllib3",
+    "azure",
+    "pydantic",
+    "msal",
+    "werkzeug",
+    "rich.table",
+    "rich.progress",
+    "http.client",
+    "urllib.request",
+)
+
+
+def test_help_brings_in_nothing_that_it_does_not_need():
+    program = (
+        "import sys; from crm_core.cli.main import run\n"
+        "sys.argv = ['x', '--help']\n"
+        "try:\n    run()\nfinally:\n    print('|', *sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, check=True)
+    loaded = set(done.stderr.decode().split())
+    assert "typer" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+    assert {name for name in loaded if name.startswith("crm_core.")} <= {
+        name for name in loaded if name.startswith("crm_core.cli")
+    }
+
+
+def test_the_exit_codes_are_documented():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for code in Exit:
+        assert re.search(rf"^\| {int(code)} \|", page, flags=re.MULTILINE), code
+
+
+def test_every_command_is_documented():
+    from tests.cli_driver import commands
+
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for words in commands():
+        assert " ".join(words) in page, words
