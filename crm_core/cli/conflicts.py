@@ -5,18 +5,45 @@ from typing import Annotated, Any
 
 import typer
 
+from crm_core.cli import follow
 from crm_core.cli.client import path_of
 from crm_core.cli.command import All, Job, Limit, Yes, command, group
 from crm_core.cli.complete import OfConnection
 from crm_core.cli.failures import Exit, Failure, Refusal
 
-COLUMNS = ("id", "kind", "entity", "record", "connection", "field", "ours", "theirs", "message", "ways")
+COLUMNS = (
+    "id",
+    "kind",
+    "entity",
+    "record",
+    "connection",
+    "field",
+    "ours",
+    "theirs",
+    "message",
+    "time",
+    "ways",
+)
+PREVIEW = (
+    "id",
+    "kind",
+    "entity",
+    "record",
+    "connection",
+    "field",
+    "ours",
+    "theirs",
+    "pushes=pushed",
+    "problem",
+)
 app = group(
     "conflicts", "What waits for a person's word: conflicts, reviews, refused values.",
     ["conflicts", "conflicts show CONFLICT", "conflicts resolve CONFLICT --take ours"],
 )  # fmt: skip
 
-Kind = Annotated[str, typer.Option("--kind", metavar="KIND", help="value, match, merge, refused or parked.")]
+Kind = Annotated[
+    str, typer.Option("--kind", metavar="KIND", help="value, flip, match, merge, refused or parked.")
+]
 Entity = Annotated[
     str,
     typer.Option("--entity", "-e", metavar="ENTITIES", help="Of this entity only, by its plural: accounts."),
@@ -143,36 +170,43 @@ def _decision(take: str, value: str | None, value_json: str | None) -> dict[str,
 
 
 def _many(job: Job, body: dict[str, Any], *, preview: bool, yes: bool) -> Exit:
-    """Shows what would be decided, then decides it."""
+    """Shows what would be decided, asks, and has it done: a run, which leaves what has changed since it was shown."""
     path = path_of("conflicts", "resolve")
-    seen = _post(job, path, {**body, "preview": True})
-    count = seen.get("count", len(seen.get("value") or ()))
-    if preview:
-        _tell(job, seen)
-        return Exit.OK
-    job.confirm(f"Decide {count} by {body['take']}?", yes=yes)
-    _tell(job, _post(job, path, {**body, "preview": False}))
-    return Exit.OK
-
-
-def _post(job: Job, path: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = job.hub.post(path, body)
+        seen = job.hub.post(path, {**body, "preview": True})
     except Refusal as refusal:
-        if "where" in refusal.message or "'resolve'" in refusal.message:
+        # An older hub takes the word for the id of a conflict.
+        if refusal.code is Exit.NOT_FOUND or "extra inputs" in refusal.message:
             raise Failure(
                 Exit.NOT_FOUND,
                 "This hub decides conflicts one by one only.",
                 "Update the hub, or name one by its id.",
             ) from None
         raise
-    return found
+    counts = seen["counts"]
+    least = "at least " if counts.get("countIsLowerBound") else ""
+    words = f"{least}{counts['conflicts']} by {body['take']}" + (
+        f" ({counts['left']} can't be decided so)" if counts.get("left") else ""
+    )
+    if preview:
+        _tell(job, seen)
+        job.say(f"Would decide {words}.")
+        return Exit.OK
+    job.confirm(f"Decide {words}?", yes=yes)
+    run = follow.until_end(job, follow.start(job, path, {**body, "as_of": seen["as_of"]}))
+    code = follow.show(job, run)
+    return Exit.FAILED if run["counts"]["failed"] else code
 
 
-def _tell(job: Job, answer: dict[str, Any]) -> None:
-    """The items of an answer as rows, its figures beside them."""
+def _tell(job: Job, seen: dict[str, Any]) -> None:
+    """What a preview tells: of each what would change and be sent."""
     if job.out.form == "json":
-        job.out.one(answer)
+        job.out.one(seen)
         return
-    job.show(answer.get("value") or answer.get("examples") or [], COLUMNS, "None of them is listed.")
-    job.say(", ".join(f"{name} {value}" for name, value in answer.items() if isinstance(value, int | str)))
+    job.show((_would(each) for each in seen["value"]), PREVIEW, "None of them waits.")
+
+
+def _would(item: dict[str, Any]) -> dict[str, Any]:
+    would = item.get("would") or {}
+    pushed = [f"{each.get('action')} at {each.get('connection')}" for each in would.get("pushes") or ()]
+    return {**item, "pushed": pushed, "problem": (item.get("problem") or {}).get("message")}

@@ -11,12 +11,12 @@ from crm_core.cli.failures import Exit
 from crm_core.cli.follow import Run, verdict
 from crm_core.cli.output import cell
 
-ACTIONS = ("create", "update", "link", "delete", "revive", "conflict", "failed")
+ACTIONS = ("create", "update", "link", "delete", "revive", "conflict", "failed", "later")
 COLUMNS = ("id", "action", "entity", "record=record_id", "remote=remote_id", "changes=told", "pushes=pushed")
 DONE = ("id", "outcome", "action", "entity", "record=record_id", "changes=told", "why")
 SUMMARY = (
     "id", "status", "of", "connection", "entity", "strategy", *(f"{each}=plan.{each}" for each in ("create", "update", "delete",
-    "conflict", "unchanged", "failed")), "pushes=plan.pushes", "remote calls=plan.remote_calls", "seconds=plan.seconds",
+    "conflict", "unchanged", "failed")), "pushes=plan.pushes", "brakes=plan.brakes", "remote calls=plan.remote_calls", "seconds=plan.seconds",
 )  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def _change(name: str, value: Any) -> str:
 
 
 def _word(value: Any) -> str:
+    if value == {"assigned": True}:
+        return "(the system gives it)"
     return cell(value) if value not in (None, "") else "(empty)"
 
 

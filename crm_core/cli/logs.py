@@ -21,6 +21,8 @@ EXAMPLES = (
     "logs --connection demo --run RUN --output json",
 )
 POLL = 2.0
+LATE = 60.0
+"""Seconds that a line may come late."""
 SEEN = 5_000
 """Lines that are remembered, so that none is shown twice."""
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -34,7 +36,7 @@ def logs(
     ] = "",
     run: Annotated[str, typer.Option("--run", metavar="RUN", help="Of this run only.")] = "",
     level: Annotated[
-        str, typer.Option("--level", metavar="LEVEL", help="debug, info, warning or error.")
+        str, typer.Option("--level", metavar="LEVEL", help="info, warning or error: so bad or worse.")
     ] = "",
     since: Annotated[
         str,
@@ -69,6 +71,19 @@ def logs(
     return Exit.OK
 
 
+def _before(text: str) -> str:
+    """A little before a time: lines are written at the end of what they tell of, so that older ones may come later."""
+    try:
+        earlier = datetime.fromisoformat(text) - timedelta(seconds=LATE)
+    except ValueError:
+        return ""
+    return _text(earlier)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _path() -> str:
     return path_of("integrations", "logs")
 
@@ -85,18 +100,17 @@ def moment(text: str) -> str:
     ago = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if not ago:
         return text
-    time_then = datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
-    return time_then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _text(datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])}))
 
 
 def _coming(job: Job, query: dict[str, str], since: str) -> Iterator[dict[str, Any]]:
     """Lines as they come, the oldest first, each once; a hub that does not answer for a while is asked again."""
     seen: set[str] = set()
     order: deque[str] = deque()
-    silent = 0
+    newest, silent = since, 0
     while True:
         try:
-            found = list(job.hub.items(_path(), {**query, "since": since}, limit=None))
+            found = list(job.hub.items(_path(), {**query, "since": max(since, _before(newest))}, limit=None))
             silent = 0
         except Refusal as refusal:
             if refusal.status not in (429, 503):
@@ -113,7 +127,7 @@ def _coming(job: Job, query: dict[str, str], since: str) -> Iterator[dict[str, A
                 continue
             seen.add(mark)
             order.append(mark)
-            since = max(since, str(line["time"]))
+            newest = max(newest, str(line["time"]))
             yield line
         while len(order) > SEEN:
             seen.discard(order.popleft())

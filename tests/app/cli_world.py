@@ -264,11 +264,17 @@ def record_answers(hub: Recorded, *, drifted: bool = False) -> None:
         "connections": [{"connection": "demo", "state": "same", "known": True, "holds": "2"}]}))  # fmt: skip
     hub.say("GET", "/api/integrations/logs", (200, {"value": [LINES[0]], "nextLink": f"{OTHER_HOST}/api/integrations/logs?skiptoken=1"}),
             (200, {"value": [LINES[1]]}))  # fmt: skip
+    would = {"pushes": [{"connection": "odoo", "action": "update", "fields": {}}]}
+    preview = {
+        "done": False, "take": "theirs", "as_of": AT, "value": [{"id": "c-1", "kind": "value", "field": "phone", "would": would}],
+        "counts": {"conflicts": 2, "left": 1, "pushes": {}, "countIsLowerBound": False},
+    }  # fmt: skip
+    resolving = {**RUN, "id": "resolve-1", "mode": "resolve"}
     hub.say(
-        "POST",
-        "/api/conflicts/resolve",
-        lambda asked: (200, {"count": 2, "preview": asked.body["preview"], "value": []}),
-    )
+        "POST", "/api/conflicts/resolve",
+        lambda asked: (200, preview) if asked.body.get("preview") else (202, {**resolving, "status": "queued", "ended_at": None}),
+    )  # fmt: skip
+    hub.say("GET", "/api/runs/resolve-1", (200, resolving))
     hub.say("GET", "/api/integrations/nowhere", problem(404, "NotFound", "There is no connection 'nowhere'."))
 
 

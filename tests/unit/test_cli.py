@@ -14,7 +14,7 @@ import pytest
 from crm_core.cli.client import is_local
 from crm_core.cli.failures import Exit
 from crm_core.cli.output import cell, csv_cell, json_text
-from tests.app.cli_world import DECISIONS, OTHER_HOST, RUN, record_answers
+from tests.app.cli_world import AT, DECISIONS, OTHER_HOST, RUN, record_answers
 from tests.cli_driver import at_terminal, environment, piped, without_colours
 from tests.recorded_hub import problem, recorded_hub
 
@@ -266,12 +266,19 @@ class TestPlans:
 
     def test_many_conflicts_are_counted_first(self, hub, cli):
         words = ("conflicts", "resolve", "--kind", "value", "--field", "phone", "--take", "theirs")
+        decision = {"where": {"kind": "value", "field": "phone"}, "take": "theirs"}
         assert cli(*words).code == 2
-        assert cli(*words, "--preview").code == 0
+        seen = cli(*words, "--preview")
+        assert (seen.code, seen.err) == (0, "Would decide 2 by theirs (1 can't be decided so).\n")
+        assert "update at odoo" in seen.out
+        assert [each.body for each in hub.asked] == [{**decision, "preview": True}] * 2
+        hub.asked.clear()
         assert cli(*words, "--yes").code == 0
-        sent = [each.body for each in hub.asked]
-        assert [each["preview"] for each in sent] == [True, True, True, False]
-        assert sent[0] == {"where": {"kind": "value", "field": "phone"}, "take": "theirs", "preview": True}
+        assert [each.body for each in hub.asked] == [
+            {**decision, "preview": True},
+            {**decision, "as_of": AT},
+            None,
+        ]
 
     def test_a_value_is_text_or_json(self, hub, cli):
         hub.say("POST", "/api/conflicts/c", (200, {"id": "r-1"}))
