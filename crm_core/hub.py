@@ -36,9 +36,9 @@ from crm_core.storage.azure import (
     managed_identity,
 )
 from crm_core.storage.connections import Connections
-from crm_core.storage.deliveries import Deliveries, Delivery
+from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.due import Due
-from crm_core.storage.events import Events, Inbound
+from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters, Stats
@@ -52,9 +52,7 @@ from crm_core.sync import (
     brake,
     cancelling,
     deadletters,
-    intake,
     jobs,
-    redeliver,
     results,
     schedule,
     starting,
@@ -370,48 +368,6 @@ class Hub:
         """Ends a run, and those that it is the parent of. Raises Conflict for one that has ended."""
         return cancelling.cancel(self.engine, tenant, run)
 
-    def replay_event(self, connection: Connection, event: Inbound, by: str = "") -> None:
-        """As `intake.replay`."""
-        intake.replay(self.engine, connection.tenant, connection.uid, event, by)
-
-    def delivery(self, connection: Connection, delivery_id: str) -> Delivery | None:
-        """Without its body if that is in a blob."""
-        if not layout.is_delivery_id(delivery_id):
-            return None
-        return self.engine.deliveries.get(connection.tenant, connection.uid, delivery_id)
-
-    def page_of_deliveries(
-        self, connection: Connection, state: str, *, top: int, token: str | None
-    ) -> tuple[list[Delivery], str | None]:
-        """Those in a state, or all for "", without the bodies that are in blobs."""
-        return redeliver.page(self.engine, connection.tenant, connection.uid, state, top=top, token=token)
-
-    def replay_delivery(self, connection: Connection, found: Delivery) -> Delivery:
-        """As `redeliver.replay`."""
-        return redeliver.replay(self.engine, connection.tenant, connection.uid, found)
-
-    def replay_deliveries(
-        self,
-        connection: Connection,
-        since: datetime | None,
-        until: datetime | None,
-        *,
-        after: str,
-        failed_only: bool,
-        most: int,
-    ) -> tuple[int, str | None]:
-        """As `redeliver.replay_range`."""
-        return redeliver.replay_range(
-            self.engine,
-            connection.tenant,
-            connection.uid,
-            since,
-            until,
-            after=after,
-            failed_only=failed_only,
-            most=most,
-        )
-
     def let_go(self, connection: Connection) -> None:
         """What a connection had to tell goes with it, once nobody has an older copy of the configuration."""
         if connector_class(connection.connector).delivers_to:
@@ -456,31 +412,6 @@ class Hub:
     def editor(self, tenant: Tenant, entity: Entity, by: str) -> Editor:
         """What writes the hub's own records, as this principal."""
         return Editor(self.engine, tenant, entity, by)
-
-    def dead_letters(
-        self, tenant: Tenant, wanted: deadletters.Wanted, place: Mapping[str, Any], *, top: int
-    ) -> tuple[list[deadletters.Waiting], Mapping[str, Any] | None]:
-        """As `deadletters.page`."""
-        return deadletters.page(self.engine, tenant, wanted, place, top=top)
-
-    def dead_letter(
-        self, tenant: Tenant, waiting_id: str, by: str
-    ) -> tuple[deadletters.Source, deadletters.Waiting]:
-        """Raises NotFound."""
-        return deadletters.find(self.engine, tenant, waiting_id, by)
-
-    def start_dead_letters(
-        self,
-        tenant: Tenant,
-        wanted: deadletters.Wanted,
-        way: deadletters.Way,
-        *,
-        by: str,
-        per_minute: int,
-        reason: str = "",
-    ) -> None:
-        """As `deadletters.start`."""
-        deadletters.start(self.engine, tenant, wanted, way, by=by, per_minute=per_minute, reason=reason)
 
     def tick(self) -> int:
         try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from crm_core.functions.bodies import DiscardBody, DiscardManyBody, PayloadBody, ReplayManyBody
     from crm_core.hub import Hub
-    from crm_core.sync.deadletters import Group, Waiting, Wanted, Way
+    from crm_core.sync.deadletters import Group, Source, Waiting, Wanted, Way
 
 PATH = "/api/deadletters"
 EXAMINED, MAX_EXAMINED = 500, 1000
@@ -138,6 +138,8 @@ def _wanted(call: Call, given: dict[str, str], cause: str = "") -> "Wanted":
 
 def _page(call: Call, cause: str, default: int, highest: int) -> "tuple[list[Waiting], str]":
     """A page of those that the parameters want, and the link to the next one, "" for none."""
+    from crm_core.sync import deadletters
+
     hub: Hub = call.hub
     parameters = dict(call.parameters)
     token = parameters.pop("skiptoken", "")
@@ -146,7 +148,7 @@ def _page(call: Call, cause: str, default: int, highest: int) -> "tuple[list[Wai
     pairs = (f"{name}={value}" for name, value in sorted(parameters.items()))
     about = (call.tenant.name, call.principal.id, "deadletters", cause, *pairs)
     place = hub.open_token(token, *about) if token else {}
-    found, after = hub.dead_letters(call.tenant, wanted, place, top=top)
+    found, after = deadletters.page(hub.engine, call.tenant, wanted, place, top=top)
     if after is None:
         return found, ""
     following = {**parameters, "skiptoken": hub.seal_token(after, *about)}
@@ -198,19 +200,24 @@ def of_cause(call: Call) -> Reply:
     return _list([_item(each, names) for each in found], following)
 
 
+def _found(call: Call) -> "tuple[Source, Waiting]":
+    from crm_core.sync import deadletters
+
+    hub: Hub = call.hub
+    return deadletters.find(hub.engine, call.tenant, call.parts["letter"], call.principal.id)
+
+
 @route("GET", f"{PATH}/<letter>", role=Role.OPERATOR)
 def one(call: Call) -> Reply:
     """One of them with its payload; 404 for one that was replayed or discarded, which says by whom and why."""
-    hub: Hub = call.hub
-    _, found = hub.dead_letter(call.tenant, call.parts["letter"], call.principal.id)
+    _, found = _found(call)
     return Reply(200, _item(found, _names(call), whole=True))
 
 
 @route("PATCH", f"{PATH}/<letter>", role=Role.OPERATOR, body=_payload_body)
 def edit(call: Call) -> Reply:
     """Changes the payload on which a replay works; what came is kept beside it. 409 for what has none."""
-    hub: Hub = call.hub
-    source, found = hub.dead_letter(call.tenant, call.parts["letter"], call.principal.id)
+    source, found = _found(call)
     edited = source.edit(found, cast("PayloadBody", call.body).payload)
     return Reply(200, _item(edited, _names(call), whole=True))
 
@@ -218,8 +225,7 @@ def edit(call: Call) -> Reply:
 @route("POST", f"{PATH}/<letter>/replay", role=Role.OPERATOR, parameters=[DRY_RUN], answer=202)
 def replay(call: Call) -> Reply:
     """Has one done again; with dry_run=true it only says what would be done. 409 for what can't be done again."""
-    hub: Hub = call.hub
-    source, found = hub.dead_letter(call.tenant, call.parts["letter"], call.principal.id)
+    source, found = _found(call)
     told = {"id": found.id, **source.plan(found)}
     if flag(call.parameters, "dry_run"):
         return Reply(200, {**told, "done": False})
@@ -231,8 +237,7 @@ def replay(call: Call) -> Reply:
 @route("POST", f"{PATH}/<letter>/discard", role=Role.OPERATOR, body=_discard_body, answer=204)
 def discard(call: Call) -> Reply:
     """Says that nobody is to do it, and why. A refused value stays as it is there until it is changed here."""
-    hub: Hub = call.hub
-    source, found = hub.dead_letter(call.tenant, call.parts["letter"], call.principal.id)
+    source, found = _found(call)
     source.discard(found, cast("DiscardBody", call.body).reason)
     source.finish()
     return Reply(204)
@@ -254,6 +259,8 @@ def discard_many(call: Call) -> Reply:
 
 def _many(call: Call, way: "Way") -> Reply:
     """A dry run counts them, as far as one page of the list goes."""
+    from crm_core.sync import deadletters
+
     hub: Hub = call.hub
     body = cast("ReplayManyBody", call.body)
     given = {name: getattr(body, name) for name in ("connection", "since", "until")}
@@ -263,13 +270,13 @@ def _many(call: Call, way: "Way") -> Reply:
         )
     wanted = _wanted(call, given, body.cause)
     if flag(call.parameters, "dry_run"):
-        found, after = hub.dead_letters(call.tenant, wanted, {}, top=MANY_CHECKED)
+        found, after = deadletters.page(hub.engine, call.tenant, wanted, {}, top=MANY_CHECKED)
         names = _names(call)
         told = {"count": len(found), "countIsLowerBound": after is not None}
         examples = [_item(each, names) for each in found[:3]]
         return Reply(200, {"way": way, "done": False, **told, "examples": examples})
     reason = cast("DiscardManyBody", body).reason if way == "discard" else ""
-    hub.start_dead_letters(
-        call.tenant, wanted, way, by=call.principal.id, per_minute=body.per_minute, reason=reason
+    deadletters.start(
+        hub.engine, call.tenant, wanted, way, by=call.principal.id, per_minute=body.per_minute, reason=reason
     )
     return Reply(202, {"way": way, "done": True, "per_minute": body.per_minute})

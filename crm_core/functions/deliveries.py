@@ -60,6 +60,8 @@ def deliveries(call: Call) -> Reply:
     """What a connection was told, or is to be told, with every attempt but without the bodies. The newest first; those that
     are open in the order in which they are due. A page can be shorter than asked for and not the last.
     """
+    from crm_core.sync import redeliver
+
     hub: Hub = call.hub
     connection = _found(call)
     status = call.parameters.get("status", "")
@@ -69,7 +71,7 @@ def deliveries(call: Call) -> Reply:
     about = (call.tenant.name, call.principal.id, "deliveries", connection.uid, status, str(top))
     given = call.parameters.get("skiptoken", "")
     token = hub.open_token(given, *about)["token"] if given else None
-    found, after = hub.page_of_deliveries(connection, status, top=top, token=token)
+    found, after = redeliver.page(hub.engine, call.tenant, connection.uid, status, top=top, token=token)
     body: dict[str, Any] = {"value": [_item(each) for each in found]}
     if after is not None:
         parameters = {
@@ -83,10 +85,12 @@ def deliveries(call: Call) -> Reply:
 
 
 def _delivery(call: Call) -> "tuple[Connection, Delivery]":
+    from crm_core.storage.layout import is_delivery_id
+
     hub: Hub = call.hub
     connection = _found(call)
     name = call.parts["delivery"]
-    found = hub.delivery(connection, name)
+    found = hub.engine.deliveries.get(call.tenant, connection.uid, name) if is_delivery_id(name) else None
     if found is None:
         raise NotFound(f"There is no delivery '{name}' of {connection.slug}.")
     return connection, found
@@ -105,9 +109,11 @@ def delivery(call: Call) -> Reply:
 @route("POST", f"{PATH}/<delivery>/replay", role=Role.OPERATOR, parameters=[_CONNECTION], answer=202)
 def replay_delivery(call: Call) -> Reply:
     """Sends a delivery again, with the same id and body and by the whole schedule, whatever came of it; 409 while it is open."""
+    from crm_core.sync import redeliver
+
     hub: Hub = call.hub
     connection, found = _delivery(call)
-    return Reply(202, _item(hub.replay_delivery(connection, found)))
+    return Reply(202, _item(redeliver.replay(hub.engine, call.tenant, connection.uid, found)))
 
 
 def _replay_body() -> "type[BaseModel]":
@@ -122,6 +128,7 @@ def replay_deliveries(call: Call) -> Reply:
     range of time. About 500 with one call; with `next` of its answer another one goes on.
     """
     from crm_core.storage.layout import is_delivery_id
+    from crm_core.sync import redeliver
 
     hub: Hub = call.hub
     body = cast("ReplayBody", call.body)
@@ -131,9 +138,10 @@ def replay_deliveries(call: Call) -> Reply:
     if body.next and not is_delivery_id(body.next):
         raise BadRequest.field("next", "next: expected what an earlier answer says.")
     connection = hub.find(call.tenant, body.connection)
-    replayed, left = hub.replay_deliveries(
-        connection, since, until, after=body.next, failed_only=body.status == "failed", most=MAX_REPLAYED
-    )
+    replayed, left = redeliver.replay_range(
+        hub.engine, call.tenant, connection.uid, since, until,
+        after=body.next, failed_only=body.status == "failed", most=MAX_REPLAYED,
+    )  # fmt: skip
     return Reply(202, {"connection": connection.slug, "replayed": replayed, "next": left})
 
 

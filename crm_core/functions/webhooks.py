@@ -184,7 +184,9 @@ def event(call: Call) -> Reply:
 @route("POST", "/api/events/<event>/replay", role=Role.OPERATOR, parameters=[_CONNECTION], answer=202)
 def replay_event(call: Call) -> Reply:
     """Has the work of a webhook done again, whatever came of it; 409 while it is open."""
+    from crm_core.sync import intake
+
     hub: Hub = call.hub
     connection, found = _event(call)
-    hub.replay_event(connection, found, call.principal.id)
+    intake.replay(hub.engine, call.tenant, connection.uid, found, call.principal.id)
     return Reply(202, {**_item(found), "state": "open", "outcome": None})

@@ -175,5 +175,5 @@ def _event(row: Row) -> Inbound:
     assert isinstance(body, bytes)
     return Inbound(
         data["id"], data["time"], data["proof"], data["headers"], body, data["blob"],
-        data["state"], data["outcome"], row.etag,
+        data["state"], data["outcome"], data.get("change", ""), row.etag,
     )  # fmt: skip

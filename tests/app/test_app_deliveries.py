@@ -315,6 +315,7 @@ def test_a_connection_that_is_told_says_what_it_needs(api):
     assert {each["name"] for each in found["settings"] if each["secret"]} == {
         "signing_secret",
         "token",
+        "url_query",
         "webhook_secret",
     }
     assert "visit" in {each["entity"] for each in found["entities"]}

@@ -97,7 +97,9 @@ def decisions(world: World, run: Run) -> list[dict[str, Any]]:
 
 def said(decisions: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """(action, new values) of each."""
-    return [(each["action"], {name: new["new"] for name, new in each["fields"].items()}) for each in decisions]
+    return [
+        (each["action"], {name: new["new"] for name, new in each["fields"].items()}) for each in decisions
+    ]
 
 
 def outcomes(decisions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str | None]]:
@@ -106,7 +108,9 @@ def outcomes(decisions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str
 
 def writes(world: World, begun: int) -> list[str]:
     """What was written since, at the remotes and in the store, the rows of runs aside."""
-    return [text for text in world.calls.texts[begun:] if not text.startswith(_READS) and " runs " not in text]
+    return [
+        text for text in world.calls.texts[begun:] if not text.startswith(_READS) and " runs " not in text
+    ]
 
 
 _READS = ("get ", "query ", *(f"r{n} {verb} " for n in (1, 2) for verb in ("changes", "get", "search")))

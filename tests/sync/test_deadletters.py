@@ -13,7 +13,7 @@ from crm_core.model.entities import ENTITIES
 from crm_core.model.record import open_items
 from crm_core.ports import measured
 from crm_core.storage import layout
-from crm_core.sync import conflicts, deadletters
+from crm_core.sync import conflicts, deadletters, intake
 from crm_core.sync.deadletters import Wanted
 from crm_core.sync.engine import Job
 from tests.sync.pairs import only, refuse_phone
@@ -356,7 +356,7 @@ class TestWebhooks:
 
     def test_replayed_as_an_event_it_waits_no_more(self, dead):
         bench, sent, _ = dead
-        bench.hub.replay_event(bench.connection, event(bench, sent), BY)
+        intake.replay(bench.hub.engine, DEFAULT_TENANT, bench.connection.uid, event(bench, sent), BY)
         assert waiting(bench.hub) == []
 
     def test_with_another_body_it_is_another_event(self, dead):
@@ -499,7 +499,8 @@ class TestMany:
         bench.connect()
         letters(bench, 4)
         ids = [each.id for each in waiting(bench.hub)]
-        bench.hub.start_dead_letters(
+        deadletters.start(
+            bench.hub.engine,
             DEFAULT_TENANT,
             Wanted(connection=bench.connection.uid),
             "discard",
@@ -531,8 +532,13 @@ class TestMany:
         bench.work()
         assert sorted(each.code for each in waiting(bench.hub)) == ["Bug", "Poison"]
         assert bench.health().health == "ok"
-        bench.hub.start_dead_letters(
-            DEFAULT_TENANT, Wanted(connection=bench.connection.uid), "replay", by=BY, per_minute=100
+        deadletters.start(
+            bench.hub.engine,
+            DEFAULT_TENANT,
+            Wanted(connection=bench.connection.uid),
+            "replay",
+            by=BY,
+            per_minute=100,
         )
         bench.work()
         assert sorted(each.kind for each in waiting(bench.hub)) == ["batch", "record"]

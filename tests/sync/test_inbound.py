@@ -16,7 +16,7 @@ from crm_core.model.connection import DEFAULT_TENANT, EntitySync, Schedule
 from crm_core.model.record import Record
 from crm_core.storage import layout
 from crm_core.storage.events import Inbound
-from crm_core.sync import deadletters
+from crm_core.sync import deadletters, intake
 from tests.sync.receivers import told
 from tests.sync.test_crash import TABLE_CALLS, Points, crashing_work
 
@@ -277,7 +277,7 @@ def test_a_replay_waits_until_the_connection_goes_on(hub):
     hub.work()
     hub.hub.forget(hub.hub.admin.pause(app.connection, paused=True))
     with pytest.raises(Conflict, match="is paused"):
-        hub.hub.replay_event(app.connection, app.event(first))
+        intake.replay(hub.hub.engine, DEFAULT_TENANT, app.connection.uid, app.event(first))
 
 
 def test_what_comes_to_a_connection_without_an_address_is_found_again(hub, monkeypatch):
@@ -453,7 +453,7 @@ def test_a_replay_comes_in_once_more(hub):
     first = app.post({"id": "7", "last_name": "Torres", "city": "Lima"})
     hub.work()
     app.tell({"id": "7", "city": "Puno"})
-    hub.hub.replay_event(app.connection, app.event(first))
+    intake.replay(hub.hub.engine, DEFAULT_TENANT, app.connection.uid, app.event(first))
     hub.work()
     assert app.record("7").fields["city"] == "Lima"
 

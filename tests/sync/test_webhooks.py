@@ -19,6 +19,7 @@ from crm_core.settings import load
 from crm_core.storage import layout
 from crm_core.storage.events import Inbound
 from crm_core.storage.memory import MemoryBlob, MemoryQueue, MemoryTable
+from crm_core.sync import intake
 from tests.sync.conftest import SECRET, Bench, environment
 from tests.sync.pairs import SOON, AheadClock
 from tests.sync.test_crash import crashing_work, points  # noqa: F401  # a fixture
@@ -191,11 +192,11 @@ def test_an_event_that_fails_at_every_delivery_is_dead_and_stays_so(memory_bench
     assert rid not in bench.stored()
     assert left(bench) == []
     found = event(bench, sent)
-    bench.hub.replay_event(bench.connection, found)
+    intake.replay(bench.hub.engine, DEFAULT_TENANT, bench.connection.uid, found)
     with pytest.raises(Conflict):
-        bench.hub.replay_event(bench.connection, found)  # as it was before
+        intake.replay(bench.hub.engine, DEFAULT_TENANT, bench.connection.uid, found)  # as it was before
     with pytest.raises(Conflict):
-        bench.hub.replay_event(bench.connection, event(bench, sent))
+        intake.replay(bench.hub.engine, DEFAULT_TENANT, bench.connection.uid, event(bench, sent))
     bench.work()
     assert event(bench, sent).state == "done"
     assert bench.stored()[rid].fields["name"] == "Contoso"
