@@ -1,29 +1,38 @@
-"""Deleting rows that were kept for a time: many at once, and none twice though another worker does the same."""
+"""Deleting rows that were kept for a time: many at once, and what somebody has just changed stays."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from crm_core.ports import MAX_TRANSACTION_OPERATIONS, Operation, Row, RowChanged, Table
 
 PAGE_ROWS = 200
 """Rows that one look at what may be old reads."""
+AT_ONCE = MAX_TRANSACTION_OPERATIONS // 2
+"""Each row can have another one beside it."""
 
 
-def drop(table: Table, name: str, places: Iterable[tuple[str, Sequence[str]]]) -> int:
-    """Deletes rows; `places`: partition key, and row keys that go together. Gives how many groups there were."""
-    groups: dict[str, list[str]] = {}
-    count = 0
-    for pk, keys in places:
-        groups.setdefault(pk, []).extend(keys)
-        count += 1
-    for pk, keys in groups.items():
-        for start in range(0, len(keys), MAX_TRANSACTION_OPERATIONS):
-            _drop_together(table, name, pk, dict.fromkeys(keys[start : start + MAX_TRANSACTION_OPERATIONS]))
-    return count
+def drop(table: Table, name: str, rows: Iterable[Row], beside: dict[str, str] | None = None) -> set[str]:
+    """Deletes rows as they were read, and gives the row keys of those that are gone by this call. `beside`: of a row key
+    another one of the same partition that goes with it.
+    """
+    gone: set[str] = set()
+    by_partition: dict[str, list[Row]] = {}
+    for row in rows:
+        by_partition.setdefault(row.pk, []).append(row)
+    for found in by_partition.values():
+        for start in range(0, len(found), AT_ONCE):
+            gone |= _drop_together(table, name, found[start : start + AT_ONCE], beside or {})
+    return gone
 
 
-def _drop_together(table: Table, name: str, pk: str, keys: Mapping[str, None]) -> None:
-    try:
-        table.transact(name, [Operation("delete", Row(pk, rk)) for rk in keys])
-    except RowChanged:  # one of them is gone already, which a transaction does not forgive
-        for rk in keys:
-            table.delete(name, pk, rk)
+def _drop_together(table: Table, name: str, rows: list[Row], beside: dict[str, str]) -> set[str]:
+    operations = [Operation("delete", row, row.etag) for row in rows]
+    keys = dict.fromkeys(beside[row.rk] for row in rows if row.rk in beside)
+    operations += [Operation("delete", Row(rows[0].pk, rk)) for rk in keys]
+    while operations:
+        try:
+            table.transact(name, operations)
+        except RowChanged as error:  # it is gone already, or is another one by now
+            del operations[error.index]
+        else:
+            return {each.row.rk for each in operations}
+    return set()

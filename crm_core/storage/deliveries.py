@@ -179,11 +179,11 @@ class Deliveries:
             layout.EVENTS, pk=pk, rk=layout.EVENT + layout.newest_first_from(before), rk_to=layout.EVENT + layout.AFTER,
             top=PAGE_ROWS, token=token, select=["json"],
         )  # fmt: skip
-        gone = [(row.rk, data) for row in page.rows if (data := json_data(row))["state"] in OVER]
-        for _, data in gone:
-            if data["blob"]:
+        over = [(row, data) for row in page.rows if (data := json_data(row))["state"] in OVER]
+        gone = drop(self._table, layout.EVENTS, [row for row, _ in over])
+        for row, data in over:
+            if data["blob"] and row.rk in gone:
                 self._blob.delete(data["blob"])
-        drop(self._table, layout.EVENTS, [(pk, [rk]) for rk, _ in gone])
         return page.token
 
     def due(self, tenant: Tenant, connection: str, now: str) -> Iterator[str]:

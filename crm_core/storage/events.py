@@ -73,8 +73,7 @@ class Events:
             return replace(event, etag=self._table.transact(layout.EVENTS, [first, index])[0])
         except RowExists:
             present = self.get(tenant, connection, event.id)
-            assert present is not None  # rows of events stay
-            return present
+            return present or replace(event, state="done")  # only what is done, and old, is ever deleted
 
     def get(self, tenant: Tenant, connection: str, event_id: str) -> Inbound | None:
         """Without its body if that is in a blob."""
@@ -111,15 +110,12 @@ class Events:
             layout.EVENTS, pk=pk, rk=layout.EVENT + layout.newest_first_from(before), rk_to=layout.EVENT + layout.AFTER,
             top=PAGE_ROWS, token=token, select=["json"],
         )  # fmt: skip
-        gone: list[tuple[str, list[str]]] = []
-        for row in page.rows:
-            data = json_data(row)
-            if data["state"] != "done":
-                continue
-            if data["blob"]:
+        told = [(row, data) for row in page.rows if (data := json_data(row))["state"] == "done"]
+        beside = {row.rk: layout.SEEN + data["change"] for row, data in told if data.get("change")}
+        gone = drop(self._table, layout.EVENTS, [row for row, _ in told], beside)
+        for row, data in told:
+            if data["blob"] and row.rk in gone:
                 self._blob.delete(data["blob"])
-            gone.append((pk, [row.rk, *([layout.SEEN + data["change"]] if data.get("change") else [])]))
-        drop(self._table, layout.EVENTS, gone)
         return page.token
 
     def waiting(self, tenant: Tenant, connection: str, before: str) -> Iterator[str]:

@@ -331,7 +331,8 @@ class Records:
         """Deletes the steps made before a time (RFC 3339) of a page of one bucket; gives the next page, "" at the end."""
         found, following = self.history_page(tenant, entity, record_bucket, top=PAGE_ROWS, after=after)
         pk = layout.records_pk(tenant, entity, record_bucket)
-        drop(self._table, layout.RECORDS, [(pk, [rk]) for rk, _, step in found if step.time < before])
+        old = [Row(pk, rk, etag="*") for rk, _, step in found if step.time < before]  # a step never changes
+        drop(self._table, layout.RECORDS, old)
         return following
 
     def open_items(

@@ -224,7 +224,7 @@ class RunLog:
         page = self._table.query(
             layout.JOURNAL, pk=first, pk_to=after, top=PAGE_ROWS, token=token, select=["v"]
         )
-        drop(self._table, layout.JOURNAL, [(row.pk, [row.rk]) for row in page.rows])
+        drop(self._table, layout.JOURNAL, page.rows)
         return page.token
 
 

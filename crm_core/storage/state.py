@@ -164,7 +164,8 @@ class RunStore:
         return [Run.from_json(json_data(row), row.etag) for row in page.rows], page.token
 
     def delete(self, tenant: Tenant, runs: Iterable[Run]) -> None:
-        drop(self._table, layout.RUNS, [(tenant.name, [each.id]) for each in runs])
+        """As they were read."""
+        drop(self._table, layout.RUNS, [Row(tenant.name, each.id, etag=each.etag) for each in runs])
 
     def page(self, tenant: Tenant, *, top: int, token: str | None) -> tuple[list[Run], str | None]:
         """Newest first."""
