@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 MAX_OPERATIONS = 1000
+MAX_LIMIT = 100_000_000
 
 Text = Annotated[StrictStr, Field(max_length=2000)]
 Secret = Annotated[StrictStr, Field(max_length=16_000)]
@@ -98,17 +99,30 @@ class ConnectionPatch(_Body):
 
 class RunBody(_Body):
     """A run: `incremental` reads what is new, `full` reads everything and finds deletes by comparing ids, `push` looks
-    which records a connection is to have that it has not.
+    which records a connection is to have that it has not. `plan` decides what the run named by `of` (`incremental` if
+    missing) would do, and does nothing; POST /api/runs/{id}/apply does it.
 
     `since` (RFC 3339) and `filter` (OData, by our names or the remote's own) make an incremental run read a part: what
-    was modified since, and passes. It leaves the place alone from which the schedule goes on.
+    was modified since, and passes. `limit`: at most so many records of each entity. Such a run leaves the place alone from
+    which the schedule goes on. `strategy`: what decides where both sides changed a field, in this run alone and for every
+    field: `newest` (also `last-write-wins`, `timestamp`), `remote` (`dynamics-wins`), `local` (`local-wins`), `manual`,
+    `skip`.
     """
 
     connection: Annotated[StrictStr, Field(max_length=100)] = ""
-    mode: Literal["incremental", "full", "push"] = "incremental"
+    mode: Literal["incremental", "full", "push", "plan"] = "incremental"
     entities: list[Annotated[StrictStr, Field(max_length=40)]] = []
     since: Annotated[StrictStr, Field(max_length=40)] = ""
     filter: Annotated[StrictStr, Field(max_length=4096)] = ""
+    of: Literal["incremental", "full", "push"] | None = None
+    limit: Annotated[StrictInt, Field(ge=1, le=MAX_LIMIT)] | None = None
+    strategy: PolicyName | None = None
+
+
+class SyncBody(RunBody):
+    """As POST /api/runs takes it; besides, `dry_run`: true makes a plan of it."""
+
+    dry_run: StrictBool = False
 
 
 class FieldChoiceBody(_Body):

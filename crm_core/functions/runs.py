@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from crm_core.errors import BadRequest, NotFound
+from crm_core.functions import plans
 from crm_core.functions.endpoint import route
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
 from crm_core.model.fields import instant_text, parse_instant
@@ -14,7 +15,7 @@ from crm_core.model.fields import instant_text, parse_instant
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from crm_core.functions.bodies import RunBody
+    from crm_core.functions.bodies import RunBody, SyncBody
     from crm_core.hub import Hub
     from crm_core.model.state import Run
 
@@ -27,6 +28,12 @@ def _run_body() -> "type[BaseModel]":
     from crm_core.functions.bodies import RunBody
 
     return RunBody
+
+
+def _sync_body() -> "type[BaseModel]":
+    from crm_core.functions.bodies import SyncBody
+
+    return SyncBody
 
 
 def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
@@ -52,10 +59,20 @@ def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
         "trace": run.trace or None,
         "since": run.since or None,
         "filter": run.filter or None,
+        "limit": run.limit or None,
+        "strategy": run.strategy or None,
+        "of": run.of or None,
+        "progress": {
+            "done": run.read,
+            "expected": run.expected if run.expected >= 0 else None,
+            "entity": run.entity if run.status == "running" else None,
+        },
     }
     if run.mode == "resolve":
         item["left"] = list((run.cursor or {}).get("left", ()))
-    return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"} if run.mode == "batch" else item
+    if run.mode == "batch":
+        return {**item, "outcomes": f"/api/runs/{run.id}/outcomes"}
+    return {**item, **plans.summary(run, names)}
 
 
 def _of_export(hub: "Hub", run: "Run") -> dict[str, Any]:
@@ -103,7 +120,19 @@ def _with_children(
         "counts": {name: counts[name] for name in COUNTS},
         "calls": {name: calls[name] for name in ("remote", "storage")},
         "problem": next((item["problem"] for item in items if item["problem"]), None),
+        "progress": _progress(children),
+        **plans.summed(items),
         "children": items,
+    }
+
+
+def _progress(children: "list[Run]") -> dict[str, Any]:
+    """Of a parent: what its children have done; what is expected only where each of them can tell."""
+    known = [max(child.expected, child.read) for child in children if child.expected >= 0]
+    return {
+        "done": sum(child.read for child in children),
+        "expected": sum(known) if len(known) == len(children) else None,
+        "entity": next((child.entity for child in children if child.status == "running"), None),
     }
 
 
@@ -113,12 +142,26 @@ def _names(hub: "Hub", call: Call) -> dict[str, str]:
 
 @route("POST", "/api/runs", role=Role.OPERATOR, body=_run_body, answer=202)
 def start(call: Call) -> Reply:
-    """Starts a run now; follow it at Operation-Location."""
+    """Starts a run now, or a plan of one; follow it at Operation-Location."""
+    return started(call, cast("RunBody", call.body))
+
+
+@route("POST", "/api/integrations/sync", role=Role.OPERATOR, body=_sync_body, answer=202)
+def sync(call: Call) -> Reply:
+    """Another name for POST /api/runs; with dry_run it plans the run and does nothing."""
+    from crm_core.functions.bodies import RunBody
+
+    given = cast("SyncBody", call.body).model_dump(exclude={"dry_run"})
+    if call.body.dry_run and given["mode"] != "plan":
+        if given["of"]:
+            raise BadRequest.field("of", "of: with dry_run the mode says what is planned; leave it out.")
+        given |= {"mode": "plan", "of": given["mode"]}
+    return started(call, RunBody(**given))
+
+
+def started(call: Call, body: "RunBody") -> Reply:
+    """The answer to who asks for a run."""
     hub: Hub = call.hub
-    body = cast("RunBody", call.body)
-    for name in ("since", "filter"):
-        if getattr(body, name) and body.mode != "incremental":
-            raise BadRequest.field(name, f"{name}: a {body.mode} run reads everything; leave it out.")
     run = hub.start_run(
         call.tenant,
         body.connection,
@@ -127,6 +170,9 @@ def start(call: Call) -> Reply:
         call.principal.id,
         since=_since(body.since),
         where=body.filter,
+        limit=body.limit or 0,
+        strategy=body.strategy or "",
+        of=(body.of or "incremental") if body.mode == "plan" else body.of or "",
     )
     return accepted(call, run)
 
@@ -180,13 +226,18 @@ def runs(call: Call) -> Reply:
     return Reply(200, body)
 
 
-@route("GET", "/api/runs/<run_id>", role=Role.READER)
+@route("GET", "/api/runs/<run_id>", role=Role.READER, parameters=plans.PARAMETERS)
 def one(call: Call) -> Reply:
-    """One run: what it has done so far, the calls it took, and why it failed if it did."""
+    """One run: what it has done so far, the calls it took, and why it failed if it did.
+
+    Of a plan that has ended, and of what carries one out, also the decisions, a page at a time.
+    """
     hub: Hub = call.hub
     run = find(call)
-    item = _with_children(hub, call, run, _names(hub, call))
+    names = _names(hub, call)
+    item = _with_children(hub, call, run, names)
     waits = item["ended_at"] or item["status"] == "stopped"
+    item |= plans.decisions(call, run, names, ended=bool(item["ended_at"]))
     return Reply(200, item, {} if waits else {"Retry-After": str(POLL_SECONDS)})
 
 
@@ -202,14 +253,26 @@ def approve(call: Call) -> Reply:
 
 @route("POST", "/api/runs/<run_id>/cancel", role=Role.OPERATOR)
 def cancel(call: Call) -> Reply:
-    """Ends a run that the brake stopped: failed, with the code Cancelled. What it had applied stays.
+    """Ends a run that has not ended: failed, with the code Cancelled. What it had applied stays.
 
-    The next pull of the schedule begins at the same place and stops again if the remote system shows the same deletes.
-    409 for a run that is not stopped.
+    Its worker stops at the next checkpoint, and the next pull of the schedule goes on from there. Where the brake had
+    stopped it that one stops again if the remote system shows the same deletes. 409 for a run that has ended.
     """
     hub: Hub = call.hub
     run = hub.cancel_run(call.tenant, find(call))
-    return Reply(200, _item(run, _names(hub, call), hub.clock.now()))
+    return Reply(200, _with_children(hub, call, run, _names(hub, call)))
+
+
+@route("POST", "/api/runs/<run_id>/apply", role=Role.OPERATOR, answer=202)
+def apply(call: Call) -> Reply:
+    """Does what a plan says, and refuses one by one what has drifted since; follow it at Operation-Location.
+
+    409 for a plan that is not complete, failed, or is too old.
+    """
+    from crm_core.sync.planning import applying
+
+    hub: Hub = call.hub
+    return accepted(call, applying.start(hub.engine, call.tenant, find(call), call.principal.id))
 
 
 def find(call: Call) -> "Run":

@@ -290,8 +290,12 @@ def test_too_many_deletes_stop_a_run_until_a_person_decides(api, problem, connec
     assert ended["counts"]["deleted"] == len(many)
     stored = api.stored("braked")
     assert all(stored[rid]["deleted_at"] for rid in many)
-    for way in ("approve", "cancel"):
-        detail = f"Run {run['id']} is succeeded; only a stopped one can be approved or cancelled."
+    ways = {
+        "approve": "only a stopped one can be approved",
+        "cancel": "only one that has not ended can be cancelled",
+    }
+    for way, only in ways.items():
+        detail = f"Run {run['id']} is succeeded; {only}."
         problem(api("POST", f"{path}/{way}"), 409, "Conflict", detail)
     problem(api("POST", "/api/runs/0-0/approve"), 404, "NotFound", "There is no run '0-0'.")
 

@@ -188,8 +188,11 @@ def test_cancelled_it_has_failed_and_the_next_run_stops_again(bench, rids):
     state = bench.state()
     assert (state.stopped_run, state.problem) == ("", None)
     assert state.due > cancelled.ended_at
-    for call in (bench.hub.cancel_run, bench.hub.approve_run):
-        with pytest.raises(Conflict, match="is failed; only a stopped one"):
+    for call, only in (
+        (bench.hub.cancel_run, "one that has not ended"),
+        (bench.hub.approve_run, "a stopped one"),
+    ):
+        with pytest.raises(Conflict, match=f"is failed; only {only}"):
             call(DEFAULT_TENANT, bench.run(run.id))
     assert tick(bench) == 1
     again = bench.state().stopped_run
