@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 from crm_core.model.connection import POLICIES, Policy
 
 Health = Literal["ok", "unreachable", "needs_attention"]
-Mode = Literal["incremental", "full", "push", "batch", "plan", "apply", "export", "resolve"]
+Mode = Literal["incremental", "full", "push", "batch", "plan", "apply", "undo", "export", "resolve"]
 """`push`: looks which records a connection is to have that it has not. `batch`: many writes of a caller, carried out at the
 remote system; it reads nothing and has no lease. `plan`: decides what another mode would do and does nothing; `apply`: does
-what a plan says. `export`: records, history or the log of runs, written into blobs (sync/exports.py). `resolve`: decides
+what a plan says, `undo` what the plan of an undo says. `export`: records, history or the log of runs, written into blobs (sync/exports.py). `resolve`: decides
 many conflicts as a person has said; of any connection and entity.
 """
 RunStatus = Literal["queued", "running", "stopped", "succeeded", "failed"]
@@ -114,7 +114,7 @@ class Run(_Stored):
     `done`: the feed's cursor at the end. `trace`: of the request or tick that began it. `restarted_at`: `read` when
     its message was last found to be poison. `approved`: a person let it go on, without the brake.
     `limit`: records read at most, 0 for all. `strategy`: what decides in this run alone, as it was asked for. `of`: of a
-    plan, the mode that it is a plan of; of an apply, the plan's id. `start`: the feed's cursor where one that keeps its own
+    plan, the mode that it is a plan of; of an apply and an undo, the plan's id. `undoes`: of an undo and its plan, the run that is undone. `start`: the feed's cursor where one that keeps its own
     place began; None for the beginning. `expected`: about how many records it will read, -1 where nobody knows.
     `plan`: of a plan what it decided, and of an apply what it did: `Parts` and figures (sync/planning/figures.py).
     """
@@ -150,6 +150,7 @@ class Run(_Stored):
     start: Mapping[str, Any] | None = None
     expected: int = -1
     plan: Mapping[str, Any] = field(default_factory=dict)
+    undoes: str = ""
 
     @property
     def partial(self) -> bool:

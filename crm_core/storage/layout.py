@@ -143,9 +143,9 @@ def history_range(record_id: str) -> tuple[str, str]:
     return f"h~{record_id}~", f"h~{record_id}~{AFTER}"
 
 
-def histories_range(after: str = "") -> tuple[str, str]:
-    """The history of all records of a partition, or of those whose id comes after one."""
-    return (f"h~{after}~{AFTER}" if after else "h~"), f"h~{AFTER}"
+def histories_range(after: str, last: str) -> tuple[str, str]:
+    """The history of the records of a partition after an id ("" for all), up to the last one."""
+    return (f"h~{after}~{AFTER}" if after else "h~"), f"h~{last}~{AFTER}"
 
 
 def every_history_range(after: str = "") -> tuple[str, str]:

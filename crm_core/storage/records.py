@@ -302,11 +302,11 @@ class Records:
             yield HistoryEntry.from_json(json.loads(_text(row.values)))
 
     def steps(
-        self, tenant: Tenant, entity: str, record_bucket: str, after: str = ""
+        self, tenant: Tenant, entity: str, record_bucket: str, after: str, last: str
     ) -> Iterator[tuple[str, HistoryEntry]]:
-        """(record id, step) of every record of one bucket, or of those after one; a record's steps oldest first."""
+        """(record id, step) of the records of one bucket after an id, up to the last one; a record's steps oldest first."""
         pk = layout.records_pk(tenant, entity, record_bucket)
-        rk, rk_to = layout.histories_range(after)
+        rk, rk_to = layout.histories_range(after, last)
         for row in every_row(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to):
             yield row.rk.split("~")[1], HistoryEntry.from_json(json.loads(_text(row.values)))
 

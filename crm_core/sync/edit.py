@@ -60,7 +60,7 @@ class Editor:
         stored = self._found(record_id)
         assert isinstance(stored.content, Record)
         check_version(stored.content, if_match)
-        self._claim_changed(stored.content, given)
+        self.claim_changed(stored.content, given)
 
         return self._change(
             record_id, lambda record, config: self._with_values(record, config, given), if_match
@@ -213,7 +213,7 @@ class Editor:
                 target = found.id if isinstance(found, Record) else holder
         return target
 
-    def _claim_changed(
+    def claim_changed(
         self, record: Record, fields: Mapping[str, Any], *, unchanged_too: bool = False
     ) -> None:
         """Claims the match key that a change gives the record, or that it has already: of a record that was dead

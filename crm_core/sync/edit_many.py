@@ -191,7 +191,7 @@ class ManyEditor(Editor):
             raise no_record(self.entity, edit.record_id)
         check_version(record, edit.if_match)
         given = self._with_references(edit.fields)
-        self._claim_changed(record, given)
+        self.claim_changed(record, given)
         return self._with_values(record, self._config(), given)
 
     def _create(self, edit: Edit, stored: Stored | None) -> RecordWrite | Edited:

@@ -21,6 +21,8 @@ from crm_core.sync.push import held, push, waiting
 from crm_core.sync.results import closed, forget_items
 from crm_core.sync.retention import retention
 from crm_core.sync.schedule import RETENTION
+from crm_core.sync.undoing.carrying import carry_out as undo
+from crm_core.sync.undoing.planning import plan as plan_undo
 from crm_core.sync.widen import widen
 
 _log = Log("crm_core.jobs")
@@ -39,6 +41,8 @@ HANDLERS: Mapping[str, Handler] = {
     "event": intake.event,
     "hints": intake.hints,
     "delivery": deliver.again,
+    "undo_plan": plan_undo,
+    "undo": undo,
     deadletters.JOB: deadletters.many,
     exports.JOB: exports.export,
     RETENTION: retention,

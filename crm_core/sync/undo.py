@@ -49,9 +49,9 @@ class Undoer(Editor):
                 )
             given, left = self.settable(record, was.fields)
             if record.dead:
-                self._claim_changed(record, {**record.fields, **given}, unchanged_too=True)
+                self.claim_changed(record, {**record.fields, **given}, unchanged_too=True)
             else:
-                self._claim_changed(record, given)
+                self.claim_changed(record, given)
             after = put_back(record, self.entity, self._config(), given, self._now())
             if after is record:
                 return Undone(record, (), left)
@@ -71,7 +71,7 @@ class Undoer(Editor):
             kind = self.entity.by_name.get(name)
             if ours == value or (kind is not None and kind.same(ours, value)):
                 continue
-            problem = _problem(self.entity, name, value)
+            problem = unsettable(self.entity, name, value)
             if problem:
                 left[name] = problem
             else:
@@ -98,7 +98,7 @@ class Undoer(Editor):
         return given, left
 
 
-def _problem(entity: Entity, name: str, value: Any) -> str:
+def unsettable(entity: Entity, name: str, value: Any) -> str:
     """Why a field can't be given a value it had; "" if it can."""
     kind = entity.by_name.get(name)
     if kind is None:

@@ -11,6 +11,7 @@ from crm_core.model.state import Run
 from crm_core.storage import layout
 from crm_core.sync import brake, starting
 from crm_core.sync.engine import Engine, Opened
+from crm_core.sync.undoing import starting as undoing
 
 
 def start(engine: Engine, tenant: Tenant, plan: Run, origin: str) -> Run:
@@ -19,6 +20,8 @@ def start(engine: Engine, tenant: Tenant, plan: Run, origin: str) -> Run:
     """
     if plan.mode != "plan":
         raise Conflict(f"Run {plan.id} is no plan, but of mode {plan.mode}; only a plan can be applied.")
+    if plan.of == undoing.OF_UNDO:
+        return undoing.apply(engine, tenant, plan, origin)
     plans = [found for each in plan.children if (found := engine.runs.get(tenant, each))] or [plan]
     for each in plans:
         _check(engine, each)

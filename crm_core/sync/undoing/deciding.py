@@ -1,0 +1,228 @@
+"""What of a run's changes of one record can be taken back, by the record and its history. Pure.
+
+A field goes back to what it was before the run, as long as nobody has changed it since. What was changed again is left, and
+told with both values. A record that the run made is deleted if nobody has touched it since; one that it deleted lives again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from crm_core.model.entities import Entity
+from crm_core.model.record import Record
+from crm_core.storage.records import HistoryEntry
+from crm_core.sync import deletes
+from crm_core.sync.merge import DELETED_AT
+from crm_core.sync.planning.decisions import Decision, push_of
+from crm_core.sync.sides import Config, Sides
+from crm_core.sync.undo import put_back, unsettable
+
+POLICY = "undo"
+
+
+@dataclass
+class _Back:
+    """What taking back comes to. `fields`: name -> the value before; `conflicts`, `left`: those that stay, and why; `why`:
+    why all of it stays.
+    """
+
+    action: str = ""
+    why: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    conflicts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def decide(
+    record: Record,
+    steps: Sequence[HistoryEntry],
+    runs: Collection[str],
+    entity: Entity,
+    sides: Sides,
+    uid: str,
+) -> Decision | None:
+    """What undoing these runs would do to a record; None for nothing. `steps`: its history, oldest first; `uid`: the
+    connection that the runs are of. Beside what every decision has: `version`, of the record as it is, and `left`: the
+    fields that can't be given back, and why.
+    """
+    back = _back(record, steps, runs, entity)
+    if back is None or not (back.action or back.conflicts or back.left or back.why):
+        return None
+    action = back.action or "conflict"
+    after = carried_out(record, entity, sides, action, back.fields, record.stamp.time)
+    link = record.links.get(uid)
+    decision: Decision = {
+        "record_id": record.id,
+        "entity": record.entity,
+        "connection": uid,
+        "remote_id": (link.rid if link else "") or None,
+        "action": action,
+        "fields": {
+            name: {"old": record.fields.get(name), "new": value} for name, value in back.fields.items()
+        },
+        "conflicts": back.conflicts,
+        "pushes": _pushes(record, after, sides),
+        "version": record.version,
+    }
+    beside = {"left": back.left, "why": back.why}
+    return {**decision, **{name: each for name, each in beside.items() if each}}
+
+
+def whole(entity: Entity, sides: Sides) -> Entity:
+    """The entity with the custom fields of every connection."""
+    known = dict(entity.by_name)
+    for side in sides.values():
+        known = {**side.entity.by_name, **known}
+    return entity if len(known) == len(entity.fields) else replace(entity, fields=tuple(known.values()))
+
+
+def carried_out(
+    record: Record, entity: Entity, sides: Sides, action: str, fields: Mapping[str, Any], now: str
+) -> Record:
+    """The record after a decision; the same object if that changes nothing."""
+    config = sides if isinstance(sides, Config) else Config(sides, 0.0)
+    if action == "delete":
+        return deletes.deleted_by_app(record, config)
+    if action == "conflict":
+        return record
+    return put_back(record, entity, config, fields, now)
+
+
+def _back(
+    record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
+) -> _Back | None:
+    if record.created.get("run") in runs:
+        return _unmade(record, steps, runs, entity)
+    if not any(step.run in runs for step in steps):
+        return None
+    back = _Back()
+    life = _life(record, steps, runs)
+    if record.dead and life != "revive":
+        if _lives_before(steps, runs):
+            back.why = "The record was deleted since."
+        return back
+    if life == "delete":
+        others = _touched(steps, runs, entity)
+        return _Back(why=f"The run brought it back to life. {_by(others)}") if others else _Back("delete")
+    _fields_back(back, record, steps, runs, entity)
+    if life == "revive" or DELETED_AT in back.fields:
+        back.action = "revive"
+    elif back.fields:
+        back.action = "update"
+    return back
+
+
+def _unmade(
+    record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
+) -> _Back | None:
+    """Of a record that the run made."""
+    if record.dead:
+        return None
+    others = _touched(steps, runs, entity)
+    if not others:
+        return _Back("delete")
+    return _Back(why=f"The run made the record. {_by(others)}")
+
+
+def _life(record: Record, steps: Sequence[HistoryEntry], runs: Collection[str]) -> str:
+    """What is to become of the record's life, if the run was the last to change it."""
+    last = next((step for step in reversed(steps) if step.died or step.revived), None)
+    if last is None or last.run not in runs:
+        return ""
+    first = last
+    for step in reversed(steps):
+        if step.died or step.revived:
+            if step.run not in runs:
+                break
+            first = step
+    was_dead = first.revived
+    if was_dead == record.dead:
+        return ""
+    return "delete" if was_dead else "revive"
+
+
+def _lives_before(steps: Sequence[HistoryEntry], runs: Collection[str]) -> bool:
+    """Whether what the run did was done to a living record."""
+    dead = False
+    for step in steps:
+        dead = (dead or step.died) and not step.revived
+        if step.run in runs and not dead:
+            return True
+    return False
+
+
+def _fields_back(
+    back: _Back, record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
+) -> None:
+    for name, (before, last, given) in _changes(steps, runs, record).items():
+        kind, ours = entity.by_name.get(name), record.fields.get(name)
+        if ours == before or (kind is not None and kind.same(ours, before)):
+            continue
+        if kind is not None and kind.read_only and name != DELETED_AT:
+            continue  # each system keeps it by itself
+        if last.run not in runs:
+            back.conflicts[name] = _left(ours, before, given, _by([last]))
+        elif why := unsettable(entity, name, before):
+            back.left[name] = f"{name}: {why}."
+        else:
+            back.fields[name] = before
+
+
+def _changes(
+    steps: Sequence[HistoryEntry], runs: Collection[str], record: Record
+) -> dict[str, tuple[Any, HistoryEntry, Any]]:
+    """Of each field that the run changed: (its value before the run's last changes in a row, who changed it last, what the
+    run had made of it).
+    """
+    found: dict[str, tuple[Any, HistoryEntry, Any]] = {}
+    given: dict[str, Any] = dict(record.fields)
+    closed: set[str] = set()
+    last: dict[str, HistoryEntry] = {}
+    for step in reversed(steps):
+        for name, old in step.old.items():
+            last.setdefault(name, step)
+            if step.run in runs:
+                if name not in closed:
+                    now = found[name][2] if name in found else given.get(name)
+                    found[name] = old, last[name], now
+            elif name in found:
+                closed.add(name)
+            given[name] = old
+    return found
+
+
+def _touched(steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity) -> list[HistoryEntry]:
+    """What others did to the record after the run had, aside from what each system keeps by itself."""
+    last = max((step.version for step in steps if step.run in runs), default=1)
+    return [step for step in steps if step.version > last and step.run not in runs and touches(step, entity)]
+
+
+def touches(step: HistoryEntry, entity: Entity) -> bool:
+    """Whether a step is more than a system's own bookkeeping."""
+    if step.died or step.revived:
+        return True
+    return any(not _is_kept(entity, name) for name in step.old)
+
+
+def _is_kept(entity: Entity, name: str) -> bool:
+    kind = entity.by_name.get(name)
+    return kind is not None and kind.read_only and name != DELETED_AT
+
+
+def _left(ours: Any, before: Any, given: Any, why: str) -> dict[str, Any]:
+    return {"ours": ours, "theirs": before, "base": given, "policy": POLICY, "wins": "ours", "why": why}
+
+
+def _by(steps: Sequence[HistoryEntry]) -> str:
+    versions = ", ".join(str(step.version) for step in steps[:5])
+    return f"Changed again at version {versions}."
+
+
+def _pushes(before: Record, after: Record, sides: Sides) -> list[dict[str, Any]]:
+    """What connections would be told of it."""
+    found = []
+    for uid in sorted(after.links):
+        told = push_of(after, uid, sides)
+        if told is not None and told != push_of(before, uid, sides):
+            found.append(told)
+    return found

@@ -1,0 +1,114 @@
+"""The plan of an undo: every record of the run's entities is looked at with its history, bucket by bucket; nothing is written.
+
+What a run has changed stands in the steps of the records alone; what it has made, in the records. Both are read in the order
+of ids, a page of them in memory at a time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from crm_core.log import Log
+from crm_core.model.entities import ENTITIES, Entity
+from crm_core.model.fields import parse_instant
+from crm_core.model.record import Record
+from crm_core.model.state import Run
+from crm_core.ports import RowChanged, measured
+from crm_core.storage import layout
+from crm_core.storage.records import HistoryEntry, Stored
+from crm_core.sync.engine import Engine, Job
+from crm_core.sync.planning.figures import forecast
+from crm_core.sync.undoing.base import Slice
+from crm_core.sync.undoing.deciding import decide, whole
+
+_log = Log("crm_core.sync")
+
+PAGE = 500
+"""Records that are read at once."""
+
+
+def plan(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
+    """Works on one slice of the plan of an undo; what is not done continues in another message."""
+    run = engine.runs.get(job.tenant, job.run)
+    if run is None or run.ended:
+        return
+    undone = engine.runs.get(job.tenant, run.undoes)
+    assert undone is not None, "runs are kept"
+    runs = [undone, *filter(None, (engine.runs.get(job.tenant, each) for each in undone.children))]
+    with measured() as meter:
+        try:
+            _Planning(engine, job, lane, run, meter, runs=runs).work()
+        except RowChanged:
+            _log.info("undo", outcome="in the hands of another worker")
+
+
+class _Planning(Slice):
+    def __init__(self, *args: Any, runs: Sequence[Run] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.runs = frozenset(each.id for each in runs)
+        self.entities = list(dict.fromkeys(each.entity for each in runs if each.entity))
+
+    def work(self) -> None:
+        self.begin()
+        place: Mapping[str, Any] = self.run.cursor or {"entity": 0, "bucket": 0, "after": ""}
+        while place["entity"] < len(self.entities):
+            place = self._page(place)
+            if self.time_is_up() and place["entity"] < len(self.entities):
+                self.go_on(place)
+                return
+        seconds = (self.engine.clock.now() - parse_instant(self.run.started_at)).total_seconds()
+        told = replace(self.run, plan=self.telling.saved())
+        self.succeed(plan=forecast(self.engine, self.job.tenant, told, seconds))
+
+    def counts(self) -> Mapping[str, int]:
+        return self.telling.figures.counts(self.run.read)
+
+    def _page(self, place: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Decides about one page of records; gives where the next one begins."""
+        tenant, entity = self.job.tenant, ENTITIES[self.entities[place["entity"]]]
+        bucket, after, token = layout.BUCKETS[place["bucket"]], place["after"], place.get("token")
+        rows, token = self.engine.records.page(
+            tenant, entity.name, bucket, top=PAGE, token=token, after=after
+        )
+        if rows:
+            self._decide(entity, bucket, rows, after)
+            after, token = rows[-1].id, token and ""
+        if token is not None:
+            return {**place, "after": after, "token": token or None}
+        if place["bucket"] + 1 < len(layout.BUCKETS):
+            return {"entity": place["entity"], "bucket": place["bucket"] + 1, "after": ""}
+        return {"entity": place["entity"] + 1, "bucket": 0, "after": ""}
+
+    def _decide(self, entity: Entity, bucket: str, rows: Sequence[Stored], after: str) -> None:
+        sides = self.engine.sides(self.job.tenant, entity.name)
+        entity = whole(entity, sides)
+        steps = _by_record(
+            self.engine.records.steps(self.job.tenant, entity.name, bucket, after, rows[-1].id)
+        )
+        held = next(steps, None)
+        for row in rows:
+            while held is not None and held[0] < row.id:
+                held = next(steps, None)
+            if not isinstance(row.content, Record):
+                continue
+            mine = held[1] if held is not None and held[0] == row.id else []
+            self.run = replace(self.run, read=self.run.read + 1)
+            decision = decide(row.content, mine, self.runs, entity, sides, self.run.connection)
+            if decision is not None:
+                self.telling.tell(decision, [])
+
+
+def _by_record(
+    steps: Iterator[tuple[str, HistoryEntry]],
+) -> Iterator[tuple[str, list[HistoryEntry]]]:
+    """The steps of each record together."""
+    held: tuple[str, list[HistoryEntry]] | None = None
+    for record_id, step in steps:
+        if held is not None and held[0] != record_id:
+            yield held
+            held = None
+        if held is None:
+            held = record_id, []
+        held[1].append(step)
+    if held is not None:
+        yield held

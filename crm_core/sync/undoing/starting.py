@@ -1,0 +1,55 @@
+"""The undo of a run that somebody asks for: its plan first, and then the plan carried out."""
+
+from crm_core.errors import BadRequest, Conflict
+from crm_core.log import bind, current_trace
+from crm_core.model.connection import Tenant
+from crm_core.model.fields import hub_time
+from crm_core.model.state import Mode, Run
+from crm_core.storage import layout
+from crm_core.sync.engine import Engine, Job
+
+UNDOABLE = frozenset({"incremental", "full", "apply", "undo"})
+"""Those that change records."""
+OF_UNDO = "undo"
+"""What the plan of an undo is a plan of."""
+
+
+def start(engine: Engine, tenant: Tenant, run: Run, origin: str) -> Run:
+    """Puts the plan of a run's undo on its way. Raises BadRequest for a run that changes no record, Conflict for one that
+    has not ended.
+    """
+    if run.mode not in UNDOABLE:
+        raise BadRequest.field(
+            "run_id", f"run_id: a run of mode {run.mode} changes no stored record; there is nothing to undo."
+        )
+    parts = [run, *filter(None, (engine.runs.get(tenant, each) for each in run.children))]
+    if not all(each.ended for each in parts if not each.children):
+        raise Conflict(f"Run {run.id} has not ended; wait for it, or cancel it first.")
+    return _begun(engine, tenant, run, "plan", OF_UNDO, run.id, origin)
+
+
+def apply(engine: Engine, tenant: Tenant, plan: Run, origin: str) -> Run:
+    """Puts the undo that a plan describes on its way. Raises Conflict for a plan that is not complete."""
+    if plan.status != "succeeded":
+        raise Conflict(f"The plan {plan.id} is {plan.status}; only one that succeeded can be carried out.")
+    return _begun(engine, tenant, plan, "undo", plan.id, plan.undoes, origin)
+
+
+def _begun(engine: Engine, tenant: Tenant, about: Run, mode: Mode, of: str, undoes: str, origin: str) -> Run:
+    now = engine.clock.now()
+    run = Run(
+        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
+        about.connection,
+        about.entity,
+        mode,
+        origin=origin,
+        created_at=hub_time(now),
+        trace=current_trace(),
+        of=of,
+        undoes=undoes,
+    )
+    run = engine.runs.insert(tenant, run)
+    bind(run=run.id)
+    kind = "undo_plan" if mode == "plan" else "undo"
+    engine.send(layout.FRESH, Job(kind, tenant, run.connection, run.entity, run.id, trace=run.trace))
+    return run
