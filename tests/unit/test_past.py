@@ -55,6 +55,7 @@ class World:
     record: Record = field(init=False)
     steps: list[HistoryEntry] = field(default_factory=list)
     seconds: int = 0
+    began: str = ""
 
     def __post_init__(self):
         self.sides = {
@@ -64,7 +65,7 @@ class World:
         self.rows = {"c": {"name": "a"}, "d": {}}
         self.at_version = {}
         self.known = {name: Known() for name in NAMES}
-        now = self.now()
+        self.began = now = self.now()
         start = snapshot("c", self.rows["c"], now, now, 1)
         self.record = merge.first_seen("0", ACCOUNT, self.sides["c"], self.sides, start, "run-1")
         self.known["name"] = Known(1, "c", "", "run-1", None, now)
@@ -120,7 +121,8 @@ class World:
             if theirs in (base, ours):
                 continue
             policy = self.policies[uid]
-            wins = ours == base or policy == "remote" or (policy == "newest" and not late)
+            is_newer = time >= (self.known[name].since or self.began)
+            wins = ours == base or policy == "remote" or (policy == "newest" and is_newer)
             if wins:
                 self.changed(name, ours, theirs, uid, "", run, time)
             if ours != base:
