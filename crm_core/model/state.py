@@ -103,7 +103,7 @@ class EntityState(_Stored):
 
 @dataclass(frozen=True)
 class Run(_Stored):
-    """One execution of a sync of one entity, or the parent of several.
+    """One execution of a sync of one entity, or the parent of several. `connection` and `entity`: "" of what is about any.
 
     `cursor`: where a full run goes on; of a batch its state, which `sync/results.py` describes, of `resolve` what
     `sync/resolving_many.py` does. `counts` by name,
