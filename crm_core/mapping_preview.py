@@ -3,7 +3,7 @@
 At most one record of the remote system is read; nothing is written anywhere.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,18 @@ from crm_core.errors import BadRequest, NotSupported, RecordGone
 from crm_core.model.connection import Tenant
 from crm_core.model.field_map import FieldMap
 from crm_core.model.fields import NATIVE_PREFIX
+from crm_core.model.joined import EVENT_TIME, ID
+from crm_core.model.json_text import parse_json
 from crm_core.model.mapping import EntityMap
 from crm_core.model.mapping_lint import warnings
 from crm_core.model.override_fields import Overridden, at, path_text
 from crm_core.model.record import Record
+from crm_core.model.record_event import RecordEvent
 from crm_core.model.value_maps import ValueMap
 from crm_core.storage import layout
+from crm_core.sync.deliver import joined
 from crm_core.sync.engine import Engine, Opened
-from crm_core.sync.references import References
+from crm_core.sync.references import Ref, References
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,13 @@ def preview(
     references = References(engine, tenant, emap.entity)
     inward = _inward(tenant, opened, emap, references, found)
     source: Mapping[str, Any] = found.record.fields if found.record else inward.values
+    event = (
+        _event(engine, tenant, opened, found.record)
+        if opened.connector.delivers_to and found.record
+        else None
+    )
+    if event is not None:
+        source = {**event.fields, ID: event.record, EVENT_TIME: event.time}
     outward = _Outward(opened, emap, references, source, document)
     fields = [
         {
@@ -83,9 +94,30 @@ def preview(
         "problem": (found.change.problem or None) if found.change else None,
         "fields": fields,
         "targets": list(outward.targets()),
-        "unmapped": sorted(name for name in source if name not in mapped),
+        "unmapped": sorted(
+            name for name in (found.record.fields if found.record else source) if name not in mapped
+        ),
         "warnings": list(warnings(emap)),
+        **({"message": _message(opened, event)} if event is not None else {}),
     }
+
+
+def _event(engine: Engine, tenant: Tenant, opened: Opened, record: Record) -> RecordEvent:
+    """As if the record had just been changed, with what a delivery tells of the records that it refers to."""
+    stamp = record.stamp
+    event = RecordEvent(
+        record.id, record.entity, record.version, "updated", stamp.time, stamp.origin, record.fields
+    )
+    return joined(engine, tenant, event, opened.connector.joins(record.entity))
+
+
+def _message(opened: Opened, event: RecordEvent) -> dict[str, Any]:
+    """The body that would be delivered, or why none can be made."""
+    try:
+        made = opened.connector.message("preview", event)
+    except BadRequest as error:
+        return {"content_type": None, "body": None, "problem": error.message}
+    return {"content_type": made.content_type, "body": parse_json(made.body), "problem": None}
 
 
 # --- what is read ------------------------------------------------------------------------------------------------
@@ -169,7 +201,7 @@ class _Outward:
         rule = "" if translation is None or value is None else _rule(translation, value, inward=False)
         told: dict[str, Any] = {"from": value, "to": {}, "rule": _path(each, rule, self.document)}
         names = [name, kind.companion] if kind.companion else [name]
-        ours, missing = self.references.outward(self.opened.connection.uid, self.fields, names)
+        ours, missing = self._outward(names)
         if missing:
             target, record_id = next(iter(missing.values()))
             what = f"the {target} {record_id} is not there yet" if record_id else f"no {target} is kept there"
@@ -183,6 +215,12 @@ class _Outward:
         if rule == "default":
             return {**told, "outcome": "default"}
         return {**told, "outcome": "kept" if _is_native(value) else "sent"}
+
+    def _outward(self, names: Sequence[str]) -> tuple[Mapping[str, Any], Mapping[str, Ref]]:
+        """References as they are sent: as the system's own ids or, in a delivery, as ours."""
+        if self.opened.connector.delivers_to:
+            return {name: self.fields.get(name) for name in names}, {}
+        return self.references.outward(self.opened.connection.uid, self.fields, names)
 
     def targets(self) -> Iterator[dict[str, Any]]:
         """What is written besides the fields."""

@@ -149,6 +149,34 @@ def test_a_remote_record_that_is_not_there_is_not_found(api, tried):
     assert answer.status_code == 404
 
 
+def test_a_connection_that_is_told_shows_the_message_that_it_would_get(api, start_sandbox):
+    url = start_sandbox(system="sales").url
+    body = {
+        "slug": "informed", "connector": "webhook", "settings": {"url": url, "payload": "mapped"}, "schedule": {},
+        "entities": {"appointment": {"direction": "push"}},
+        "mappings": {"appointment": {"fields": {"at": {"to": "when"}}}},
+    }  # fmt: skip
+    api.ok("POST", "/api/integrations", body)
+    try:
+        lead = api.ok("POST", "/api/records/leads", {"last_name": "Quispe", "email": "ana@example.com"})
+        visit = {"at": "2026-11-24T13:45:00Z", "lead_id": lead["id"], "place": "Lima"}
+        record = api.ok("POST", "/api/records/appointments", visit)
+        wanted = {"fields": {"lead_id.email": {"to": "who.email"}, "at": {"to": "when"}, "id": {"to": "key"}}}
+        path = "/api/integrations/informed/mappings/appointment/preview"
+        found = api.ok("POST", path, {"record_id": record["id"], "overrides": wanted})
+        assert found["message"]["body"] == {
+            "who": {"email": "ana@example.com"}, "when": "2026-11-24T13:45:00Z", "key": record["id"],
+        }  # fmt: skip
+        out = fields_of(found)["lead_id.email"]["out"]
+        assert (out["from"], out["to"], out["rule"]) == (
+            "ana@example.com", {"who": {"email": "ana@example.com"}}, "fields.lead_id.email",
+        )  # fmt: skip
+        assert found["remote_id"] is None
+        assert api("POST", path, {"remote_id": "1"}).status_code == 405
+    finally:
+        api("DELETE", "/api/integrations/informed?confirm=true")
+
+
 # --- versions ------------------------------------------------------------------------------------------------------
 
 

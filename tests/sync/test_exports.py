@@ -289,7 +289,8 @@ def names_of(blob):
     return sorted(blob._blobs)
 
 
-def test_of_two_workers_one_goes_on_and_the_other_leaves_nothing(world, monkeypatch):
+@pytest.mark.parametrize("late", [False, True], ids=["after it wrote a part", "before"])
+def test_of_two_workers_one_goes_on_and_the_other_leaves_nothing(world, monkeypatch, late):
     monkeypatch.setattr(exports, "PAGE", 7)
     records = many(world, 100)
     engine = world.engine
@@ -298,9 +299,12 @@ def test_of_two_workers_one_goes_on_and_the_other_leaves_nothing(world, monkeypa
     put, entered = engine.blob.put, []
 
     def overtaken(name, data):
+        first = not entered
+        entered.append(name)
+        if late and first:
+            exports.export(engine, job, layout.FRESH)
         put(name, data)
-        if not entered:
-            entered.append(name)
+        if first and not late:
             exports.export(engine, job, layout.FRESH)
 
     monkeypatch.setattr(engine.blob, "put", overtaken)
