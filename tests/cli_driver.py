@@ -159,10 +159,11 @@ def commands() -> list[list[str]]:
 
 
 def examples_of(page: Path) -> list[str]:
-    """Every line of a page's sh blocks that calls the program, whole."""
+    """Every line of a page's sh blocks that calls the program; what begins with its name, as in the help, without that."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return list(dict.fromkeys(line for line in lines if re.search(r"-m crm_core\b|^crmhub\b", line)))
+    found = (line for line in lines if re.search(r"-m crm_core\b|^crmhub\b", line))
+    return [line.removeprefix(".venv/bin/python -m crm_core ") for line in found]
 
 
 def filled(example: str, find: Callable[[str], str]) -> str:

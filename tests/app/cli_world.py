@@ -24,12 +24,12 @@ ENTITIES = {
     "lead": {"direction": "both", "policy": "manual"},
 }
 LATER = {
-    "plan": "/api/runs/<run_id>/apply",
-    "undo of a run": "/api/runs/<run_id>/undo",
-    "why": "/api/records/<entities>/<record_id>/why/<field>",
-    "undo of a record": "/api/records/<entities>/<record_id>/undo",
-    "logs": "/api/integrations/logs",
-    "many conflicts": "/api/conflicts/resolve",
+    "plan": {"/api/runs/<run_id>/apply"},
+    "undo of a run": {"/api/runs/<run_id>/undo", "/api/runs/<run_id>/apply"},
+    "why": {"/api/records/<entities>/<record_id>/why/<field>"},
+    "undo of a record": {"/api/records/<entities>/<record_id>/undo"},
+    "logs": {"/api/integrations/logs"},
+    "many conflicts": {"/api/conflicts/resolve"},
 }
 """What commands need of a hub that it may not have yet: then recorded answers stand for it, until the route is there."""
 NEEDS = (
@@ -43,10 +43,10 @@ NEEDS = (
 
 
 def is_there(what: str) -> bool:
-    """Whether the hub has the route."""
+    """Whether the hub has the routes."""
     if not ROUTES:
         build()
-    return LATER[what] in {each.path for each in ROUTES}
+    return LATER[what] <= {each.path for each in ROUTES}
 
 
 def needs(example: str) -> str:

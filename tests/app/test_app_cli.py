@@ -58,7 +58,7 @@ def cli(there):
     return run
 
 
-@pytest.mark.parametrize("example", [*HELP, *dict.fromkeys(DOCUMENTED)])
+@pytest.mark.parametrize("example", list(dict.fromkeys([*HELP, *DOCUMENTED])))
 def test_every_example_works(there, example):
     line = (
         example
