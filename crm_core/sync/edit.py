@@ -98,7 +98,7 @@ class Editor:
         """Claims the match keys that a change gives a record. Raises Conflict for one that another record has, of the
         fields that a person or an app has `written`; what a remote holds already can't be refused here.
         """
-        self._claim_changed(before, {name: after.fields.get(name) for name in written})
+        self.claim_changed(before, {name: after.fields.get(name) for name in written})
         for name in self._match_names():
             if name not in written:
                 claim_next(self.engine, self.tenant, name, before, after)
