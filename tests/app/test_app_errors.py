@@ -653,7 +653,8 @@ def test_an_unknown_connection_is_404(api, problem, method):
 @pytest.mark.parametrize(
     ("body", "field", "detail"),
     [
-        ({"connection": "demo", "mode": "sideways"}, "mode", "mode: input should be 'incremental', 'full' or 'push'."),
+        ({"connection": "demo", "mode": "sideways"}, "mode",
+         "mode: input should be 'incremental', 'full', 'push' or 'plan'."),
         ({"connection": "demo", "entities": ["gadget"]}, "entities",
          "entities: demo has no 'gadget'; it has account."),
         ({"connection": "demo", "entities": "account"}, "entities",

@@ -174,11 +174,13 @@ def test_a_pull(
     assert writes(world, begun) == []
     assert (state_of(world), cursor(world, "r1")) == (as_it_was, place)
     said = decisions(world, planned)
+    in_pieces(world, 4000, 20.0)
     for each in between:
         act(world, each)
     not_due(world, "r1")
     there, place = state_of(world), cursor(world, "r1")
     run = begin_apply(world, planned)
+    in_pieces(world, batch, seconds)
     if fault[0]:
         trouble(world, fault[1], fault[0])
     work_on(world, run)
@@ -205,6 +207,7 @@ def test_a_pull(
     assert cursor(world, "r1")[1] == "" or fault[0]  # whoever died at the very end left a lease, which lapses
     if done.status == "succeeded":
         assert not any(_was_done(each) for each in decisions(world, apply(world, planned)))
+    in_pieces(world, 4000, 20.0)
     world.settle()
 
 
@@ -232,11 +235,13 @@ def test_a_push(
     assert writes(world, begun) == []
     assert state_of(world) == as_it_was
     said = decisions(world, planned)
+    in_pieces(world, 4000, 20.0)
     for each in between:
         act(world, each)
     world.later(600)
     there, rows, begun = state_of(world), world.rows("r2"), len(world.calls.texts)
     run = begin_apply(world, planned)
+    in_pieces(world, 4000, seconds)
     if fault[0]:
         trouble(world, fault[1], fault[0])
     work_on(world, run)
@@ -255,6 +260,7 @@ def test_a_push(
     for each in got:
         if each["outcome"] == "applied" and each["why"] is None:
             assert _is_there(world, each, rows)
+    in_pieces(world, 4000, 20.0)
     world.settle()
 
 
