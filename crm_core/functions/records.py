@@ -74,7 +74,7 @@ def item_of_record(record: Record, names: dict[str, str], select: Collection[str
         **({"deleted": True} if record.dead else {}),
         **{name: value for name, value in record.fields.items() if not select or name in select},
         "links": links,
-        "waiting": waiting_of(record, names),
+        **({"waiting": waiting} if (waiting := waiting_of(record, names)) else {}),
     }
 
 

@@ -8,7 +8,19 @@ from typing import Any
 from crm_core.model.fields import Field, Type
 
 RESERVED = frozenset(
-    {"id", "entity", "connection", "etag", "version", "links", "raw", "created", "deleted", "undone"}
+    {
+        "id",
+        "entity",
+        "connection",
+        "etag",
+        "version",
+        "links",
+        "raw",
+        "created",
+        "deleted",
+        "undone",
+        "waiting",
+    }  # fmt: skip
 )
 """Names beside the fields in a flat item; no field has one of them."""
 

@@ -2,6 +2,10 @@
 looked at on both sides and in the hub.
 """
 
+import json
+import os
+import re
+import subprocess
 import threading
 import uuid
 from dataclasses import dataclass, field
@@ -9,7 +13,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.app.conftest import SECRET, host, settings_of, wait_until
+from tests.app.conftest import API_KEY, ROOT, SECRET, host, settings_of, wait_until
 
 pytestmark = pytest.mark.xdist_group("app-conflicts")
 
@@ -561,7 +565,7 @@ class TestRefused:
         wait_until(lambda: sides.is_calm(record))
         expected = "x" if take in ("retry", "replay") else "y"
         assert sides.values("a", one)["telephone1"] == sides.values("b", two)["telephone1"] == expected
-        assert sides.record(record)["waiting"] == []
+        assert "waiting" not in sides.record(record)
         sides.decide(item, "retry", 404)
         sides.quiet()
 
@@ -797,3 +801,37 @@ class TestMany:
             answer = sides.hub("POST", f"{PATH}/resolve", body)
             assert answer.status_code == 400, answer.text
             assert answer.json()["errors"][0]["field"] == where, answer.text
+
+
+def test_the_examples_of_the_documentation_hold(linked):
+    """docs/sync.md, "What a person decides": as they stand there, with this hub's address, ids and names."""
+    text = (ROOT / "docs" / "sync.md").read_text(encoding="utf-8")
+    examples = [line for line in text.splitlines() if line.startswith("curl") and "/api/conflicts" in line]
+    assert len(examples) == 6
+    values = {"telephone1": "1", "jobtitle": "1", "mobilephone": "1", "department": "1"}
+    sides, record, one, two = linked("Rojas", values, policy="manual")
+    sides.clash(one, two, **dict.fromkeys(values, ("2", "3")))
+    wait_until(lambda: len(sides.waiting("b")) == 4)
+    items = {each["field"]: each for each in sides.waiting("b")}
+    asks = [None, "mobile", "mobile", "job_title", None, None]
+    told = []
+    for line, name in zip(examples, asks, strict=True):
+        item = items.get(name, {"id": "", "etag": ""})
+        command = re.sub(r'(If-Match: )"\w+"', lambda found, item=item: found[1] + item["etag"], line)
+        command = command.replace('"demo"', f'"{sides.slugs["b"]}"')
+        names = {"HUB": sides.hub.url, "KEY": API_KEY, "ID": item["id"]}
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env={**os.environ, **names, "NO_PROXY": "*"},
+            capture_output=True,
+            check=True,
+        )
+        told.append(json.loads(done.stdout))
+    listed, whole, decided, fields, preview, run = told
+    assert {each["id"] for each in listed["value"]} >= {each["id"] for each in items.values()}
+    assert whole["choices"]
+    assert decided["mobile"] == "3"
+    assert (fields["phone"], fields["job_title"]) == ("2", "Buyer")
+    assert (preview["done"], preview["counts"]["conflicts"]) == (False, 0)  # the phone was decided before
+    assert run["mode"] == "resolve"
+    assert sides.record(record)["version"] > whole["version"]

@@ -276,6 +276,12 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/conflicts/<conflict_id>": Invoke(
         "/api/conflicts/{decided}", body={"take": "separate"}, holds={"entity": "campaign", "name": "Twins"}
     ),
+    "POST /api/conflicts/resolve": Invoke(
+        "/api/conflicts/resolve",
+        202,
+        {"where": {"entity": "channels"}, "take": "ours"},
+        {"mode": "resolve", "entity": "channel"},
+    ),
     "GET /api/deadletters": Invoke("/api/deadletters?top=1"),
     "GET /api/deadletters/causes/<cause>": Invoke("/api/deadletters/causes/hub~NotAJob~?top=1"),
     "GET /api/deadletters/<letter>": Invoke("/api/deadletters/{letter}", holds={"id": "{letter}"}),

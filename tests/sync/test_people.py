@@ -1,15 +1,20 @@
 """What a person is asked of two linked tenants, and what follows from each answer."""
 
+from dataclasses import replace
+
 import pytest
 
 from crm_core.errors import Conflict
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import ENTITIES
+from crm_core.model.fields import hub_time
 from crm_core.model.record import Attempt, open_items
 from crm_core.storage.records import Redirect
-from crm_core.sync import conflicts, resolving
+from crm_core.sync import conflicts, resolving, resolving_many
+from crm_core.sync.engine import Job
 from crm_core.sync.saving import Origin, save, write_of
 from tests.sync.pairs import only
+from tests.sync.processes import Ended
 
 MATCHED = {"account": {"direction": "both", "match": "website"}}
 
@@ -140,8 +145,6 @@ class TestTwins:
         assert (len(pair.rows("a")), len(pair.rows("b"))) == (2, 1)
 
     def test_while_a_write_is_on_its_way_nothing_is_linked(self, twins):
-        from dataclasses import replace
-
         pair, _, _ = twins
         item = only(asked(pair))
         stored = pair.hub.records.get(DEFAULT_TENANT, "account", item.record.id)
@@ -230,3 +233,136 @@ def test_of_a_connection_that_is_deleted_nothing_waits_though_a_record_waits_the
     pair.work()
     assert {at for _, at in open_items(only(pair.records()))} <= {pair.connections["a"].uid}
     assert asked(pair) == []
+
+
+class TestMerges:
+    """A person makes two rows one at a remote."""
+
+    @pytest.fixture
+    def merged(self, pair):
+        """Gives a pair, where one of two records was merged into the other at a: (pair, the rid of the one, of the other)."""
+
+        def make(**sync):
+            rids = [pair.remotes["a"].create(name) for name in ("Loser", "Winner")]
+            for name in "ab":
+                pair.connect(name, {"account": {"direction": "both", **sync}})
+            pair.settle()
+            pair.remotes["a"].control("POST", f"rows/account/{rids[0]}/merge", {"into": rids[1]})
+            return pair, *rids
+
+        return make
+
+    @pytest.mark.parametrize("deletes", ["ignore", "mark", "propagate"])
+    def test_nothing_is_deleted_and_a_person_is_asked_once(self, merged, deletes):
+        pair, _, winner = merged(deletes=deletes)
+        pair.settle()
+        pair.pull("a", "full")
+        item = only(asked(pair))
+        assert (item.kind, item.record.fields["name"]) == ("merge", "Loser")
+        kept = next(each for each in pair.records() if each.fields["name"] == "Winner")
+        assert item.about["record"] == kept.id
+        assert kept.links[pair.connections["a"].uid].rid == winner
+        assert "deleted_at" not in item.record.fields
+        assert pair.values("b") == ["Loser", "Winner"]
+
+    def test_a_push_that_meets_it_does_not_take_it_for_deleted(self, merged):
+        pair, loser, _ = merged(deletes="propagate")
+        record = next(each for each in pair.records() if each.fields["name"] == "Loser")
+        editor(pair).update(record.id, {"phone": "7"})
+        pair.work()  # the row has moved on: it is looked at before anything is sent
+        item = only(asked(pair))
+        assert (item.kind, item.record.id) == ("merge", record.id)
+        assert not pair.rows("a")[loser].get("telephone1")
+        pair.settle()
+        assert "7" in pair.values("b", "telephone1")
+        assert not any(each.dead for each in pair.records())
+
+    def test_rows_that_were_merged_before_are_no_records(self, pair):
+        rids = [pair.remotes["a"].create(name) for name in ("Loser", "Winner")]
+        pair.remotes["a"].control("POST", f"rows/account/{rids[0]}/merge", {"into": rids[1]})
+        pair.connect("a")
+        pair.connect("b")
+        pair.settle()
+        assert [each.fields["name"] for each in pair.records()] == ["Winner"]
+        assert pair.values("b") == ["Winner"]
+        assert asked(pair) == []
+
+    def test_into_a_row_that_the_hub_never_had_it_can_only_stay(self, merged):
+        pair, _, winner = merged()
+        stranger = pair.remotes["a"].create("Stranger")
+        pair.remotes["a"].control("POST", f"rows/account/{winner}/merge", {"into": stranger})
+        pair.pull("a")
+        items = [each for each in pair.waiting("merge") if each.record.fields["name"] == "Winner"]
+        kept = only(items).other
+        assert kept is not None  # read in the same pull
+        assert kept.fields["name"] == "Stranger"
+
+
+class TestManyAtOnce:
+    """A run that decides many, and what may befall it."""
+
+    def conflicts(self, pair, count):
+        rids = [pair.remotes["a"].create(f"C{number}", values={"telephone1": "1"}) for number in range(count)]
+        for name in "ab":
+            pair.connect(name, {"account": {"direction": "both", "policy": "manual"}})
+        pair.settle()
+        there = {values["name"]: rid for rid, values in pair.rows("b").items()}
+        for number, rid in enumerate(rids):
+            pair.remotes["a"].update(rid, telephone1="2")
+            pair.remotes["b"].update(there[f"C{number}"], telephone1="3")
+        pair.pull("a")
+        assert len(pair.waiting("value")) == count
+
+    def start(self, pair, take="theirs"):
+        which = {"entity": "account", "kinds": ["value"]}
+        now = hub_time(pair.clock.now())
+        task = resolving_many.Task(which, take, as_of=now)
+        return resolving_many.start(pair.hub.engine, DEFAULT_TENANT, task, "key:test")
+
+    def ended(self, pair, run):
+        return pair.hub.runs.get(DEFAULT_TENANT, run.id)
+
+    def test_one_that_dies_after_each_write_goes_on_and_decides_each_once(self, pair, monkeypatch):
+        self.conflicts(pair, 5)
+        monkeypatch.setattr(resolving_many, "PORTION", 2)
+        run = self.start(pair)
+        written = []
+        real = resolving_many.resolve_all
+
+        def dies(editor, choices):
+            written.append(real(editor, choices).id)
+            if len(written) <= 3:
+                raise Ended
+
+        monkeypatch.setattr(resolving_many, "resolve_all", dies)
+        pair.work()  # what dies comes again
+        assert len(written) == len(set(written)) == 5
+        done = self.ended(pair, run)
+        assert (done.status, done.counts["updated"]) == ("succeeded", 2)
+        assert asked(pair) == []
+        pair.settle()
+        assert pair.values("a", "telephone1") == pair.values("b", "telephone1") == ["3"] * 5
+        for record in pair.records():
+            steps = [
+                each for each in pair.hub.records.history(DEFAULT_TENANT, "account", record.id) if each.losers
+            ]
+            assert len(steps) == 1
+
+    def test_one_that_is_ended_by_a_person_stops(self, pair, monkeypatch):
+        self.conflicts(pair, 3)
+        run = self.start(pair)
+        ended = replace(self.ended(pair, run), status="failed")
+        pair.hub.runs.save(DEFAULT_TENANT, ended)
+        pair.work()
+        assert len(pair.waiting("value")) == 3
+
+    def test_two_workers_with_one_message_decide_each_once(self, pair):
+        self.conflicts(pair, 4)
+        run = self.start(pair)
+        job = Job(resolving_many.JOB, DEFAULT_TENANT, "", "account", run.id)
+        pair.hub.engine.send("fresh", job)
+        pair.work()
+        assert self.ended(pair, run).counts["updated"] == 4
+        assert asked(pair) == []
+        pair.settle()
+        assert pair.values("a", "telephone1") == pair.values("b", "telephone1") == ["3"] * 4
