@@ -7,21 +7,7 @@ from typing import Any
 
 from crm_core.model.fields import Field, Type
 
-RESERVED = frozenset(
-    {
-        "id",
-        "entity",
-        "connection",
-        "etag",
-        "version",
-        "links",
-        "raw",
-        "created",
-        "deleted",
-        "undone",
-        "waiting",
-    }  # fmt: skip
-)
+RESERVED = frozenset("id entity connection etag version links raw created deleted undone waiting".split())
 """Names beside the fields in a flat item; no field has one of them."""
 
 
