@@ -7,7 +7,21 @@ from typing import Any
 
 from crm_core.model.fields import Field, Type
 
-RESERVED = frozenset("id entity connection etag version links raw created deleted undone waiting".split())
+RESERVED = frozenset(
+    [
+        "id",
+        "entity",
+        "connection",
+        "etag",
+        "version",
+        "links",
+        "raw",
+        "created",
+        "deleted",
+        "undone",
+        "waiting",
+    ]
+)
 """Names beside the fields in a flat item; no field has one of them."""
 
 
