@@ -91,8 +91,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def rows(bench: Bench, given: argparse.Namespace, exported: list[Exported]) -> Iterator[Row]:
-    """The sink's rows with the ids of the golden counts, each with its floor; then those of Azurite, with what it costs to
-    export each load.
+    """The sink's rows with the ids of the golden counts, each with its floor, and a plan of the same; then those of
+    Azurite, with what it costs to export each load.
     """
     for records in given.records:
         bench.fill(records)
@@ -103,6 +103,9 @@ def rows(bench: Bench, given: argparse.Namespace, exported: list[Exported]) -> I
             result = bench.run("pull", bench.sink["connection_string"], page)
             bench.empty_sink()
             yield Row("sink", records, page, result, floor.load.cpu, floor.scale)
+        page = max(given.pages)
+        yield Row("plan", records, page, bench.run("plan", bench.sink["connection_string"], page))
+        bench.empty_sink()
     for records in () if given.no_azurite else given.records:
         bench.fill(records)
         page = max(given.pages)

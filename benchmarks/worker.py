@@ -21,7 +21,7 @@ from crm_core.connector import Query, Transport
 from crm_core.errors import StoreUnavailable
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT, Connection, EntitySync, Schedule
-from crm_core.ports import Table, measured
+from crm_core.ports import Blob, Table, measured
 from crm_core.settings import load
 from crm_core.storage import layout
 from crm_core.storage.memory import MemoryBlob, MemoryQueue
@@ -37,7 +37,7 @@ _KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(frozen=True)
 class Task:
-    """`kind`: "pull", "push" or "sync" (of so many `records`), "bare" for the same pages and bytes without the hub, or
+    """`kind`: "pull", "plan", "push" or "sync" (of so many `records`), "bare" for the same pages and bytes without the hub, or
     "export jsonl" and "export csv" of what a pull with the same salt has loaded.
     `remote`: what the server says of itself.
     `storage`: a connection string. `still`: under a clock that stands still, so that no slice ends. `salt`: of the
@@ -151,7 +151,7 @@ def environment_of(task: Task) -> dict[str, str]:
 class Bench:
     """A hub with one connection that has never been pulled, and a queue that is worked off here.
 
-    `table` instead of the task's storage; `listen` puts something before the hub's transport.
+    `table`, `blob`: instead of the task's storage and of memory; `listen` puts something before the hub's transport.
     """
 
     entities: Mapping[str, EntitySync] = {ENTITY: EntitySync()}
@@ -161,6 +161,7 @@ class Bench:
         task: Task,
         table: Table | None = None,
         listen: Callable[[Transport], Transport] | None = None,
+        blob: Blob | None = None,
     ) -> None:
         self.task = task
         self.entity = next(iter(self.entities))
@@ -171,7 +172,7 @@ class Bench:
             clock=self.clock,
             ids=FixedIds(task.salt),
             queue=self.queue,
-            blob=MemoryBlob(),
+            blob=blob or MemoryBlob(),
             table=table,
         )
         if listen is not None:
@@ -213,6 +214,10 @@ class Bench:
         self.hub.states.save_entity(DEFAULT_TENANT, self.connection.uid, self.entity, due)
         self.hub.open(DEFAULT_TENANT, self.connection.uid)
         self.hub.engine.send(layout.FRESH, Job("pull", DEFAULT_TENANT, self.connection.uid, self.entity))
+        return self._cost(self._work)
+
+    def worked(self) -> Cost:
+        """What it takes to handle every message there is."""
         return self._cost(self._work)
 
     def _work(self) -> int:
@@ -284,6 +289,10 @@ def main() -> int:
         from benchmarks.push import push
 
         result = asdict(push(task))
+    elif task.kind == "plan":
+        from benchmarks.plan import plan
+
+        result = asdict(plan(task))
     elif task.kind == "sync":
         from benchmarks.systems import sync
 
