@@ -62,6 +62,7 @@ def _item(run: "Run", names: dict[str, str], now: datetime) -> dict[str, Any]:
         "limit": run.limit or None,
         "strategy": run.strategy or None,
         "of": run.of or None,
+        "undoes": run.undoes or None,
         "progress": {
             "done": run.read,
             "expected": run.expected if run.expected >= 0 else None,

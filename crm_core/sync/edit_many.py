@@ -108,6 +108,7 @@ class ManyEditor(Editor):
             (now if takes else later).append(each)
         self._living = {ref: target for ref, target in self._living.items() if ref[0] != self.entity.name}
         rows = self._rows(each.edit.record_id for each in now if each.again or each.edit.verb != "create")
+        now = _apart(now, rows, later)
         decided = self.engine.pool.map(
             lambda each: self._decided(each.edit, rows.get(each.edit.record_id)), now, DECIDE_WIDTH
         )
@@ -115,7 +116,7 @@ class ManyEditor(Editor):
         for each, result in zip(now, decided, strict=True):
             if isinstance(result, Edited):
                 done[each.index] = result
-            elif result.id in planned:  # two ids lead to one record
+            elif result.id in planned:  # a create whose match key leads where another write goes
                 later.append(each)
             else:
                 planned[result.id] = each, result
@@ -215,3 +216,14 @@ class ManyEditor(Editor):
             if known:
                 self._living[entity, record_id] = known
         return known
+
+
+def _apart(now: list[_Open], rows: Mapping[str, Stored], later: list[_Open]) -> list[_Open]:
+    """Of the writes whose ids lead to one record the first; the others go to `later`."""
+    found, places = list[_Open](), set[str]()
+    for each in now:
+        stored = rows.get(each.edit.record_id)
+        place = stored.id if stored is not None else each.edit.record_id
+        (later if place in places else found).append(each)
+        places.add(place)
+    return found

@@ -300,6 +300,9 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/deadletters/discard": Invoke(
         "/api/deadletters/discard", 202, {"cause": "hub~Walk~", "reason": "the walk"}, {"way": "discard"}
     ),
+    "POST /api/runs/<run_id>/undo": Invoke(
+        "/api/runs/{run}/undo", 202, holds={"mode": "plan", "of": "undo", "undoes": "{run}"}
+    ),
     "GET /api/runs": Invoke("/api/runs?top=1"),
     "POST /api/runs": Invoke("/api/runs", 202, {"connection": "walk"}, {"connection": "walk"}),
     "POST /api/runs/<run_id>/approve": Invoke(

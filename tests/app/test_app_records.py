@@ -298,6 +298,55 @@ class TestFlow:
         soon(lambda: named(remote, item["last_name"]))
         assert hub.ok("GET", where)["phone"] == "1"
 
+    def test_a_run_is_undone_by_a_plan_that_is_looked_at_first(self, hub, remote, linked):
+        slug = linked(policy="remote")
+        items = [created(hub, phone=str(number)) for number in range(3)]
+        rids = [soon(lambda item=item: named(remote, item["last_name"]))[0] for item in items]
+        for item in items:
+            soon(lambda item=item: is_live(hub, f"{LEADS}/{item['id']}", slug))
+        for rid in rids:
+            remote.control("PATCH", f"rows/lead/{rid}", {"values": {"telephone1": "wrong"}})
+        run = hub.run(slug)
+        assert run["counts"]["updated"] == 3
+        hub.ok("PATCH", f"{LEADS}/{items[0]['id']}", {"phone": "right"})
+        asked = hub("POST", f"/api/runs/{run['id']}/undo")
+        assert asked.status_code == 202
+        plan = hub.ended(asked.headers["Operation-Location"])
+        assert (plan["mode"], plan["of"], plan["undoes"], plan["status"]) == (
+            "plan", "undo", run["id"], "succeeded",
+        )  # fmt: skip
+        assert (plan["plan"]["update"], plan["plan"]["conflict"]) == (2, 1)
+        assert plan["plan"]["pushes"] == {slug: {"create": 0, "update": 2, "delete": 0}}
+        by_record = {each["record_id"]: each for each in plan["decisions"]}
+        assert by_record[items[1]["id"]]["fields"]["phone"] == {"old": "wrong", "new": "1"}
+        assert by_record[items[1]["id"]]["connection"] == slug
+        left = by_record[items[0]["id"]]["conflicts"]["phone"]
+        assert (left["ours"], left["theirs"], left["base"], left["wins"]) == ("right", "0", "wrong", "ours")
+        assert "Changed again at version" in left["why"]
+        done = hub("POST", f"/api/runs/{plan['id']}/apply")
+        assert done.status_code == 202, done.text
+        undo = hub.ended(done.headers["Operation-Location"])
+        assert (undo["mode"], undo["status"], undo["outcome"]["applied"]) == ("undo", "succeeded", 2)
+        assert undo["counts"]["updated"] == 2
+        for number, rid in enumerate(rids):
+            phone = "right" if number == 0 else str(number)
+            soon(lambda rid=rid, phone=phone: values(remote, rid)["telephone1"] == phone)
+            assert hub.ok("GET", f"{LEADS}/{items[number]['id']}")["phone"] == phone
+        step = hub.ok("GET", f"{LEADS}/{items[1]['id']}/history")["value"][-1]
+        assert (step["run"], step["by"], step["origin"]) == (undo["id"], "key:settings", "hub")
+        again = hub("POST", f"/api/runs/{run['id']}/undo").headers["Operation-Location"]
+        assert hub.ended(again)["plan"]["update"] == 0
+
+    def test_what_can_not_be_undone_is_said(self, hub, remote, linked):
+        slug = linked()
+        run = hub.run(slug, "push")
+        answer = hub("POST", f"/api/runs/{run['id']}/undo")
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == (
+            "run_id: a run of mode push changes no stored record; there is nothing to undo."
+        )
+        assert hub("POST", "/api/runs/0000-0000/undo").status_code == 404
+
     def test_what_was_written_while_a_connection_was_paused_goes_once_it_is_resumed(
         self, hub, remote, linked
     ):

@@ -225,6 +225,15 @@ class TestCalls:
         assert done[0].record.fields == {"name": "Company 7", "phone": "1", "city": "Lima"}
 
 
+def test_two_ids_that_lead_to_one_record_are_two_writes_in_their_order(hub):
+    record = Editor(hub.engine, DEFAULT_TENANT, ACCOUNT, BY).create({"name": "x"}, PRESENT[0])
+    hub.records.redirect(DEFAULT_TENANT, "account", PRESENT[1], record.id)
+    edits = [Edit("update", each, {"phone": each[:1]}) for each in (PRESENT[1], PRESENT[0], PRESENT[1])]
+    done = ManyEditor(hub.engine, DEFAULT_TENANT, ACCOUNT, BY).carry_out(edits)
+    assert [each.record.fields["phone"] for each in done] == ["1", "0", "1"]
+    assert [each.record.version for each in done] == [2, 3, 4]
+
+
 class TestUndo:
     def test_history_that_is_gone_is_said(self, hub):
         made = undoer(hub).create({"name": "x"})
