@@ -523,9 +523,13 @@ class TestDeletes:
         assert open_items(gone) == frozenset()
 
     def test_a_merge_there_deletes_nothing_and_asks(self):
-        after = deletes.merged_away(shared(), BOTH, TWO, shared().links["c"].rid, "winner", LATE)
+        after = deletes.merged_away(shared(), BOTH, TWO, "r", "winner", LATE)
         assert not after.dead
         assert ("review", "c") in open_items(after)
+        # Told again, as by a webhook, nothing is new; of another row than the link's neither.
+        assert deletes.merged_away(after, BOTH, TWO, "r", "winner", LATE) is after
+        record = shared()
+        assert deletes.merged_away(record, BOTH, TWO, "former", "winner", LATE) is record
 
 
 class TestGuard:
