@@ -68,8 +68,8 @@ def outcome(editor: Editor, config: Config, choices: Sequence[Choice]) -> Outcom
     first, now = choices[0].conflict, _now(editor)
     for each in choices:
         _check_way(each)
-    if choices[0].take == "link":
-        duplicate_id, kept_id = _in_order(editor, first)
+    duplicate_id, kept_id = _in_order(editor, first) if choices[0].take == "link" else ("", "")
+    if duplicate_id != kept_id:
         by_id = {each.id: each for each in (first.record, first.other) if each is not None}
         if kept_id not in by_id or duplicate_id not in by_id:
             raise _gone(first)
@@ -78,7 +78,7 @@ def outcome(editor: Editor, config: Config, choices: Sequence[Choice]) -> Outcom
         return Outcome([(kept, after)], losers)
     after = decided(first.record, config, choices, editor.by, now)
     steps = [(first.record, after)]
-    if first.kind == "match" and first.other is not None:
+    if first.kind == "match" and choices[0].take == "separate" and first.other is not None:
         answered = _answered(first.other, config, first, editor.by, now)
         steps += [(first.other, answered)] if answered is not first.other else []
     return Outcome(steps, _given_up(first.record, after, choices))
@@ -178,7 +178,8 @@ def _mark(draft: Draft, conflict: Conflict, take: str, by: str, now: str) -> Non
 
 def _reviewed(editor: Editor, choice: Choice) -> Record:
     conflict = choice.conflict
-    if choice.take == "link":
+    duplicate_id, kept_id = _in_order(editor, conflict) if choice.take == "link" else ("", "")
+    if duplicate_id != kept_id:
 
         def check(kept: Record, duplicate: Record) -> None:
             by_id = {kept.id: kept, duplicate.id: duplicate}
@@ -187,18 +188,20 @@ def _reviewed(editor: Editor, choice: Choice) -> Record:
             other = next(each for each in by_id.values() if each.id != conflict.record.id)
             _current(by_id[conflict.record.id], choice, other)
 
-        return editor.unite(*_in_order(editor, conflict), check)
+        return editor.unite(duplicate_id, kept_id, check)
     now = _now(editor)
     after = editor.change(
         conflict.record.id, lambda record, config: decided(record, config, [choice], editor.by, now)
     )
-    if conflict.kind == "match":
+    if conflict.kind == "match" and choice.take == "separate":
         _answer_the_other(editor, conflict)
     return after
 
 
 def _in_order(editor: Editor, conflict: Conflict) -> tuple[str, str]:
-    """The record that becomes another one, and that one. Where both ask, the one that was there first stays."""
+    """The record that becomes another one, and that one: one and the same where they are one already. Where both ask, the one
+    that was there first stays.
+    """
     record = conflict.record
     other = editor.engine.records.find(editor.tenant, record.entity, conflict.about["record"])
     if (

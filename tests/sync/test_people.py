@@ -70,6 +70,20 @@ class TestTwins:
         assert open_items(record) == frozenset()
         assert pair.hub.records.find(DEFAULT_TENANT, "account", double.id) == record
 
+    def test_a_question_about_what_has_become_the_record_itself_is_closed(self, twins):
+        pair, _, _ = twins
+        item = only(asked(pair))
+        kept = decide(pair, "link")
+        late = {"kind": "match", "connection": item.connection, "record": item.record.id}
+        editor(pair).change(kept.id, lambda record, _: replace(record, reviews=(*record.reviews, late)))
+        (again,) = pair.waiting("match")
+        assert again.other.id == again.record.id == kept.id
+        assert resolving.outcome(editor(pair), {}, [resolving.Choice(again, "link")]).losers == {}
+        decide(pair, "link")
+        assert asked(pair) == []
+        pair.settle()
+        assert len(pair.records()) == 1
+
     def test_what_is_linked_is_not_asked_again_by_a_run_that_reads_everything(self, twins):
         pair, _, _ = twins
         decide(pair, "link")
