@@ -1,6 +1,5 @@
 """The decisions of a plan, an apply or an undo: what a run would do, or did, to each record."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -15,17 +14,14 @@ ACTIONS = ("create", "update", "link", "delete", "revive", "conflict", "failed",
 COLUMNS = ("id", "action", "entity", "record=record_id", "remote=remote_id", "changes=told", "pushes=pushed")
 DONE = ("id", "outcome", "action", "entity", "record=record_id", "changes=told", "why")
 SUMMARY = (
-    "id", "status", "of", "connection", "entity", "strategy", *(f"{each}=plan.{each}" for each in ("create", "update", "delete",
-    "conflict", "unchanged", "failed")), "pushes=plan.pushes", "brakes=plan.brakes", "remote calls=plan.remote_calls", "seconds=plan.seconds",
+    "id", "status", "of", "connection", "entity", "strategy", *(f"{each}=plan.{each}" for each in ACTIONS), "unchanged=plan.unchanged",
+    "pushes=plan.pushes", "brakes=plan.brakes", "remote calls=plan.remote_calls", "seconds=plan.seconds",
 )  # fmt: skip
 
 
 def of_run(job: Job, run: Run, action: str = "") -> Iterator[dict[str, Any]]:
-    """Every decision of a run and of its parts, page by page."""
-    for each in run.get("children") or [run]:
-        yield from job.hub.items(
-            path_of("runs", each["id"]), {"action": action}, limit=None, name="decisions"
-        )
+    """Every decision of a run, and of its parts one after the other, page by page."""
+    yield from job.hub.items(path_of("runs", run["id"]), {"action": action}, limit=None, name="decisions")
 
 
 def changes(fields: Any) -> str:
@@ -83,37 +79,27 @@ def show_plan(job: Job, run: Run, limit: int) -> Exit:
 
 def show_done(job: Job, run: Run, limit: int) -> Exit:
     """What an apply or undo did: how many, and those that it did not do."""
-    outcomes: Counter[str] = Counter()
+    sums: dict[str, int] = run.get("outcome") or {}
     left: list[dict[str, Any]] = []
-    for each in of_run(job, run):
-        outcome = str(each.get("outcome") or "waits")
-        outcomes[outcome] += 1
-        if outcome != "applied" and len(left) < limit:
-            left.append(each)
-    whole = {**run, "outcomes": dict(outcomes)}
+    if any(count for name, count in sums.items() if name != "applied"):
+        left = list(islice((each for each in of_run(job, run) if each.get("outcome") != "applied"), limit))
     if job.out.form == "json":
-        job.out.one({**whole, "decisions": left})
+        job.out.one({**run, "decisions": left})
     elif job.out.form == "csv":
         job.out.rows(told(job, left), DONE)
     else:
         job.out.one(
-            whole,
-            (
-                "id",
-                "mode",
-                "status",
-                *(f"{name}=outcomes.{name}" for name in outcomes),
-                "problem=problem.message",
-            ),
+            run,
+            ("id", "mode", "status", *(f"{name}=outcome.{name}" for name in sums), "problem=problem.message"),
         )
         if left:
             job.out.gap()
             job.out.rows(told(job, left), DONE)
     code = verdict(job, run)
-    if code is Exit.OK and outcomes["drifted"]:
+    if code is Exit.OK and sums.get("drifted"):
         job.say(
-            f"{outcomes['drifted']} of {outcomes.total()} were not done: what they were about has changed since."
+            f"{sums['drifted']} of {sum(sums.values())} were not done: what they were about has changed since."
             " A new plan takes it in."
         )
         return Exit.CONFLICT
-    return Exit.FAILED if outcomes["failed"] else code
+    return Exit.FAILED if sums.get("failed") else code

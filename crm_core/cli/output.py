@@ -16,7 +16,10 @@ KEPT_BYTES = 4_000_000
 NARROW = 12
 """What wraps does not get narrower than this: where the terminal is, each item gets its own lines."""
 TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""What a spreadsheet takes for the beginning of a formula, the full-width forms too; after apostrophes one more is needed,
+so that every text can be had back."""
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 # What a terminal would obey rather than show, and what turns the order of letters round.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 COLOURS = {
@@ -78,7 +81,8 @@ def csv_cell(value: Any) -> str:
     if isinstance(value, bool | Mapping | list):
         return _compact(value)
     text = str(value)
-    return "'" + text if isinstance(value, str) and text.startswith(FORMULA) else text
+    formula = isinstance(value, str) and FORMULA.match(text) and not NUMBER.fullmatch(text)
+    return f"'{text}" if formula else text
 
 
 def _compact(value: Any) -> str:

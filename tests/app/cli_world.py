@@ -184,7 +184,8 @@ RUN = {
     "problem": None, "trace": None, "since": None, "filter": None,
 }  # fmt: skip
 PLANNED = {
-    "create": 1, "update": 1, "delete": 0, "conflict": 1, "unchanged": 4, "failed": 0, "remote_calls": 3, "seconds": 2,
+    "create": 1, "update": 1, "link": 0, "delete": 0, "revive": 0, "conflict": 1, "later": 0, "failed": 0, "unchanged": 4,
+    "remote_calls": 3, "seconds": 2, "brakes": [],
     "pushes": {"odoo": {"create": 1, "update": 0, "delete": 0}},
 }  # fmt: skip
 DECISIONS = (
@@ -239,7 +240,8 @@ def record_answers(hub: Recorded, *, drifted: bool = False) -> None:
     if drifted:
         done[1]["why"] = "phone has changed since"
     for source, way in (("plan-2", "apply"), ("undo-1", "undo")):
-        applied = {**RUN, "id": f"{way}-of-{source}", "mode": way, "of": source}
+        sums = {"applied": 2 if drifted else 3, "drifted": int(drifted), "failed": 0}
+        applied = {**RUN, "id": f"{way}-of-{source}", "mode": way, "of": source, "outcome": sums}
         hub.say("POST", f"/api/runs/{source}/apply", (202, {**applied, "status": "queued", "ended_at": None}))
         hub.say("GET", f"/api/runs/{applied['id']}", paged(applied, done))
     undo = {**plan, "id": "undo-1", "of": "undo", "undoes": "run-1"}

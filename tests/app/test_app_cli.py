@@ -368,6 +368,23 @@ class TestCompletion:
         done = in_shell(line, there.env)
         assert [each["slug"] for each in json.loads(done.out)] == ["demo"]
 
+    @pytest.mark.parametrize(
+        ("shell", "asked"),
+        [
+            ("zsh", {"_TYPER_COMPLETE_ARGS": "crmhub sync run de"}),
+            (
+                "fish",
+                {"_TYPER_COMPLETE_ARGS": "crmhub sync run de", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+            ),
+        ],
+    )
+    def test_other_shells_are_answered_too(self, there, cli, shell, asked):
+        script = cli("completion", shell).out
+        variable, instruction = re.findall(r"(_CRMHUB_COMPLETE)=(\w+)", script)[0]
+        assert all(name in script for name in asked)
+        done = cli(env={**asked, variable: instruction})
+        assert (done.code, "demo" in done.out, done.err) == (0, True, "")
+
     def test_names_are_not_offered_where_no_hub_answers(self):
         done = piped(
             env={
