@@ -10,12 +10,12 @@ from crm_core.cli.failures import Exit
 from crm_core.cli.follow import Run, verdict
 from crm_core.cli.output import cell
 
-ACTIONS = ("create", "update", "link", "delete", "revive", "conflict", "failed", "later")
+ACTIONS = ("create", "update", "link", "delete", "revive", "conflict", "later", "failed")
 COLUMNS = ("id", "action", "entity", "record=record_id", "remote=remote_id", "changes=told", "pushes=pushed")
 DONE = ("id", "outcome", "action", "entity", "record=record_id", "changes=told", "why")
 SUMMARY = (
-    "id", "status", "of", "connection", "entity", "strategy", *(f"{each}=plan.{each}" for each in ACTIONS), "unchanged=plan.unchanged",
-    "pushes=plan.pushes", "brakes=plan.brakes", "remote calls=plan.remote_calls", "seconds=plan.seconds",
+    "entity", *(f"{each}=plan.{each}" for each in ACTIONS), "unchanged=plan.unchanged", "remote calls=plan.remote_calls",
+    "seconds=plan.seconds", "pushes=plan.pushes", "brakes=plan.brakes",
 )  # fmt: skip
 
 
@@ -52,7 +52,10 @@ def told(job: Job, decisions: Iterable[dict[str, Any]]) -> Iterator[dict[str, An
         if job.out.form == "json":
             yield each
             continue
-        words = [changes(each.get(name)) for name in ("fields", "conflicts")]
+        fields = each.get("fields") or {}
+        if each.get("action") == "create":
+            fields = {name: value.get("new") for name, value in fields.items()}
+        words = [changes(fields), changes(each.get("conflicts"))]
         pushed = [f"{push.get('action')} at {push.get('connection')}" for push in each.get("pushes") or ()]
         yield {**each, "told": "; ".join(filter(None, words)), "pushed": pushed}
 
@@ -65,10 +68,9 @@ def show_plan(job: Job, run: Run, limit: int) -> Exit:
     elif job.out.form == "csv":
         job.out.rows(told(job, found), COLUMNS)
     else:
-        parts = run.get("children") or [run]
-        for part in parts:
-            job.out.one(part, SUMMARY)
-            job.out.gap()
+        parts = run.get("children") or []
+        job.out.rows([*parts, {**run, "entity": "all"}] if parts else [run], SUMMARY)
+        job.out.gap()
         job.show(told(job, found), COLUMNS, "Nothing would be done.")
     if found:
         job.say(

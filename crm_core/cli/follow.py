@@ -18,8 +18,8 @@ COLUMNS = (
 )  # fmt: skip
 TABLE = (*COLUMNS[:7], "changes")
 DETAILS = (
-    *COLUMNS[:5], "strategy", "since", "filter", "limit", "origin", "created_at", "started_at", "ended_at", *COLUMNS[6:],
-    "remote calls=calls.remote", "storage calls=calls.storage", "problem=problem.message", "trace",
+    *COLUMNS[:5], "of", "strategy", "since", "filter", "limit", "origin", "created_at", "started_at", "ended_at", *COLUMNS[6:],
+    "remote calls=calls.remote", "storage calls=calls.storage", "outcome", "problem=problem.message", "trace",
 )  # fmt: skip
 FIRST_POLL, LAST_POLL = 0.2, 2.0
 PATIENCE = 60.0
