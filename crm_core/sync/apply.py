@@ -243,7 +243,7 @@ class Applier(Placing):
         told = with_events(writes(), self.config)
         result = self.engine.records.commit(self.tenant, self.entity.name, bucket, told)
         done = Committed()
-        note_writes(result.written)
+        self._note_written(result.written)
         for write in result.written:
             entry, count = about[write.id]
             self._count(write, count, done)
@@ -253,6 +253,10 @@ class Applier(Placing):
         done.too_large = [(about[write.id][0].snapshot.change, name) for write, name in result.too_large]
         done.again = [about[write.id][0].again() for write in result.stale]
         return done
+
+    def _note_written(self, writes: Sequence[RecordWrite]) -> None:
+        """For the log of runs."""
+        note_writes(writes)
 
     def _count(self, write: RecordWrite, count: str, done: Committed) -> None:
         tally = done.tally

@@ -198,7 +198,9 @@ def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -
 
 def begun(run: Run) -> None:
     """The line of a run that begins to work."""
-    options = {name: getattr(run, name) for name in ("mode", "origin", "since", "filter")}
+    options = {
+        name: getattr(run, name) for name in ("mode", "origin", "since", "filter", "limit", "strategy", "of")
+    }
     who = "by its schedule" if run.origin == "schedule" else f"for {run.origin}"
     note("run.begun", f"A run of mode {run.mode} began, {who}.", run=run.id, **options)
 

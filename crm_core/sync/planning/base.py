@@ -38,6 +38,7 @@ class PlanBase(PullBase):
         now = hub_time(self.engine.clock.now())
         self.run = replace(self.run, status="running", started_at=now, **changes)
         self._save_run(replace(self.run, expected=self._expected()))
+        failures.begun(self.run)
 
     def _tell(self, told: Sequence[Told], kept: list[Digest]) -> None:
         for decision, digests in told:

@@ -98,6 +98,9 @@ class Decider(Applier):
         if decision is not None:
             self.told.append((decision, [mark(decision)]))
 
+    def _note_written(self, writes: Sequence[RecordWrite]) -> None:
+        """Nothing was written: what waits for a person in a plan waits in the plan alone."""
+
     def _hold(self, rid: str, seen: str = "") -> None:  # noqa: ARG002  # the step's parameters
         self._tell("later", self.record_id(rid), rid, OPEN_CREATE)
 
