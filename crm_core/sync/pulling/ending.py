@@ -101,12 +101,21 @@ class Ending(PullBase):
         """
         states = self.engine.states.read(self.job.tenant, self.job.connection)
         state = states.entities.get(self.job.entity) if states else None
-        if state is None or state.lease_run == self.run.id:
+        if state is None:
+            return
+        if state.lease_run == self.run.id:
+            self._give_back()
             return
         if self._promised:
             self.engine.send(layout.FRESH, replace(self.job, run=self.run.id), WAIT_AFTER_RACE_SECONDS)
         elif self.stored_run:
             self._end_overtaken()
+
+    def _give_back(self) -> None:
+        """A run that was cancelled just before it took the lease has it for nothing."""
+        run = self.engine.runs.get(self.job.tenant, self.run.id) if self.stored_run else None
+        if run is not None and run.ended:
+            failures.release_lease(self.engine, replace(self.job, run=run.id))
 
     def _end_overtaken(self) -> None:
         with suppress(RowChanged):  # it has ended
