@@ -35,6 +35,13 @@ def short_json(data: Mapping[str, Any]) -> bytes:
     return _writers()[0](data)
 
 
+def line_json(data: Mapping[str, Any]) -> bytes:
+    """The same with the names as they come, and a Decimal as a plain number with all its digits: what `dump_json` writes,
+    for what is known to be JSON, in a tenth of the time.
+    """
+    return _writers()[2](data)
+
+
 @cache
 def _reader() -> Callable[[bytes], Any]:
     """Made once, on first use: a cold start that needs none of it does not load the library."""
@@ -44,11 +51,15 @@ def _reader() -> Callable[[bytes], Any]:
 
 
 @cache
-def _writers() -> tuple[Callable[[Any], bytes], Callable[[Any], bytes]]:
-    """One that keeps the order of names, one that sorts them."""
+def _writers() -> tuple[Callable[[Any], bytes], ...]:
+    """One that keeps the order of names, one that sorts them, one that writes a Decimal as a number."""
     import msgspec
 
-    return msgspec.json.Encoder().encode, msgspec.json.Encoder(order="sorted").encode
+    return (
+        msgspec.json.Encoder().encode,
+        msgspec.json.Encoder(order="sorted").encode,
+        msgspec.json.Encoder(decimal_format="number").encode,
+    )
 
 
 def dump_json(value: Any) -> bytes:

@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from crm_core.model.connection import Tenant
-from crm_core.model.json_text import dump_json
+from crm_core.model.json_text import line_json
 from crm_core.ports import Blob
 from crm_core.storage import layout
 
@@ -88,7 +88,7 @@ class PlanWriter:
     def add(self, decision: Mapping[str, Any], digests: Sequence[Digest] = ()) -> int:
         """Gives the place of the decision in the plan."""
         number = self.parts.decisions
-        line = dump_json({"id": number, **decision})
+        line = line_json({"id": number, **decision})
         self._lines.append(line)
         self._size += len(line) + 1
         self.parts = replace(self.parts, decisions=number + 1)

@@ -311,6 +311,15 @@ CALLS: Mapping[str, Invoke] = {
     "POST /api/runs/<run_id>/cancel": Invoke(
         "/api/runs/{refused}/cancel", holds={"id": "{refused}", "status": "failed"}
     ),
+    "POST /api/runs/<run_id>/apply": Invoke(
+        "/api/runs/{plan}/apply", 202, holds={"mode": "apply", "of": "{plan}"}
+    ),
+    "POST /api/integrations/sync": Invoke(
+        "/api/integrations/sync",
+        202,
+        {"connection": "walk", "dry_run": True, "of": None, "limit": 1},
+        {"connection": "walk", "mode": "plan", "limit": 1},
+    ),
     "GET /api/runs/<run_id>/outcomes": Invoke("/api/runs/{batch}/outcomes"),
     "GET /api/runs/<run_id>": Invoke("/api/runs/{run}", holds={"id": "{run}", "status": "succeeded"}),
 }
@@ -328,6 +337,8 @@ def there(api, azurite, sandbox, demo, start_sandbox):
         api.ok("POST", "/api/integrations", {**new, "slug": slug})
     rows = {name: sandbox.create(name=name.title()) for name in ("kept", "dropped")}
     run = api.run("walk")
+    answer = api("POST", "/api/runs", {"connection": "walk", "mode": "plan", "limit": 1})
+    plan = api.ended(answer.headers["Operation-Location"])["id"]
     one = {"operations": [{"method": "create", "fields": {"name": "Made by the walk"}}]}
     batch = api.ok(
         "POST", "/api/crm/accounts/batch?connection=walk", one, headers={"Prefer": "respond-async"}
@@ -346,7 +357,15 @@ def there(api, azurite, sandbox, demo, start_sandbox):
     wait_until(lambda: api("GET", event).json().get("state") == "done")
     rows |= told(api, start_sandbox(system="sales").url)
     rows["sample"] = {"remote_id": rows["kept"]}
-    yield {**rows, "url": sandbox.url, "run": run["id"], "batch": batch["id"], "record": record, "new": new}
+    yield {
+        **rows,
+        "url": sandbox.url,
+        "run": run["id"],
+        "plan": plan,
+        "batch": batch["id"],
+        "record": record,
+        "new": new,
+    }
     for slug in ("walk", "quiet", "unloved", "made-by-post", "stopped", "refused", "twins", "told"):
         api("DELETE", f"/api/integrations/{slug}?confirm=true")
     for name in ("Kept", "Made by the walk"):
