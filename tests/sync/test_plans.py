@@ -149,6 +149,7 @@ def test_a_full_plan_finds_what_the_feed_does_not_tell():
     begun = len(world.calls.texts)
     planned = plan(world, "r1", "full")
     assert (one(world, planned)["action"], writes(world, begun)) == ("delete", [])
+    assert (planned.expected, planned.read) == (1, 0)
     assert outcomes(decisions(world, apply(world, planned))) == [("delete", "applied", None)]
     assert world.record().links["r1"].state == "gone"
 
@@ -251,20 +252,22 @@ def test_options_that_make_no_sense_together_are_refused():
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_cancelled_run_stops_and_loses_nothing(mode, begun):
     world = World("aa", page=1)
+    world.work()
     tune(world, batch_records=1, fresh_slice_seconds=0, bulk_slice_seconds=0)
     for number in range(4):
         world.add("r1", phone=str(number))
     run = ask(world, "r1", mode)
     if begun:
         _one_message(world)
+        assert stored(world, run.id).status == "running"
     cancelled = cancelling.cancel(world.engine, TENANT, stored(world, run.id))
     assert (cancelled.status, cancelled.problem.code) == ("failed", "Cancelled")
+    row = state(world)
+    assert (row.lease_run, row.push_run, row.push_due) == ("", "", "")
     read = len(world.records())
     _one_message(world)
     assert stored(world, run.id) == cancelled
     assert len(world.records()) == read
-    row = state(world)
-    assert (row.lease_run, row.push_run) == ("", "")
     with pytest.raises(Conflict, match="only one that has not ended can be cancelled"):
         cancelling.cancel(world.engine, TENANT, cancelled)
     tune(world, batch_records=4000, fresh_slice_seconds=20, bulk_slice_seconds=240)
