@@ -176,6 +176,19 @@ class TestUndo:
         assert [each["state"] for each in held if each["connection"] == "undone"] == ["differs"]
         assert [each["holds"] for each in held if each["connection"] == "undone"] == ["After"]
 
+    def test_a_deleted_record_whose_match_key_is_another_s_by_now_stays_deleted(self, api, connect):
+        connect("keys", entities={"contact": {"direction": "pull", "match": "email"}})
+        mail = f"{uuid.uuid4().hex}@example.com"
+        gone, other = created(api, email=mail), created(api)
+        api.ok("DELETE", f"{CONTACTS}/{gone['id']}?confirm=true")
+        api.ok("PATCH", f"{CONTACTS}/{other['id']}", {"email": mail})
+        answer = api("POST", f"{CONTACTS}/{gone['id']}/undo", {"version": 1})
+        assert answer.status_code == 409
+        assert f"email: the contact {other['id']} has this value" in answer.json()["detail"]
+        assert api("GET", f"{CONTACTS}/{gone['id']}").status_code == 404
+        api.ok("PATCH", f"{CONTACTS}/{other['id']}", {"email": None})
+        assert api.ok("POST", f"{CONTACTS}/{gone['id']}/undo", {"version": 1})["email"] == mail
+
     def test_nobody_has_no_history_no_reasons_and_no_way_back(self, api):
         for method, path, body in (
             ("GET", "history", None),

@@ -119,6 +119,27 @@ def test_of_two_with_one_match_key_the_second_is_refused(api, connect):
     assert (taken["status"], given["status"]) == (409, 200)
 
 
+def test_a_key_that_two_operations_claim_is_the_first_one_s_and_the_order_stays(api, connect):
+    connect("claimed", entities={"contact": {"direction": "pull", "match": "email"}})
+    mails = [f"{uuid.uuid4().hex}@example.com" for _ in range(2)]
+    one, two = (api.ok("POST", CONTACTS, {"last_name": name})["id"] for name in ("One", "Two"))
+    made, taken = send(
+        api,
+        {"method": "create", "fields": {"last_name": "New", "email": mails[0]}},
+        {"method": "update", "id": one, "fields": {"email": mails[0]}},
+    )["value"]
+    assert (made["status"], taken["status"]) == (201, 409)
+    assert made["id"] in taken["error"]["detail"]
+    late, first, second = send(
+        api,
+        {"method": "update", "id": one, "fields": {"email": mails[1]}, "if_match": '"7"'},
+        {"method": "update", "id": two, "fields": {"email": mails[1], "phone": "1"}},
+        {"method": "update", "id": two, "fields": {"phone": "2"}},
+    )["value"]
+    assert [each["status"] for each in (late, first, second)] == [412, 200, 200]
+    assert (second["item"]["email"], second["item"]["phone"]) == (mails[1], "2")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
