@@ -70,8 +70,8 @@ def decide(pair, entity, edits, policy):
     there.
     """
     shared, alone = EDITED[entity]
-    one = replace(pair, entity=entity)
-    waiting = one.conflicts()
+    people = replace(pair, entity=entity)
+    waiting = people.conflicts()
     asked = keyed(entity, {each.record.id: each.record.fields for each in waiting if each.field == shared})
     assert asked.keys() == {key for key, (_, two, _) in edits.items() if two is not None}
     # With the field that both changed goes what else that side changed which was read last.
@@ -83,7 +83,7 @@ def decide(pair, entity, edits, policy):
     taken = {}
     for number, each in enumerate(waiting):
         take = ("ours", "theirs")[number % 2] if each.field == shared else "theirs"
-        after = one.decide(each, take)
+        after = people.decide(each, take)
         if each.field == shared:
             taken[after.id] = after.fields[shared]
     return taken
