@@ -27,6 +27,7 @@ from crm_core.ports import RowChanged, count
 from crm_core.retry import delivery_delay
 from crm_core.storage import layout
 from crm_core.storage.deliveries import MAX_TOGETHER, Attempt, Delivery
+from crm_core.storage.run_log import note
 from crm_core.storage.state import States
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.saving import portions
@@ -266,6 +267,10 @@ class Sender:
             engine.deliveries.save(self.tenant, uid, delivery, after)
         except RowChanged:
             return  # somebody else has it, and says what comes next
+        if judged.state == "failed":
+            text = f"A delivery of {delivery.record} was {judged.outcome}. {answer.excerpt}".rstrip()
+            note("delivery.failed", text, "error", connection=uid, entity=delivery.entity, record=delivery.record,
+                 delivery=delivery.id, status=answer.status)  # fmt: skip
         if judged.state == "open" and answer.status != GONE:
             # After a 429 others set the connection's time too, a moment later than this.
             engine.send(
@@ -294,6 +299,8 @@ class Sender:
         now = engine.clock.now()
         if answer.status == GONE:
             problem = Problem("ReceiverGone", GONE_WORDS, hub_time(now))
+            text = f"The connection waits for a person: {GONE_WORDS}"
+            note("connection.needs_attention", text, "error", connection=uid, error=problem.code)
             changed = replace(states.connection, health="needs_attention", problem=problem)
         else:
             wait = delivery_delay(1, answer.retry_after) or 0.0

@@ -12,6 +12,7 @@ from crm_core.errors import BadRequest
 from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.ports import measured
 from crm_core.storage import layout
+from crm_core.storage.run_log import collected
 from crm_core.sync import redeliver
 from tests.sync.receivers import SECRET, TOKEN, data, proven, told
 
@@ -102,6 +103,35 @@ def test_the_whole_schedule_then_it_waits_for_a_person_and_nothing_is_retried_fo
     assert len(hub.posts()) == posts == 10
     ids, _ = hub.hub.engine.deliveries.failed(DEFAULT_TENANT, hub.uid, top=10, token=None)
     assert ids == [found.id]
+
+
+def lines(hub):
+    """(event, message) of the log of runs, the oldest first."""
+    now = hub.clock.now()
+    found, _ = hub.hub.engine.run_log.page(
+        DEFAULT_TENANT, {}, now - timedelta(days=5), now + timedelta(seconds=1), top=100, test=lambda _: True
+    )
+    return [(each.event, each.message) for each in reversed(found)]
+
+
+def test_the_log_of_runs_tells_what_is_given_up_and_that_a_receiver_is_gone(hub):
+    hub.connect()
+    hub.fault("status", status=500, message="the words of the receiver", count=10)
+    made = hub.create(last_name="Torres")
+    with collected(hub.hub.engine.run_log, hub.clock):
+        hub.work()
+        for _ in range(9):
+            hub.later(86_401)
+    assert hub.one().state == "failed"
+    ((event, message),) = lines(hub)
+    assert event == "delivery.failed"
+    assert message.startswith(f"A delivery of {made.id} was refused (500); given up after 10 attempts. ")
+    assert "the words of the receiver" in message
+    hub.fault("status", status=410)
+    hub.create(last_name="Rojas")
+    with collected(hub.hub.engine.run_log, hub.clock):
+        hub.work()
+    assert [event for event, _ in lines(hub)][-1] == "connection.needs_attention"
 
 
 def test_a_redirect_is_not_followed_and_says_so(hub):

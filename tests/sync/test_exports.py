@@ -422,3 +422,17 @@ def test_only_who_asked_and_an_admin_read_a_part(bench):
     with pytest.raises(NotFound) as refused:
         read("key:two", Role.INTEGRATOR)
     assert refused.value.message == f"There is no export '{run.id}'."
+
+
+def test_a_real_table_gives_lines_back_newest_first_and_lets_old_ones_go(bench):
+    engine = bench.hub.engine
+    now = engine.clock.now()
+    for days in (40, 31, 2):
+        then = hub_time(now - timedelta(days=days))
+        engine.run_log.write(TENANT, [Line(then, "info", "run.begun", f"{days}.{n}") for n in range(60)])
+    assert messages(engine, 3) == [f"2.{n}" for n in reversed(range(60))]
+    engine.due.add(TENANT, hub_time(now - timedelta(seconds=1)), exports.JOB, "no-such-run", {})
+    retention(engine, Job("retention", TENANT), layout.BULK)
+    assert engine.due.until(TENANT, hub_time(now), 10) == []
+    assert engine.run_log.drop_before(TENANT, hub_time(now - timedelta(days=30))[:10], 10) == 0
+    assert len(messages(engine, 3)) == 60
