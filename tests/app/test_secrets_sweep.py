@@ -35,10 +35,12 @@ pytestmark = pytest.mark.xdist_group("app-sweep")
 
 ACCOUNT = "sweepaccount"
 LOG, ANSWERS, QUEUES, BLOBS = "log", "answers", "queues", "blobs"
-RECORDS, KEYS, STATE, RUNS, DEAD, EVENTS = (
+RECORDS, KEYS, STATE, RUNS, DEAD, EVENTS, JOURNAL = (
     f"table {name}"
-    for name in (layout.RECORDS, layout.KEYS, layout.STATE, layout.RUNS, layout.DEADLETTERS, layout.EVENTS)
-)
+    for name in (
+        layout.RECORDS, layout.KEYS, layout.STATE, layout.RUNS, layout.DEADLETTERS, layout.EVENTS, layout.JOURNAL
+    )
+)  # fmt: skip
 
 
 def core(name: str) -> str:
@@ -132,8 +134,8 @@ NUMBER = planted("number in a filter", ANSWERS)
 GUID = planted("id in a filter", ANSWERS)
 WRONG_LITERAL = planted("literal of a wrong filter", ANSWERS).text
 # What vendors say. Their reason is shown to people: in answers, and as the problem of a connection or run.
-REASON = planted("value in a vendor's reason", ANSWERS, STATE, RUNS).text
-PAGE = planted("text of a vendor's error page", ANSWERS, STATE, RUNS).text
+REASON = planted("value in a vendor's reason", ANSWERS, STATE, RUNS, JOURNAL).text
+PAGE = planted("text of a vendor's error page", ANSWERS, STATE, RUNS, JOURNAL).text
 GARBAGE = planted("answer that is no JSON").text
 FEED = planted("delta and next links", STATE, RUNS)  # its needles are read from the sandbox's log
 MESSAGE = planted("body of a message that is no job", QUEUES, DEAD).text
