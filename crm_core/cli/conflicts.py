@@ -24,6 +24,8 @@ COLUMNS = (
     "time",
     "ways",
 )
+HELD = ("connection", "state", "holds", "remote_id")
+CHOICES = ("take", "does")
 PREVIEW = (
     "id",
     "kind",
@@ -95,7 +97,9 @@ def list_(
 @command(app, "show", examples=["conflicts show CONFLICT"])
 def show(job: Job, conflict_id: ConflictId) -> None:
     """Shows one, with the ways in which it can be decided."""
-    job.out.one(job.hub.get(path_of("conflicts", conflict_id)))
+    job.out.one(
+        job.hub.get(path_of("conflicts", conflict_id)), below={"connections": HELD, "choices": CHOICES}
+    )
 
 
 @command(
