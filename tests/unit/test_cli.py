@@ -1,7 +1,5 @@
 """The command line against answers that a real hub gives rarely or not yet, and where its key goes."""
 
-import csv
-import io
 import json
 import re
 import subprocess
@@ -13,7 +11,6 @@ import pytest
 
 from crm_core.cli.client import is_local
 from crm_core.cli.failures import Exit
-from crm_core.cli.output import cell, csv_cell, json_text
 from tests.app.cli_world import AT, DECISIONS, OTHER_HOST, RUN, record_answers
 from tests.cli_driver import at_terminal, environment, piped, without_colours
 from tests.recorded_hub import problem, recorded_hub
@@ -368,65 +365,57 @@ class TestFollow:
         assert "pdate the hub" in done.err
 
 
-class TestOutput:
-    @pytest.mark.parametrize(
-        ("value", "shown"),
-        [
-            ("=1+1", "'=1+1"), ("+57 1", "'+57 1"), ("-5.00", "-5.00"), ("-5.00-2", "'-5.00-2"), ("\n=x", "'\n=x"), ("'=x", "''=x"), ("\uff1dx", "'\uff1dx"), ("@x", "'@x"), ("\tx", "'\tx"), ("\rx", "'\rx"),
-            ("a=b", "a=b"), (-5, "-5"), (None, ""), (True, "true"), (["=1"], '["=1"]'), ({"a": None}, '{"a": null}'),
-        ],
-    )  # fmt: skip
-    def test_csv_has_no_formula(self, value, shown):
-        assert csv_cell(value) == shown
-
-    @pytest.mark.parametrize(
-        ("value", "shown"),
-        [
-            ("a\x1b[2Jb\nc", "a\\u001b[2Jb\\nc"), ("x\u202ey", "x\\u202ey"), ("\x9b31m", "\\u009b31m"), (["a", "b"], "a, b"),
-            (None, ""), (False, "no"), ("2026-11-24T13:45:00.123Z", "2026-11-24T13:45:00Z"), ({"a": ["b"]}, '{"a": ["b"]}'),
-        ],
-    )  # fmt: skip
-    def test_a_table_does_nothing_to_the_terminal(self, value, shown):
-        assert cell(value) == shown
-
-    def test_json_is_exact_and_harmless(self):
-        text = json_text({"a": "Ñ\x1b\x9b\u202e"})
-        assert json.loads(text) == {"a": "Ñ\x1b\x9b\u202e"}
-        assert not re.search("[\x00-\x1f\x7f-\x9f]", text)
-
-    def test_columns_that_come_late_are_not_lost(self, hub, cli):
-        items = [{"id": str(n), f"field_{n // 150}": "x"} for n in range(400)]
-        pages = [
-            (
-                200,
-                {
-                    "value": items[n : n + 200],
-                    **({"nextLink": f"{hub.url}/api/records/accounts?skiptoken=1"} if n == 0 else {}),
-                },
-            )
-            for n in (0, 200)
-        ]
-        hub.say("GET", "/api/records/accounts", *pages)
-        rows = list(csv.DictReader(io.StringIO(cli("records", "list", "accounts", "--all", "-o", "csv").out)))
-        assert list(rows[0]) == ["id", "field_0", "field_1", "field_2"]
-        assert len(rows) == 400
-
-    def test_wide_letters_are_aligned(self, hub, cli):
+class TestDoctor:
+    def test_a_key_that_may_only_read_is_told_and_asks_nothing_of_systems(self, hub, cli):
+        sick = {
+            "slug": "sales",
+            "state": "needs_attention",
+            "problem": {"code": "AuthFailed", "message": "The secret is old."},
+        }
         hub.say(
-            "GET", "/api/runs", (200, {"value": [{"id": "漢字", "mode": "x"}, {"id": "ab", "mode": "y"}]})
+            "GET",
+            "/api/integrations",
+            (200, {"value": [{"slug": "demo", "state": "ok"}, sick, {"slug": "off", "state": "paused"}]}),
         )
-        assert cli("runs", "--columns", "id,mode").out == "id    mode\n漢字  x\nab    y\n"
+        hub.say("GET", "/api/openapi.json", (200, {"info": {"version": "9.9.9"}}))
+        hub.say(
+            "GET",
+            "/api/deadletters",
+            problem(403, "Forbidden", "This needs the role Operator; the key has Reader."),
+        )
+        problems = {
+            "connection": "demo",
+            "entity": "case",
+            "problem": {"code": "NotPermitted", "message": "prvReadIncident is missing."},
+        }
+        hub.say("GET", "/api/integrations/status", (200, {"value": [problems]}))
+        hub.say("GET", "/api/conflicts", (200, {"value": [{"id": "c"}]}))
+        done = cli("doctor", "--output", "json")
+        found = {each["check"]: each for each in json.loads(done.out) if each["status"] != "skipped"}
+        assert done.code == 1
+        assert (found["role"]["found"], found["role"]["status"], found["version"]["found"]) == (
+            "Reader",
+            "warning",
+            "9.9.9",
+        )
+        assert "The secret is old." in found["connection sales"]["found"]
+        assert "connections test sales" in found["connection sales"]["remedy"]
+        assert (found["connection off"]["status"], "connection demo" in found) == ("warning", False)
+        assert found["sync demo case"]["found"] == "prvReadIncident is missing."
+        assert found["conflicts"] == {
+            "check": "conflicts",
+            "status": "warning",
+            "found": "1 wait",
+            "remedy": "`python -m crm_core conflicts`",
+        }
+        assert "Failed: connection sales, sync demo case." in done.err
+        assert not any("diagnose" in each.path for each in hub.asked)
 
-    def test_a_terminal_without_the_letters_shows_something(self, hub, cli):
-        hub.say("GET", "/api/runs", (200, {"value": [{"id": "Ñandú 漢"}]}))
-        done = cli(
-            "runs",
-            "--columns",
-            "id",
-            env={"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
-            encoding="latin-1",
-        )
-        assert (done.code, "\\u6f22" in done.out) == (0, True)
+    def test_what_is_found_before_the_trouble_is_shown(self, hub, cli):
+        hub.say("GET", "/api/integrations", problem(401, "Unauthenticated", "The API key is wrong."))
+        done = cli("doctor", "--output", "json")
+        assert (done.code, [each["check"] for each in json.loads(done.out)]) == (4, ["hub"])
+        assert "The API key is wrong." in done.err
 
 
 HEAVY = (
