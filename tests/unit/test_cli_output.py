@@ -8,24 +8,6 @@ import re
 import pytest
 
 from crm_core.cli.output import cell, csv_cell, json_text
-from tests.cli_driver import piped
-from tests.recorded_hub import recorded_hub
-
-
-@pytest.fixture
-def hub():
-    with recorded_hub() as found:
-        yield found
-
-
-@pytest.fixture
-def cli(hub):
-    """Runs a command in pipes."""
-
-    def run(*arguments, env=None, **more):
-        return piped(*arguments, env={"CRMHUB_URL": hub.url, "CRMHUB_KEY": "k" * 32, **(env or {})}, **more)
-
-    return run
 
 
 @pytest.mark.parametrize(
