@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.cli_world import NAMES, World, needs, record_answers, world
+from tests.app.cli_world import World, world
 from tests.app.conftest import API_KEY
 from tests.cli_driver import (
     at_terminal,
@@ -21,7 +21,6 @@ from tests.cli_driver import (
     piped,
     without_colours,
 )
-from tests.recorded_hub import recorded_hub
 
 pytestmark = pytest.mark.xdist_group("app-cli")
 
@@ -68,12 +67,7 @@ def test_every_example_works(there, example):
     line = line.replace(".venv/bin/python", "python")
     if example.startswith("crmhub"):
         line = f'eval "$(python -m crm_core completion bash)"\n{line}'
-    if needs(example):
-        with recorded_hub() as hub:
-            record_answers(hub)
-            done = in_shell(filled(line, NAMES.__getitem__), {"CRMHUB_URL": hub.url, "CRMHUB_KEY": API_KEY})
-    else:
-        done = in_shell(filled(line, there.find), there.env)
+    done = in_shell(filled(line, there.find), there.env)
     assert done.code in ((0, 141) if "| head" in line else (0,)), (done.out, done.err)
     assert "Traceback" not in done.err
     assert API_KEY not in done.out + done.err

@@ -11,10 +11,10 @@ import pytest
 
 from crm_core.cli.client import is_local
 from crm_core.cli.failures import Exit
-from tests.app.cli_world import OTHER_HOST, RUN
 from tests.cli_driver import environment, piped
 from tests.recorded_hub import problem, recorded_hub
 from tests.unit.conftest import KEY
+from tests.unit.recorded_answers import OTHER_HOST, RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPTY = (200, {"value": []})

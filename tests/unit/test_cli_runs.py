@@ -6,9 +6,9 @@ import re
 import pytest
 
 from crm_core.cli.failures import Exit
-from tests.app.cli_world import AT, DECISIONS, RUN, record_answers
 from tests.cli_driver import at_terminal, piped, without_colours
 from tests.recorded_hub import problem
+from tests.unit.recorded_answers import AT, DECISIONS, RUN, record_answers
 
 EMPTY = (200, {"value": []})
 
