@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from benchmarks.worker import ENTITY, FixedIds, Task, cpu_seconds, environment_of, peak_kib
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
+from crm_core.model.state import Run
 from crm_core.ports import measured
 from crm_core.settings import load
 from crm_core.storage import layout
 from crm_core.storage.memory import MemoryQueue
-from crm_core.sync import exports
+from crm_core.sync import export_sources, exports
 from crm_core.system import SystemClock
 
-FORMATS: Sequence[exports.Format] = ("jsonl", "csv")
+FORMATS: Sequence[export_sources.Format] = ("jsonl", "csv")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def export(task: Task) -> Exported:
     with closing(hub):
         uid = hub.keys.uid_of(DEFAULT_TENANT, task.salt)
         assert uid is not None
-        wanted = exports.Wanted("records", wanted_format, uid, names={uid: task.salt})
+        wanted = export_sources.Wanted("records", wanted_format, uid, names={uid: task.salt})
         hub.engine.blob.delete("warm")  # as in a process that has worked before
         began, cpu = clock.monotonic(), cpu_seconds()
         with measured() as meter:
@@ -66,11 +67,11 @@ def export(task: Task) -> Exported:
         return Exported(wanted_format, lines, ended.seen, longest, *cost, slices, peak)
 
 
-def _lines(hub: Hub, run: exports.Run, number: int) -> tuple[int, int]:
+def _lines(hub: Hub, run: Run, number: int) -> tuple[int, int]:
     """How many records of a file a part has, and bytes."""
     data = exports.part(hub.engine, DEFAULT_TENANT, run, number)
     assert data is not None
-    if exports.Wanted.of(run).format == "jsonl":
+    if export_sources.Wanted.of(run).format == "jsonl":
         return data.count(b"\n"), len(data)
     return sum(1 for _ in csv.reader(io.StringIO(data.decode(), newline=""), strict=True)), len(data)
 

@@ -35,7 +35,7 @@ def start(call: Call) -> Reply:
 
     It is a run: follow it at Operation-Location. Parts are deleted after EXPORT_DAYS.
     """
-    from crm_core.sync import exports
+    from crm_core.sync import export_sources, exports
 
     hub: Hub = call.hub
     body = cast("ExportBody", call.body)
@@ -50,13 +50,13 @@ def start(call: Call) -> Reply:
         whole = with_customs(ENTITIES[entity], documents)
         if body.filter:
             matcher(parse_filter(body.filter), whole)
-    wanted = exports.Wanted(
+    wanted = export_sources.Wanted(
         body.what,
         body.format,
         hub.find(call.tenant, body.connection).uid if body.connection else "",
         _moment(body.until, "until"),
         body.bom,
-        exports.customs_of(ENTITIES[entity], whole) if whole and body.what == "records" else (),
+        export_sources.customs_of(ENTITIES[entity], whole) if whole and body.what == "records" else (),
         {each.uid: each.slug for each in connections},
     )
     since = _moment(body.since, "since")
@@ -99,9 +99,9 @@ def _moment(text: str, name: str) -> str:
 
 def shown(hub: "Hub", run: "Run") -> dict[str, Any]:
     """What a run of mode `export` shows beside what every run does. `parts`: that can be read now."""
-    from crm_core.sync import exports
+    from crm_core.sync import export_sources, exports
 
-    wanted = exports.Wanted.of(run)
+    wanted = export_sources.Wanted.of(run)
     return {
         "what": wanted.what,
         "format": wanted.format,
@@ -118,7 +118,7 @@ def part(call: Call) -> Reply:
 
     Only who asked for it, and an Admin, reads it; for anybody else there is no such export.
     """
-    from crm_core.sync import exports
+    from crm_core.sync import export_sources, exports
 
     hub: Hub = call.hub
     run = runs.find(call)
@@ -136,7 +136,7 @@ def part(call: Call) -> Reply:
             else f"is not there; there are {run.seen}"
         )
         raise NotFound(f"Part '{text}' of export {run.id} {why}.")
-    wanted = exports.Wanted.of(run)
+    wanted = export_sources.Wanted.of(run)
     day = run.created_at[:10]
     name = "-".join(each for each in (run.entity, wanted.what, day, f"{number:04d}") if each)
     headers = {"Content-Disposition": f'attachment; filename="{name}.{wanted.format}"'}

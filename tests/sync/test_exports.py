@@ -23,7 +23,7 @@ from crm_core.storage import layout
 from crm_core.storage.memory import MemoryBlob
 from crm_core.storage.records import HistoryEntry, RecordWrite
 from crm_core.storage.run_log import Line, collected, note
-from crm_core.sync import exports, schedule
+from crm_core.sync import export_sources, exports, schedule
 from crm_core.sync.engine import Job
 from crm_core.sync.retention import retention
 from tests.sync.directed import World
@@ -123,14 +123,14 @@ def test_any_record_reads_back_from_jsonl_exactly_and_from_csv_with_its_formulas
     records = {each.id: each for n, one in enumerate(given_fields) if (each := record(entity, n, one))}
     keep(world, entity, records.values())
 
-    _, parts = exported(world, entity, exports.Wanted("records", "jsonl"))
+    _, parts = exported(world, entity, export_sources.Wanted("records", "jsonl"))
     lines = [json.loads(line) for line in b"".join(parts).split(b"\n") if line]
     assert [line["id"] for line in lines] == sorted(records)
     for line in lines:
         mine = {name: value for name, value in line.items() if name in plain.by_name}
         assert mine == records[line["id"]].fields
 
-    _, parts = exported(world, entity, exports.Wanted("records", "csv"))
+    _, parts = exported(world, entity, export_sources.Wanted("records", "csv"))
     head, *rows = cells_of(parts)
     assert head == ["id", "version", *plain.by_name, "links"]
     assert [each[0] for each in rows] == sorted(records)
@@ -142,7 +142,7 @@ def test_any_record_reads_back_from_jsonl_exactly_and_from_csv_with_its_formulas
 
 
 def check_cell(kind, cell, value):
-    if kind.type in exports.NUMBERS:
+    if kind.type in export_sources.NUMBERS:
         assert cell == ("" if value is None else str(value))
         return
     assert not cell.startswith(tuple(csv_text.FORMULA))
@@ -188,12 +188,12 @@ def test_dead_records_are_left_out_and_links_and_customs_are_in(world):
     gone = replace(record("account", 2, {"name": "Two"}), dead=True)
     keep(world, "account", [live, gone])
     customs = ({"name": "x_region", "type": "text", "choices": []},)
-    _, parts = exported(world, "account", exports.Wanted("records", "csv", customs=customs, bom=True))
+    _, parts = exported(world, "account", export_sources.Wanted("records", "csv", customs=customs, bom=True))
     assert parts[0].startswith(b"\xef\xbb\xbf")
     head, *rows = cells_of(parts, bom=True)
     assert [dict(zip(head, row, strict=True))["x_region"] for row in rows] == ["south"]
     _, parts = exported(
-        world, "account", exports.Wanted("records", "jsonl", customs=customs), where="x_region eq 'n'"
+        world, "account", export_sources.Wanted("records", "jsonl", customs=customs), where="x_region eq 'n'"
     )
     assert parts == []
 
@@ -208,7 +208,7 @@ def test_the_history_of_an_entity_has_how_each_record_was_made_and_every_step(wo
             stored.id, stored, replace(stored.content, fields={"name": "=x"}, version=2), step
         )
         world.engine.records.commit(TENANT, "account", layout.bucket(stored.id), [write])
-    wanted = exports.Wanted("history", "jsonl", names={"somewhere": "crm"})
+    wanted = export_sources.Wanted("history", "jsonl", names={"somewhere": "crm"})
     _, parts = exported(world, "account", wanted)
     lines = [json.loads(line) for line in b"".join(parts).splitlines()]
     assert len(lines) == 60
@@ -233,9 +233,9 @@ def many(world, number=400, size=2000):
 
 def test_parts_are_of_a_bounded_size_and_put_together_are_every_record_once(world, monkeypatch):
     monkeypatch.setattr(exports, "PART_BYTES", 50_000)
-    monkeypatch.setattr(exports, "PAGE", 7)
+    monkeypatch.setattr(export_sources, "PAGE", 7)
     records = many(world)
-    run, parts = exported(world, "account", exports.Wanted("records", "jsonl"))
+    run, parts = exported(world, "account", export_sources.Wanted("records", "jsonl"))
     assert max(map(len, parts)) <= 50_000
     assert run.seen == len(parts) > 15
     assert (run.read, run.slices) == (len(records), 0)
@@ -245,12 +245,12 @@ def test_parts_are_of_a_bounded_size_and_put_together_are_every_record_once(worl
 
 def test_an_export_goes_on_over_slices_and_after_a_worker_that_died(world, monkeypatch):
     monkeypatch.setattr(exports, "PART_BYTES", 30_000)
-    monkeypatch.setattr(exports, "PAGE", 7)
+    monkeypatch.setattr(export_sources, "PAGE", 7)
     records = many(world)
     engine = replace(
         world.engine, tuning=replace(world.engine.tuning, fresh_slice_seconds=0, bulk_slice_seconds=0)
     )
-    run = exports.start(engine, TENANT, exports.Wanted("records", "csv"), "account", "me", "", "")
+    run = exports.start(engine, TENANT, export_sources.Wanted("records", "csv"), "account", "me", "", "")
     job = Job(exports.JOB, TENANT, "", "account", run.id)
     for slice_number in range(1000):
         if slice_number % 3 == 1:
@@ -291,10 +291,10 @@ def names_of(blob):
 
 @pytest.mark.parametrize("late", [False, True], ids=["after it wrote a part", "before"])
 def test_of_two_workers_one_goes_on_and_the_other_leaves_nothing(world, monkeypatch, late):
-    monkeypatch.setattr(exports, "PAGE", 7)
+    monkeypatch.setattr(export_sources, "PAGE", 7)
     records = many(world, 100)
     engine = world.engine
-    run = exports.start(engine, TENANT, exports.Wanted("records", "jsonl"), "account", "me", "", "")
+    run = exports.start(engine, TENANT, export_sources.Wanted("records", "jsonl"), "account", "me", "", "")
     job = Job(exports.JOB, TENANT, "", "account", run.id)
     put, entered = engine.blob.put, []
 
@@ -323,7 +323,7 @@ def test_of_two_workers_one_goes_on_and_the_other_leaves_nothing(world, monkeypa
 def test_parts_and_old_lines_are_deleted_and_the_rest_stays(world):
     engine = world.engine
     keep(world, "account", [record("account", 1, {"name": "One"})])
-    run, (data,) = exported(world, "account", exports.Wanted("records", "jsonl"))
+    run, (data,) = exported(world, "account", export_sources.Wanted("records", "jsonl"))
     with collected(engine.run_log, engine.clock):
         note("run.begun", "kept")
     old = engine.clock.now() - timedelta(days=31)
@@ -404,7 +404,7 @@ def test_an_idle_pull_leaves_no_line(world):
 
 def test_only_who_asked_and_an_admin_read_a_part(bench):
     hub = bench.hub
-    run = exports.start(hub.engine, TENANT, exports.Wanted("logs", "csv"), "", "key:one", "", "")
+    run = exports.start(hub.engine, TENANT, export_sources.Wanted("logs", "csv"), "", "key:one", "", "")
     exports.export(hub.engine, Job(exports.JOB, TENANT, "", "", run.id), layout.FRESH)
 
     def read(who, role):
