@@ -149,7 +149,7 @@ class _Inward:
             outcome = "kept" if _is_native(value) else "read"
         theirs = next(iter(have.values()), None)
         translation = _translation(each)
-        rule = "" if translation is None or theirs in (None, "") else _rule(translation, theirs, inward=True)
+        rule = "" if translation is None or outcome == "empty" else _rule(translation, theirs, inward=True)
         if rule == "default":
             outcome = "default"
         return {**told, "outcome": outcome, "rule": _path(each, rule, document)}

@@ -216,6 +216,6 @@ def mapping_preview(call: Call) -> Reply:
     head = {
         "connection": connection.slug,
         "entity": entity,
-        "version": saved["version"] if saved and body.overrides is None else None,
+        "version": None if body.overrides is not None else saved["version"] if saved else 0,
     }
     return Reply(200, {**head, **shown})
