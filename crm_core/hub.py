@@ -369,12 +369,12 @@ class Hub:
         return cancelling.cancel(self.engine, tenant, run)
 
     def let_go(self, connection: Connection) -> None:
-        """What a connection had to tell goes with it, once nobody has an older copy of the configuration."""
-        if connector_class(connection.connector).delivers_to:
-            for entity, sync in connection.entities.items():
-                if sync.pushes:
-                    job = Job("push", connection.tenant, connection.uid, entity)
-                    self.engine.send(layout.BULK, job, self.engine.tuning.push_delay_seconds)
+        """What a connection had to tell, and what waited for it, goes with it, once nobody has an older copy of the
+        configuration.
+        """
+        for entity in connection.entities:
+            job = Job("push", connection.tenant, connection.uid, entity)
+            self.engine.send(layout.BULK, job, self.engine.tuning.push_delay_seconds)
 
     def resume(self, connection: Connection) -> None:
         """A person lets a connection go on; also one whose receiver was gone."""

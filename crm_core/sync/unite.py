@@ -23,6 +23,14 @@ def united(kept: Record, duplicate: Record, config: Config, now: str) -> tuple[R
     for uid, link in duplicate.links.items():
         _take_over(draft, config, uid, link, duplicate.id)
     draft.reviews = [each for each in draft.reviews if each.get("decided") or each["record"] != duplicate.id]
+    # What it asked about others is asked of the kept one from now on.
+    draft.reviews += [
+        each
+        for each in duplicate.reviews
+        if not each.get("decided")
+        and each["record"] not in (kept.id, duplicate.id)
+        and each not in draft.reviews
+    ]
     return draft.finished(), draft.losers
 
 
