@@ -14,6 +14,7 @@ from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.ports import Operation
 from crm_core.storage import records, state
 from crm_core.sync import failures, pull, schedule
+from crm_core.sync.pulling import beginning
 from simulation.scheduler import Crash
 from simulation.world import World
 from tests.sync.mutants_of_rules import delete_not_read_again, older_version_not_skipped
@@ -63,7 +64,7 @@ def state_rows_are_saved_unconditionally(patch):
 
 
 def a_lapsed_lease_is_not_revived(patch):
-    for module in (schedule, pull, failures):
+    for module in (schedule, beginning, failures):
         patch.setattr(module, "lapsed", lambda *_: False)
 
 
