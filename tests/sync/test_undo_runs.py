@@ -103,6 +103,13 @@ class TestUpdates:
         pair.settle()
         plan, told = planned(pair, run)
         assert (told, plan.plan["actions"]) == ([], {})
+        for name in ("a", "b"):
+            for of in ("incremental", "full", "push"):
+                uid = pair.connections[name].uid
+                started = pair.hub.start_run(DEFAULT_TENANT, uid, [], "plan", BY, of=of)
+                pair.work()
+                ended = run_of(pair, started.id)
+                assert (ended.status, ended.plan["actions"]) == ("succeeded", {}), (name, of)
         pair.both()
         assert not any(map(pair.pull("a").counts.get, ("created", "updated", "deleted", "failed")))
 
