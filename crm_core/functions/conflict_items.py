@@ -12,7 +12,7 @@ from crm_core.model.record import HUB, Record
 if TYPE_CHECKING:
     from crm_core.hub import Hub
     from crm_core.sync.conflicts import Conflict
-    from crm_core.sync.explaining import Explained, Held, Origin
+    from crm_core.sync.explaining import Explained, Origin
     from crm_core.sync.resolving import Outcome
     from crm_core.sync.sides import Config
 
@@ -93,6 +93,7 @@ def waiting_at(hub: "Hub", connection: Connection, entity: str) -> dict[str, Any
 
 def whole_item(explained: "Explained", config: "Config", names: Names) -> dict[str, Any]:
     """One, with who set each side's value and when, what other connections hold, and what each choice would do."""
+    from crm_core.functions.history import held_item
     from crm_core.functions.records import item_of_record
 
     conflict, known = explained.conflict, dict(names)
@@ -105,7 +106,10 @@ def whole_item(explained: "Explained", config: "Config", names: Names) -> dict[s
         remote_id = conflict.record.links[conflict.connection].rid
         item["theirs_from"] = {**_origin(explained.theirs, names), "remote_id": remote_id}
     if explained.held:
-        item["connections"] = [_held(each, names) for each in explained.held]
+        item["connections"] = [
+            {**held_item(each, names), "remote_id": conflict.record.links[each.connection].rid or None}
+            for each in explained.held
+        ]
     if explained.story:
         item["story"] = [
             {"old": each.old, "new": each.new, **_origin(each.origin, names)} for each in explained.story
@@ -124,15 +128,6 @@ def _origin(origin: "Origin", names: Names) -> dict[str, Any]:
         "time": origin.time,
         "run": origin.run or None,
         "version": origin.version or None,
-    }
-
-
-def _held(held: "Held", names: Names) -> dict[str, Any]:
-    return {
-        "connection": names.get(held.connection, held.connection),
-        "remote_id": held.remote_id or None,
-        "holds": held.value,
-        "state": held.state,
     }
 
 

@@ -115,11 +115,13 @@ def conflicts(call: Call) -> Reply:
 
 def _found(call: Call) -> "tuple[Conflict, Editor, Entity]":
     """The conflict that the path names, and what writes its record. Raises NotFound."""
-    from crm_core.sync.conflicts import find, with_customs
+    from crm_core.sync.conflicts import find
+    from crm_core.sync.sides import with_customs
 
     hub: Hub = call.hub
     found = find(hub.engine, call.tenant, call.parts["conflict_id"])
-    entity = with_customs(hub.engine, call.tenant, ENTITIES[found.record.entity])
+    name = found.record.entity
+    entity = with_customs(ENTITIES[name], hub.sides(call.tenant, name))
     return found, hub.editor(call.tenant, entity, call.principal.id), entity
 
 

@@ -136,7 +136,7 @@ def _why(told: "Why", names: Mapping[str, str]) -> dict[str, Any]:
         "replaced": told.replaced,
         "policy": (told.decided.policy or None) if told.decided else None,
         "decided": _decided(told.decided, names) if told.decided else None,
-        "connections": [_held(each, names) for each in told.held if each.connection in names],
+        "connections": [held_item(each, names) for each in told.held if each.connection in names],
         "erased": list(told.lost),
     }
 
@@ -154,9 +154,10 @@ def _decided(decided: "Decided", names: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _held(held: "Held", names: Mapping[str, str]) -> dict[str, Any]:
+def held_item(held: "Held", names: Mapping[str, str]) -> dict[str, Any]:
+    """What a connection holds of a field."""
     return {
-        "connection": names[held.connection],
+        "connection": names.get(held.connection, held.connection),
         "state": held.state,
         "known": held.known,
         "holds": held.holds,

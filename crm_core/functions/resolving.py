@@ -99,7 +99,7 @@ def _task(call: Call, body: "ResolveBody") -> "tuple[Sought, Task]":
 
 def _value(call: Call, body: "ResolveBody", wanted: "Sought") -> Any:
     """The value that all of them get."""
-    from crm_core.sync.conflicts import with_customs
+    from crm_core.sync.sides import with_customs
 
     if body.take != "value":
         if body.value is not None:
@@ -108,7 +108,7 @@ def _value(call: Call, body: "ResolveBody", wanted: "Sought") -> Any:
     if not (wanted.entity and wanted.field):
         raise BadRequest.field("where", "where: a value is one of a field; name the entity and the field.")
     hub: Hub = call.hub
-    entity = with_customs(hub.engine, call.tenant, ENTITIES[wanted.entity])
+    entity = with_customs(ENTITIES[wanted.entity], hub.sides(call.tenant, wanted.entity))
     fields = accept_item(entity, {wanted.field: body.value}, create=False)
     return hub.editor(call.tenant, entity, call.principal.id).accepted(fields)[wanted.field]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from crm_core.errors import BadRequest, NotFound
 from crm_core.model.connection import Tenant
-from crm_core.model.entities import ENTITIES, Entity
-from crm_core.model.fields import Field
+from crm_core.model.entities import ENTITIES
 from crm_core.model.filters import parse_filter
 from crm_core.model.matching import check_name, matcher
 from crm_core.model.record import HUB, Link, Record, digest
 from crm_core.sync import shelves
 from crm_core.sync.engine import Engine
+from crm_core.sync.sides import with_customs
 
 ITEMS = {
     "value": "conflict",
@@ -149,21 +149,10 @@ def sought(engine: Engine, tenant: Tenant, filter_text: str = "", **which: Any) 
         if filter_text:
             raise BadRequest.field("filter", "filter: goes with entity, whose fields it names.")
         return Sought(**which)
-    entity = with_customs(engine, tenant, ENTITIES[name])
+    entity = with_customs(ENTITIES[name], engine.sides(tenant, name))
     if which.get("field"):
         check_name(which["field"], entity, "field")
     return Sought(**which, test=matcher(parse_filter(filter_text), entity) if filter_text else None)
-
-
-def with_customs(engine: Engine, tenant: Tenant, entity: Entity) -> Entity:
-    """The entity with the custom fields that any connection maps; the choices of one are those of all."""
-    found: dict[str, Field] = {}
-    for side in engine.sides(tenant, entity.name).values():
-        for each in side.entity.fields:
-            if each.name not in entity.by_name:
-                choices = (*(found[each.name].choices if each.name in found else ()), *each.choices)
-                found[each.name] = replace(each, choices=tuple(dict.fromkeys(choices)))
-    return replace(entity, fields=(*entity.fields, *found.values())) if found else entity
 
 
 def page(

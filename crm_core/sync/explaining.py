@@ -9,13 +9,14 @@ from typing import Any
 
 from crm_core.errors import HubError
 from crm_core.model.connection import Tenant
-from crm_core.model.record import UNKNOWN, Link, Record, is_sendable, wants_push
+from crm_core.model.record import UNKNOWN, Record, is_sendable, wants_push
 from crm_core.storage.records import HistoryEntry
 from crm_core.sync.conflicts import REVIEWS, VALUES, WAYS, Conflict
 from crm_core.sync.edit import Editor
 from crm_core.sync.engine import Engine
 from crm_core.sync.resolving import Choice, Outcome, outcome
-from crm_core.sync.sides import Config, Side
+from crm_core.sync.sides import Config
+from crm_core.sync.why import Held, held_at
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,6 @@ class Origin:
     by: str = ""
     run: str = ""
     version: int = 0
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a connection holds of the field. `state`: same, waits (to be sent), differs (and stays so), refused, conflict, not
-    mapped, or gone (there is no such row there).
-    """
-
-    connection: str
-    remote_id: str
-    state: str
-    value: Any
 
 
 @dataclass(frozen=True)
@@ -81,7 +70,7 @@ def explain(engine: Engine, tenant: Tenant, editor: Editor, conflict: Conflict) 
         side.policy(name) if side is not None and of_values else "",
         _ours(record, name, steps),
         Origin(conflict.connection, conflict.about["time"]) if of_values else None,
-        [_held(record, uid, each, config.get(uid), name) for uid, each in record.links.items()],
+        [held_at(record, name, uid, config) for uid in record.links],
         list(_story(conflict, steps)) if conflict.kind == "flip" else (),
         choices,
     )
@@ -102,23 +91,6 @@ def _ours(record: Record, name: str, steps: Sequence[HistoryEntry]) -> Origin:
         return Origin(last.origin, stamp.time, last.by, last.run, last.version)
     made = record.created
     return Origin(made["origin"], stamp.time, made.get("by", ""), made["run"], 1)
-
-
-def _held(record: Record, uid: str, link: Link, side: Side | None, name: str) -> Held:
-    ours = record.fields.get(name)
-    value = link.held(name, ours)
-    if side is None or not side.maps(name):
-        return Held(uid, link.rid, "not mapped", None)
-    if link.state != "live":
-        return Held(uid, link.rid, "waits" if wants_push(record, link) else "gone", None)
-    known = None if value == UNKNOWN else value
-    if name in link.conflict:
-        return Held(uid, link.rid, "conflict", known)
-    if name in link.refused:
-        return Held(uid, link.rid, "refused", known)
-    if name in link.waits or name in link.inflight or is_sendable(record, link, name):
-        return Held(uid, link.rid, "waits", known)
-    return Held(uid, link.rid, "same" if side.same(name, value, ours) else "differs", known)
 
 
 def _story(conflict: Conflict, steps: Sequence[HistoryEntry]) -> Iterator[Step]:

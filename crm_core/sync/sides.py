@@ -7,6 +7,7 @@ from typing import Any
 from crm_core.connector import Connector, VersionKind
 from crm_core.model.connection import Connection, Deletes, EntitySync, Policy
 from crm_core.model.entities import Entity
+from crm_core.model.fields import Field
 from crm_core.model.filters import parse_filter
 from crm_core.model.matching import Test, matcher
 from crm_core.model.overrides import effective_or_declared
@@ -108,6 +109,17 @@ class Config(dict[str, Side]):
     def __init__(self, sides: Sides, read_at: float) -> None:
         super().__init__(sides)
         self.read_at = read_at
+
+
+def with_customs(entity: Entity, sides: Sides) -> Entity:
+    """The entity with the custom fields of every connection; the choices of one are those of all."""
+    found: dict[str, Field] = {}
+    for side in sides.values():
+        for each in side.entity.fields:
+            if each.name not in entity.by_name:
+                choices = (*(found[each.name].choices if each.name in found else ()), *each.choices)
+                found[each.name] = replace(each, choices=tuple(dict.fromkeys(choices)))
+    return replace(entity, fields=(*entity.fields, *found.values())) if found else entity
 
 
 def side_of(connection: Connection, kind: type[Connector], entity: Entity, breaker: Breaker) -> Side:

@@ -72,7 +72,7 @@ class Why:
 def why(record: Record, steps: Sequence[HistoryEntry], name: str, sides: Sides) -> Why:
     """Of one field. `steps`: the record's history, oldest first."""
     value = record.fields.get(name)
-    held = tuple(_held(record, name, uid, sides) for uid in {**sides, **record.links})
+    held = tuple(held_at(record, name, uid, sides) for uid in {**sides, **record.links})
     changed = next((step for step in reversed(steps) if name in step.old), None)
     since = changed.version if changed else 1
     lost = tuple(missing(record, steps, since))
@@ -110,7 +110,8 @@ def _decided(record: Record, steps: Sequence[HistoryEntry], name: str) -> Decide
     return None
 
 
-def _held(record: Record, name: str, uid: str, sides: Sides) -> Held:
+def held_at(record: Record, name: str, uid: str, sides: Sides) -> Held:
+    """What one connection holds of a field."""
     side, link = sides.get(uid), record.links.get(uid)
     if side is None or not side.maps(name):
         return Held(uid, "not mapped", known=False)

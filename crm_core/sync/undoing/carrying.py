@@ -23,8 +23,9 @@ from crm_core.sync.planning.decisions import Decision
 from crm_core.sync.planning.figures import COUNTED, reader
 from crm_core.sync.planning.outcomes import stored_rows, with_outcome
 from crm_core.sync.saving import Origin, save, write_of
+from crm_core.sync.sides import with_customs
 from crm_core.sync.undoing.base import Slice
-from crm_core.sync.undoing.deciding import carried_out, touches, whole
+from crm_core.sync.undoing.deciding import carried_out, touches
 
 _log = Log("crm_core.sync")
 
@@ -112,7 +113,7 @@ class _Portion:
     def __init__(self, engine: Engine, job: Job, run: Run, entity: str) -> None:
         self.engine, self.tenant, self.run = engine, job.tenant, run
         self.sides = engine.sides(self.tenant, entity)
-        self.entity = whole(ENTITIES[entity], self.sides)
+        self.entity = with_customs(ENTITIES[entity], self.sides)
         self.editor = Editor(engine, self.tenant, self.entity, run.origin)
 
     def carry_out(self, decisions: Sequence[Decision]) -> dict[int, _Outcome]:

@@ -5,7 +5,7 @@ told with both values. A record that the run made is deleted if nobody has touch
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from crm_core.model.entities import Entity
@@ -66,14 +66,6 @@ def decide(
     }
     beside = {"left": back.left, "why": back.why}
     return {**decision, **{name: each for name, each in beside.items() if each}}
-
-
-def whole(entity: Entity, sides: Sides) -> Entity:
-    """The entity with the custom fields of every connection."""
-    known = dict(entity.by_name)
-    for side in sides.values():
-        known = {**side.entity.by_name, **known}
-    return entity if len(known) == len(entity.fields) else replace(entity, fields=tuple(known.values()))
 
 
 def carried_out(

@@ -18,8 +18,9 @@ from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, Stored
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.planning.figures import forecast
+from crm_core.sync.sides import with_customs
 from crm_core.sync.undoing.base import Slice
-from crm_core.sync.undoing.deciding import decide, whole
+from crm_core.sync.undoing.deciding import decide
 
 _log = Log("crm_core.sync")
 
@@ -81,7 +82,7 @@ class _Planning(Slice):
 
     def _decide(self, entity: Entity, bucket: str, rows: Sequence[Stored], after: str) -> None:
         sides = self.engine.sides(self.job.tenant, entity.name)
-        entity = whole(entity, sides)
+        entity = with_customs(entity, sides)
         steps = _by_record(
             self.engine.records.steps(self.job.tenant, entity.name, bucket, after, rows[-1].id)
         )
