@@ -226,6 +226,7 @@ class Hub:
             count("connections_from_memory", connection=uid)
             return held[0]
         count("connections_read", connection=uid)
+        changes = self._changes
         connection = self.connections.get(tenant, uid)
         if connection is None:
             self._opened.pop((tenant, uid), None)
@@ -234,7 +235,8 @@ class Hub:
             opened = held[0]
         else:
             opened = self._opened_anew(connection)
-        if connection.generation >= self._generations.get((tenant, uid), 0):
+        is_newest = changes == self._changes  # else one was saved here while it was read, maybe this one
+        if is_newest and connection.generation >= self._generations.get((tenant, uid), 0):
             self._opened[tenant, uid] = (opened, now)
         return opened
 

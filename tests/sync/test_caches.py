@@ -126,6 +126,24 @@ def test_a_copy_that_was_read_before_the_clearing_is_not_kept_after_it(hubs, mon
     assert one.open(DEFAULT_TENANT, uid).connection.generation == 1
 
 
+def test_a_copy_that_was_read_before_a_change_here_is_not_kept_after_it(hubs, monkeypatch):
+    """Who resumes a connection and then asks for a run must not hear that it is paused."""
+    one, _ = hubs
+    found = one.admin.pause(one.find(DEFAULT_TENANT, "demo"), paused=True)
+    one.forget(found)
+    get = one.connections.get
+
+    def resumed_meanwhile(tenant, uid):
+        before = get(tenant, uid)
+        monkeypatch.setattr(one.connections, "get", get)
+        one.forget(one.admin.pause(before, paused=False))
+        return before
+
+    monkeypatch.setattr(one.connections, "get", resumed_meanwhile)
+    assert one.open(DEFAULT_TENANT, found.uid).connection.paused
+    assert not one.open(DEFAULT_TENANT, found.uid).connection.paused
+
+
 def test_who_sees_the_new_generation_finds_no_old_token(hubs, monkeypatch):
     """The other instance reads the connection's row at the very moment when it is new."""
     one, other = hubs
