@@ -78,6 +78,7 @@ class Link:
     is to have this record. `mapping`: the version of the connection's overrides that held when
     this was written. `etag`: of `ver`, where it can't be told from that. `parked`: {cause, time, failures} of a link that gave up, with `discarded` as in `why`; `failed`: {n, cause, next}.
     `told`: of a system that can't be asked, field -> the version of the webhook that told of it last.
+    `found`: the row was not made for this record alone: it was there, or was another record's, when they were linked.
     `more`: properties that a newer version of this code wrote; kept as they are.
     """
 
@@ -102,6 +103,7 @@ class Link:
     failed: Mapping[str, Any] = NOTHING
     why: Mapping[str, Mapping[str, Any]] = NOTHING
     told: Mapping[str, str] = NOTHING
+    found: bool = False
     more: Mapping[str, Any] = NOTHING
 
     def held(self, name: str, ours: Any) -> Any:

@@ -48,6 +48,7 @@ class LinkDraft:
     failed: dict[str, Any]
     why: dict[str, Mapping[str, Any]]
     told: dict[str, str]
+    found: bool
 
     def __init__(self, link: Link) -> None:
         self.before = link
@@ -110,6 +111,7 @@ class LinkDraft:
         if self.rid:
             self.former = (*self.former, self.rid)
         self.rid = self.ver = ""
+        self.found = False
         self.forget()
 
     def forget(self) -> None:

@@ -169,7 +169,7 @@ def merge(
 def linked(draft: Draft, side: Side, rid: str) -> LinkDraft:
     """The link, of this remote id; a new one, or one under another id, has an empty base."""
     if not draft.has_link(side.uid):
-        link = draft.add_link(side.uid, Link("live", rid=rid, mapping=side.mapping))
+        link = draft.add_link(side.uid, Link("live", rid=rid, mapping=side.mapping, found=True))
         draft.empty_base(link, side)
         return link
     link = draft.link(side.uid)
@@ -181,7 +181,7 @@ def linked(draft: Draft, side: Side, rid: str) -> LinkDraft:
         if link.state != "gone":
             link.state = "live"
         link.forget()
-        link.ver, link.told = "", {}
+        link.ver, link.told, link.found = "", {}, True
         draft.empty_base(link, side)
     link.rid = rid
     return link

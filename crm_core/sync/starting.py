@@ -7,7 +7,7 @@ from datetime import timedelta
 from crm_core.errors import BadRequest, Conflict, HubError
 from crm_core.log import bind, current_trace
 from crm_core.model.connection import Connection
-from crm_core.model.fields import hub_time
+from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.filters import parse_filter
 from crm_core.model.state import Mode, Run
 from crm_core.ports import RowChanged
@@ -197,6 +197,13 @@ def _wanted(opened: Opened, entities: Sequence[str], mode: Mode) -> list[str]:
             f"The connection {connection.slug} is paused; resume it by POST /api/integrations/{connection.slug}/resume."
         )
     return wanted
+
+
+def refuse_old(engine: Engine, plan: Run) -> None:
+    """Raises Conflict for a plan that may not be carried out any more."""
+    hours = engine.tuning.plan_hours
+    if parse_instant(plan.ended_at) + timedelta(hours=hours) < engine.clock.now():
+        raise Conflict(f"The plan {plan.id} is older than {hours:g} hours; make another one.")
 
 
 def send(engine: Engine, connection: Connection, run: Run) -> None:

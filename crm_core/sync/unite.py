@@ -44,6 +44,7 @@ def _take_over(draft: Draft, config: Config, uid: str, link: Link, duplicate_id:
         return
     if known is not None and (known.state == "live" or link.state != "live"):
         mine = draft.link(uid)
+        mine.found = True
         mine.former = (*mine.former, *(each for each in rids if each not in mine.former))
         if link.state == "live" and not is_declared(draft.before, uid, link.rid, link.ver):
             mark = {"kind": "match", "connection": uid, "record": duplicate_id, "decided": "link"}
@@ -53,9 +54,11 @@ def _take_over(draft: Draft, config: Config, uid: str, link: Link, duplicate_id:
         mine = draft.link(uid)
         mine.former = (*mine.former, *([mine.rid] if mine.rid else ()), *link.former)
         mine.forget()
-        mine.state, mine.rid, mine.ver = link.state, link.rid, ""
+        mine.state, mine.rid, mine.ver, mine.found = link.state, link.rid, "", True
     else:
-        mine = draft.add_link(uid, Link(link.state, link.rid, former=link.former, mapping=side.mapping))
+        mine = draft.add_link(
+            uid, Link(link.state, link.rid, former=link.former, mapping=side.mapping, found=True)
+        )
     # Nothing is known that both had in common; the row is read before it is written.
     draft.empty_base(mine, side)
 

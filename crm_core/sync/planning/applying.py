@@ -1,12 +1,11 @@
 """Who may have a plan carried out, and how that begins."""
 
 from dataclasses import replace
-from datetime import timedelta
 
 from crm_core.errors import Conflict
 from crm_core.log import current_trace
 from crm_core.model.connection import Tenant
-from crm_core.model.fields import hub_time, parse_instant
+from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
 from crm_core.storage import layout
 from crm_core.sync import brake, starting
@@ -37,9 +36,7 @@ def _check(engine: Engine, plan: Run) -> None:
         raise Conflict(f"The plan {plan.id} is not complete yet; follow it at /api/runs/{plan.id}.")
     if plan.status != "succeeded":
         raise Conflict(f"The plan {plan.id} failed; make another one.")
-    hours = engine.tuning.plan_hours
-    if parse_instant(plan.ended_at) + timedelta(hours=hours) < engine.clock.now():
-        raise Conflict(f"The plan {plan.id} is older than {hours:g} hours; make another one.")
+    starting.refuse_old(engine, plan)
 
 
 def _opened(engine: Engine, tenant: Tenant, plan: Run) -> Opened:

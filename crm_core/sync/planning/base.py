@@ -14,6 +14,8 @@ from crm_core.sync.planning.deciding import Told
 from crm_core.sync.planning.figures import Telling, forecast
 from crm_core.sync.pulling.base import PullBase
 
+NO_PLAN = "The plan is not kept any more; make another one."
+
 
 class PlanBase(PullBase):
     """Whoever saved the run's row has the run: a worker that is too late gets RowChanged and stops."""

@@ -6,6 +6,7 @@ twice, or after a worker has died, finds its own writes in the history and makes
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +18,18 @@ from crm_core.model.record import HUB, Record
 from crm_core.model.state import Run
 from crm_core.ports import RowChanged, measured
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
+from crm_core.sync import failures
 from crm_core.sync.edit import MAX_TRIES, Editor, losers_of
 from crm_core.sync.engine import Engine, Job, wake
+from crm_core.sync.past import missing
+from crm_core.sync.planning.base import NO_PLAN
 from crm_core.sync.planning.decisions import Decision
 from crm_core.sync.planning.figures import COUNTED, reader
 from crm_core.sync.planning.outcomes import stored_rows, with_outcome
 from crm_core.sync.saving import Origin, save, write_of
 from crm_core.sync.sides import with_customs
 from crm_core.sync.undoing.base import Slice
-from crm_core.sync.undoing.deciding import carried_out, touches
+from crm_core.sync.undoing.deciding import carried_out, found_at, touches
 
 _log = Log("crm_core.sync")
 
@@ -42,7 +46,10 @@ def carry_out(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
     if run is None or run.ended:
         return
     plan = engine.runs.get(job.tenant, run.of)
-    assert plan is not None, "runs are kept"
+    if plan is None:
+        with suppress(RowChanged):
+            failures.end_run(engine, job.tenant, run, "NotFound", NO_PLAN)
+        return
     with measured() as meter:
         try:
             _Carrying(engine, job, lane, run, meter, plan=plan).work()
@@ -150,9 +157,13 @@ class _Portion:
             steps = list(self._steps(record, decision["version"] + 1))
             if any(step.run == self.run.id for step in steps):
                 return _Outcome("applied")  # by a worker that died, or a message that came twice
+            if lost := missing(record, steps, decision["version"]):
+                return _Outcome("drifted", f"Nothing is known any more of version {lost[-1]}.")
             why = next((why for step in steps if (why := self._drift(decision, step))), "")
             if why:
                 return _Outcome("drifted", why)
+        if decision["action"] == "delete" and found_at(record) > decision.get("found", 0):
+            return _Outcome("drifted", "Linked since with one that was there before.")
         fields = {name: each["new"] for name, each in decision["fields"].items()}
         try:
             if decision["action"] != "delete":

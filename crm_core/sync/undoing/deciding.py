@@ -1,7 +1,8 @@
 """What of a run's changes of one record can be taken back, by the record and its history. Pure.
 
 A field goes back to what it was before the run, as long as nobody has changed it since. What was changed again is left, and
-told with both values. A record that the run made is deleted if nobody has touched it since; one that it deleted lives again.
+told with both values. A record that the run made is deleted if nobody has touched it since, nor linked it with what was there before; one that it
+deleted lives again. What the history does not tell any more is taken for somebody's change.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,11 +14,14 @@ from crm_core.model.record import Record
 from crm_core.storage.records import HistoryEntry
 from crm_core.sync import deletes
 from crm_core.sync.merge import DELETED_AT
+from crm_core.sync.past import missing
 from crm_core.sync.planning.decisions import Decision, push_of
 from crm_core.sync.sides import Config, Sides
 from crm_core.sync.undo import put_back, unsettable
 
 POLICY = "undo"
+UNITED = "unite"
+"""The last step of a record that became another one; what has its id after that is a new record."""
 
 
 @dataclass
@@ -42,8 +46,8 @@ def decide(
     uid: str,
 ) -> Decision | None:
     """What undoing these runs would do to a record; None for nothing. `steps`: its history, oldest first; `uid`: the
-    connection that the runs are of. Beside what every decision has: `version`, of the record as it is, and `left`: the
-    fields that can't be given back, and why.
+    connection that the runs are of. Beside what every decision has: `version`, of the record as it is, `found`: at how many
+    connections it is linked with what the hub did not make, and `left`: the fields that can't be given back, and why.
     """
     back = _back(record, steps, runs, entity)
     if back is None or not (back.action or back.conflicts or back.left or back.why):
@@ -63,6 +67,7 @@ def decide(
         "conflicts": back.conflicts,
         "pushes": _pushes(record, after, sides),
         "version": record.version,
+        "found": found_at(record),
     }
     beside = {"left": back.left, "why": back.why}
     return {**decision, **{name: each for name, each in beside.items() if each}}
@@ -83,10 +88,18 @@ def carried_out(
 def _back(
     record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
 ) -> _Back | None:
+    begun = max((step.version for step in steps if step.change == UNITED), default=0) + 1
+    steps = [step for step in steps if step.version > begun]
+    lost = missing(record, steps, begun)
     if record.created.get("run") in runs:
-        return _unmade(record, steps, runs, entity)
+        return _unmade(record, steps, runs, entity, lost)
     if not any(step.run in runs for step in steps):
         return None
+    if lost:
+        known = [step for step in steps if step.version > lost[-1]]
+        if any(step.run in runs for step in steps[: len(steps) - len(known)]):
+            return _Back(why=_unknown(lost))
+        steps = known
     back = _Back()
     life = _life(record, steps, runs)
     if record.dead and life != "revive":
@@ -105,15 +118,24 @@ def _back(
 
 
 def _unmade(
-    record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
+    record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity, lost: Sequence[int]
 ) -> _Back | None:
-    """Of a record that the run made."""
+    """Of a record that the run made. `lost`: the versions of which nothing is known any more."""
     if record.dead:
         return None
     others = _touched(steps, runs, entity)
-    if not others:
-        return _Back("delete")
-    return _Back(why=f"The run made the record. {_by(others)}")
+    if others:
+        return _Back(why=f"The run made the record. {_by(others)}")
+    if lost:
+        return _Back(why=f"The run made the record. {_unknown(lost)}")
+    if found_at(record):
+        return _Back(why="The run made the record. It was linked since with one that was there before.")
+    return _Back("delete")
+
+
+def found_at(record: Record) -> int:
+    """At how many connections the record is linked with a row that was not made for it alone."""
+    return sum(link.found and link.state == "live" for link in record.links.values())
 
 
 def _life(record: Record, steps: Sequence[HistoryEntry], runs: Collection[str]) -> str:
@@ -203,6 +225,10 @@ def _is_kept(entity: Entity, name: str) -> bool:
 
 def _left(ours: Any, before: Any, given: Any, why: str) -> dict[str, Any]:
     return {"ours": ours, "theirs": before, "base": given, "policy": POLICY, "wins": "ours", "why": why}
+
+
+def _unknown(lost: Sequence[int]) -> str:
+    return f"Nothing is known any more of version {lost[-1]}."
 
 
 def _by(steps: Sequence[HistoryEntry]) -> str:

@@ -5,10 +5,12 @@ of ids, a page of them in memory at a time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from crm_core.log import Log
+from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES, Entity
 from crm_core.model.fields import parse_instant
 from crm_core.model.record import Record
@@ -16,6 +18,7 @@ from crm_core.model.state import Run
 from crm_core.ports import RowChanged, measured
 from crm_core.storage import layout
 from crm_core.storage.records import HistoryEntry, Stored
+from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.planning.figures import forecast
 from crm_core.sync.sides import with_customs
@@ -34,20 +37,39 @@ def plan(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
     if run is None or run.ended:
         return
     undone = engine.runs.get(job.tenant, run.undoes)
-    assert undone is not None, "runs are kept"
-    runs = [undone, *filter(None, (engine.runs.get(job.tenant, each) for each in undone.children))]
+    if undone is None:
+        with suppress(RowChanged):
+            failures.end_run(engine, job.tenant, run, "NotFound", "The run is not kept any more.")
+        return
+    runs, entities = _with_parts(engine, job.tenant, undone), _entities(engine, job.tenant, undone)
     with measured() as meter:
         try:
-            _Planning(engine, job, lane, run, meter, runs=runs).work()
+            _Planning(engine, job, lane, run, meter, runs=runs, entities=entities).work()
         except RowChanged:
             _log.info("undo", outcome="in the hands of another worker")
 
 
+def _with_parts(engine: Engine, tenant: Tenant, run: Run) -> list[Run]:
+    return [run, *filter(None, (engine.runs.get(tenant, each) for each in run.children))]
+
+
+def _entities(engine: Engine, tenant: Tenant, run: Run) -> list[str]:
+    """Those whose records a run may have changed. An undo is one run, whatever it undoes is of."""
+    about: Run | None = run
+    while about is not None and about.mode == "undo":
+        about = engine.runs.get(tenant, about.undoes)
+    if about is None:
+        return list(ENTITIES)
+    return list(dict.fromkeys(each.entity for each in _with_parts(engine, tenant, about) if each.entity))
+
+
 class _Planning(Slice):
-    def __init__(self, *args: Any, runs: Sequence[Run] = (), **more: Any) -> None:
+    def __init__(
+        self, *args: Any, runs: Sequence[Run] = (), entities: Sequence[str] = (), **more: Any
+    ) -> None:
         super().__init__(*args, **more)
         self.runs = frozenset(each.id for each in runs)
-        self.entities = list(dict.fromkeys(each.entity for each in runs if each.entity))
+        self.entities = entities
 
     def work(self) -> None:
         self.begin()

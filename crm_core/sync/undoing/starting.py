@@ -7,6 +7,7 @@ from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
 from crm_core.storage import layout
 from crm_core.sync.engine import Engine, Job
+from crm_core.sync.starting import refuse_old
 
 UNDOABLE = frozenset({"incremental", "full", "apply", "undo"})
 """Those that change records."""
@@ -29,9 +30,10 @@ def start(engine: Engine, tenant: Tenant, run: Run, origin: str) -> Run:
 
 
 def apply(engine: Engine, tenant: Tenant, plan: Run, origin: str) -> Run:
-    """Puts the undo that a plan describes on its way. Raises Conflict for a plan that is not complete."""
+    """Puts the undo that a plan describes on its way. Raises Conflict for a plan that is not complete, or too old."""
     if plan.status != "succeeded":
         raise Conflict(f"The plan {plan.id} is {plan.status}; only one that succeeded can be carried out.")
+    refuse_old(engine, plan)
     return _begun(engine, tenant, plan, "undo", plan.id, plan.undoes, origin)
 
 
