@@ -28,8 +28,16 @@ def cancel(engine: Engine, tenant: Tenant, run: Run) -> Run:
     left = [each for each in children if not each.ended]
     if not left:
         raise Conflict(f"Run {run.id} has ended.")
+    refused: list[Conflict] = []
     for each in left:
-        _cancel(engine, tenant, each)
+        try:
+            _cancel(engine, tenant, each)
+        except Conflict as error:  # it has just ended, which must not keep the others going
+            now = engine.runs.get(tenant, each.id)
+            if now is not None and not now.ended:
+                refused.append(error)
+    if refused:
+        raise refused[0]
     return run
 
 

@@ -9,6 +9,7 @@ the row's ETag stops.
 from crm_core.ports import measured
 from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job
+from crm_core.sync.planning.base import NO_PLAN
 from crm_core.sync.planning.carrying import Carrying
 from crm_core.sync.pulling.puller import Puller
 
@@ -35,7 +36,9 @@ def pull(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
     with measured() as meter:
         if run is not None and run.mode == "apply":
             plan = engine.runs.get(job.tenant, run.of)
-            assert plan is not None, "runs are kept"
+            if plan is None:
+                failures.end_run(engine, job.tenant, run, "NotFound", NO_PLAN)
+                return
             Carrying(engine, job, lane, opened, states, run, meter, careful=careful, plan=plan).work()
         else:
             Puller(engine, job, lane, opened, states, run, meter, careful=careful).work()

@@ -233,6 +233,9 @@ class World:
         self.engine.states.remove(TENANT, uid)
         self.engine.states.begin(TENANT, uid, {self.entity: EntityState()})
 
+    def pause(self, uid: str, *, paused: bool = True) -> None:
+        self._connections[uid] = replace(self._connections[uid], paused=paused)
+
     def read_too(self, uid: str) -> None:
         """It is read from now on, as well as written."""
         self._direct(uid, "both")

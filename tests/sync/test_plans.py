@@ -1,24 +1,29 @@
 """Plans one by one: what is told, what is left, what is refused and why, and runs that end before their time."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from crm_core.errors import BadRequest, Conflict
+from crm_core.ports import Row, RowExists
 from crm_core.storage import layout
+from crm_core.storage.memory import MemoryTable
 from crm_core.storage.plans import Digest
-from crm_core.sync import cancelling, schedule
+from crm_core.sync import cancelling, schedule, starting
 from crm_core.sync.engine import Job
 from crm_core.sync.planning import outcomes as outcomes_module
 from crm_core.sync.planning.outcomes import Index
-from crm_core.sync.planning.overlay import Numbers
+from crm_core.sync.planning.overlay import Numbers, Overlay
 from tests.sync.directed import TENANT, World, linked
 from tests.sync.planned import (
     apply,
     ask,
     begin_apply,
     decisions,
+    opened,
     outcomes,
     plan,
     said,
@@ -359,3 +364,54 @@ def test_a_message_of_a_plan_that_has_ended_does_nothing():
     world.work()
     assert writes(world, begun) == []
     assert stored(world, planned.id) == planned
+
+
+def test_what_carries_out_the_plan_of_a_push_stops_where_the_connection_is_paused():
+    world = linked("aa")
+    world.edit(phone="2")
+    run = begin_apply(world, plan(world, "r1", of="push"))
+    world.pause("r1")
+    work_on(world, run)
+    ended = stored(world, run.id)
+    assert (ended.status, ended.problem.code) == ("failed", "Conflict")
+    assert "was paused" in ended.problem.message
+    assert [each["phone"] for each in world.rows("r1").values()] == ["0"]
+    world.pause("r1", paused=False)
+    world.settle()
+    assert world.everywhere("phone") == [["2"]] * 3
+
+
+def test_a_child_that_ends_just_now_does_not_keep_the_others_of_its_parent_going():
+    world = World("aa", entities=("contact", "account"))
+    asked = starting.Asked("full")
+    parent = starting.start(world.engine, opened(world, "r1"), ["contact", "account"], asked, "key:test")
+    first, second = parent.children
+    world.calls.after("get runs", second, happens=lambda: work_on(world, stored(world, first)))
+    cancelling.cancel(world.engine, TENANT, parent)
+    assert stored(world, first).status == "succeeded"
+    assert stored(world, second).problem.code == "Cancelled"
+    with pytest.raises(Conflict, match="has ended"):
+        cancelling.cancel(world.engine, TENANT, parent)
+
+
+def test_of_two_threads_that_claim_one_key_in_a_plan_one_has_it():
+    table, both = MemoryTable(), threading.Barrier(2)
+    read = table.get
+
+    def get(*about: str):
+        found = read(*about)
+        both.wait(5)
+        return found
+
+    table.get = get
+    overlay = Overlay(table, Numbers())
+
+    def claim(_: int) -> bool:
+        try:
+            overlay.insert(layout.KEYS, Row("pk", "rk"))
+        except RowExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(claim, range(2))) == [False, True]

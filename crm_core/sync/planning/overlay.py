@@ -143,9 +143,18 @@ class Overlay:
     # --- writing, here alone -------------------------------------------------------------------------------------
 
     def insert(self, table: str, row: Row) -> str:
-        if self.get(table, row.pk, row.rk) is not None:
+        key = (table, row.pk, row.rk)
+        deleted = key in self._rows
+        if self.get(*key) is not None:
             raise RowExists
-        return self._keep(table, row)
+        if deleted:
+            return self._keep(table, row)
+        made = Row(row.pk, row.rk, row.values, f"plan-{next(self._etags)}")
+        # Atomic: of threads that claim one key at once one has it, as in the store.
+        if self._rows.setdefault(key, made) is not made:
+            raise RowExists
+        self._journal.append((key, None, False))
+        return made.etag
 
     def replace(self, table: str, row: Row, etag: str = "*") -> str:
         self._check((table, row.pk, row.rk), etag, 0)

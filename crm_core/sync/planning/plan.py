@@ -22,7 +22,7 @@ from crm_core.storage.state import States
 from crm_core.sync import brake, compare, failures
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
-from crm_core.sync.planning.base import PlanBase
+from crm_core.sync.planning.base import NO_PLAN, PlanBase
 from crm_core.sync.planning.deciding import Decider
 from crm_core.sync.planning.figures import reader
 from crm_core.sync.planning.overlay import Numbers, Overlay, Unsent
@@ -52,6 +52,10 @@ def plan(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
     if wait > 0:
         engine.send(lane, job, wait)
         return
+    if stop := _in_the_way(engine, job, opened, run):
+        with suppress(RowChanged):
+            failures.end_run(engine, job.tenant, run, "Conflict", stop)
+        return
     careful = deliveries >= CAREFUL_DELIVERY
     with measured() as meter, suppress(RowChanged):  # it was cancelled, or another worker has it
         work = _worker(engine, job, lane, opened, states, run, meter, careful=careful)
@@ -61,6 +65,16 @@ def plan(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
             raise
         except HubError as error:
             _failed(engine, job, states, work.counted(), error)
+
+
+def _in_the_way(engine: Engine, job: Job, opened: Opened, run: Run) -> str:
+    """Why nothing may be sent any more, "" if it may: a plan sends nothing."""
+    if run.mode != "apply":
+        return ""
+    if opened.connection.paused:
+        slug = opened.connection.slug
+        return f"The connection {slug} was paused; what is left is sent once it is resumed."
+    return "" if engine.runs.get(job.tenant, run.of) else NO_PLAN
 
 
 def _worker(
@@ -76,7 +90,7 @@ def _worker(
 ) -> "PullPlan | PushPlan | SendPlan":
     if run.mode == "apply":
         planned = engine.runs.get(job.tenant, run.of)
-        assert planned is not None, "runs are kept"
+        assert planned is not None, "it was there just now"
         return SendPlan(engine, job, lane, opened, states, run, meter, careful=careful, plan=planned)
     kind = PushPlan if run.of == "push" else PullPlan
     return kind(engine, job, lane, opened, states, run, meter, careful=careful)
