@@ -314,11 +314,13 @@ class Records:
         self, tenant: Tenant, entity: str, record_bucket: str, *, top: int, after: str
     ) -> tuple[list[tuple[str, str, HistoryEntry]], str]:
         """(row key, record id, step) of the history of one bucket, record by record, beyond the row key `after`; and the
-        place after them, "" at the end. One call.
+        place after them, "" at the end. One call, unless a page is empty and not the last.
         """
         pk = layout.records_pk(tenant, entity, record_bucket)
         rk, rk_to = layout.every_history_range(after)
         page = self._table.query(layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top)
+        while page.token and not page.rows:
+            page = self._table.query(layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top, token=page.token)
         found = [
             (row.rk, row.rk.split("~")[1], HistoryEntry.from_json(json.loads(_text(row.values))))
             for row in page.rows

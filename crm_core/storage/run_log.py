@@ -209,14 +209,20 @@ class RunLog:
     def _rows(
         self, tenant: Tenant, day: str, after: str, since: datetime, until: datetime
     ) -> tuple[Sequence[Row], bool]:
-        """Of one day, beyond the row key `after`; and whether there may be more of it. One call."""
+        """Of one day, beyond the row key `after`; and whether there may be more of it. One call, unless a page is empty and not
+        the last.
+        """
         newest = layout.journal_time(int(until.timestamp() * 1000) - 1)
         oldest = layout.journal_time(int(since.timestamp() * 1000))
-        page = self._table.query(
-            layout.JOURNAL, pk=layout.journal_pk(tenant, day), rk=max(newest, f"{after}!" if after else ""),
-            rk_to=oldest + layout.AFTER, top=READ_ROWS,
-        )  # fmt: skip
-        return page.rows, page.token is not None
+        token: str | None = None
+        while True:
+            page = self._table.query(
+                layout.JOURNAL, pk=layout.journal_pk(tenant, day), rk=max(newest, f"{after}!" if after else ""),
+                rk_to=oldest + layout.AFTER, top=READ_ROWS, token=token,
+            )  # fmt: skip
+            token = page.token
+            if page.rows or token is None:
+                return page.rows, token is not None
 
     def drop_before(self, tenant: Tenant, day: str, token: str | None) -> str | None:
         """Deletes a page of the lines of the days before one; gives the next page."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from crm_core.errors import Conflict
+from crm_core.errors import Conflict, Misconfigured
 from crm_core.log import about
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
@@ -174,11 +174,20 @@ def cancel(engine: Engine, tenant: Tenant, run: Run) -> Run:
             run = failures.end_run(engine, tenant, run, "Cancelled", "A person ended the stopped run.")
         except RowChanged:
             raise _just_now(run) from None
-    opened = engine.open(tenant, run.connection)
-    due = next_due(opened.connection.schedule, engine.clock.now()) if opened else ""
-    _release(engine, tenant, run, lambda state: replace(state, due=due))
+    later = put_off(engine, tenant, run.connection)
+    _release(engine, tenant, run, later)
     compare.forget(engine, tenant, run)
     return run
+
+
+def put_off(engine: Engine, tenant: Tenant, connection: str) -> Callable[[EntityState], EntityState]:
+    """What lets an entity wait for its schedule's next time; one whose connection can't be opened stays due as it is."""
+    try:
+        opened = engine.open(tenant, connection)
+    except Misconfigured:
+        return lambda state: state
+    due = next_due(opened.connection.schedule, engine.clock.now()) if opened else ""
+    return lambda state: replace(state, due=due)
 
 
 def _check(engine: Engine, tenant: Tenant, run: Run) -> None:

@@ -5,6 +5,7 @@ is given back as it was at the last checkpoint, so that the next pull goes on th
 since. A worker that dies in between leaves a lease, which the tick gives back.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from crm_core.errors import Conflict
@@ -14,7 +15,6 @@ from crm_core.ports import RowChanged
 from crm_core.sync import brake, compare, failures
 from crm_core.sync.engine import Engine
 from crm_core.sync.results import closed, forget_items
-from crm_core.sync.schedule import next_due
 
 CODE = "Cancelled"
 TRIES = 5
@@ -65,26 +65,25 @@ def _let_go(engine: Engine, tenant: Tenant, run: Run) -> None:
         forget_items(engine, tenant, run)
         return
     compare.forget(engine, tenant, run)
-    opened = engine.open(tenant, run.connection)
-    due = next_due(opened.connection.schedule, engine.clock.now()) if opened else ""
+    later = brake.put_off(engine, tenant, run.connection)
     for _ in range(TRIES):
         states = engine.states.read(tenant, run.connection)
         state = states.entities.get(run.entity) if states else None
         if state is None or run.id not in (state.lease_run, state.push_run):
             return
         try:
-            engine.states.save_entity(tenant, run.connection, run.entity, _freed(state, run, due))
+            engine.states.save_entity(tenant, run.connection, run.entity, _freed(state, run, later))
         except RowChanged:
             continue  # its worker, or a new schedule
         return
 
 
-def _freed(state: EntityState, run: Run, due: str) -> EntityState:
-    """`due`: of the schedule's next pull, if this was one from its place: it would begin again at once."""
+def _freed(state: EntityState, run: Run, later: Callable[[EntityState], EntityState]) -> EntityState:
+    """`later`: until the schedule's next pull, if this was one from its place: it would begin again at once."""
     if state.push_run == run.id:
         state = replace(state, push_due="", push_run="")
     if state.lease_run == run.id:
         state = replace(state, lease_run="", lease_until="")
         if run.mode == "incremental" and not run.partial:
-            state = replace(state, due=due)
+            state = later(state)
     return state

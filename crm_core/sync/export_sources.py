@@ -15,6 +15,7 @@ from crm_core.model.matching import matcher
 from crm_core.model.record import HUB, NOTHING, Record
 from crm_core.model.state import Run
 from crm_core.storage import layout
+from crm_core.storage.records import Stored
 from crm_core.storage.run_log import Line
 from crm_core.sync.engine import Engine
 
@@ -95,6 +96,17 @@ class Source:
         cells = (csv_text.cell(item.get(name), number=name in numbers) for name in self.columns)
         return csv_text.row(cells).encode()
 
+    def pages(self, number: int, after: str) -> Iterator[Sequence[Stored]]:
+        """The rows of a bucket beyond an id, page by page; one can be empty and not the last."""
+        token: str | None = None
+        while True:
+            rows, token = self.engine.records.page(
+                self.tenant, self.run.entity, layout.BUCKETS[number], top=PAGE, token=token, after=after
+            )
+            yield rows
+            if token is None:
+                return
+
     def in_time(self, moment: str) -> bool:
         if self.since is None and self.until is None:
             return True
@@ -118,10 +130,7 @@ class _Records(Source):
     def lines(self, place: Place) -> Iterator[tuple[bytes, Place]]:
         for number in range(place.get("bucket", 0), len(layout.BUCKETS)):
             after: str = place.get("after", "") if number == place.get("bucket", 0) else ""
-            while True:
-                rows, token = self.engine.records.page(
-                    self.tenant, self.run.entity, layout.BUCKETS[number], top=PAGE, token=None, after=after
-                )
+            for rows in self.pages(number, after):
                 for row in rows:
                     after = row.id
                     if isinstance(row.content, Record) and self._wants(row.content):
@@ -129,9 +138,8 @@ class _Records(Source):
                             self.line(self._item(row.content), self.numbers),
                             {"bucket": number, "after": after},
                         )
-                if token is None:
-                    break
-                yield b"", {"bucket": number, "after": after}
+                if rows:
+                    yield b"", {"bucket": number, "after": after}
             yield b"", {"bucket": number + 1}
 
     def _wants(self, record: Record) -> bool:
@@ -171,19 +179,15 @@ class _History(Source):
             yield b"", {"bucket": number + 1}
 
     def _made(self, number: int, after: str) -> Iterator[tuple[bytes, Place]]:
-        while True:
-            rows, token = self.engine.records.page(
-                self.tenant, self.run.entity, layout.BUCKETS[number], top=PAGE, token=None, after=after
-            )
+        for rows in self.pages(number, after):
             for row in rows:
                 after = row.id
                 if isinstance(row.content, Record):
                     made = {"version": 1, "change": "create", "old": {}, **row.content.created}
                     yield self._line(row.id, made), {"bucket": number, "after": after}
-            if token is None:
-                yield b"", {"bucket": number, "steps": True}
-                return
-            yield b"", {"bucket": number, "after": after}
+            if rows:
+                yield b"", {"bucket": number, "after": after}
+        yield b"", {"bucket": number, "steps": True}
 
     def _steps(self, number: int, after: str) -> Iterator[tuple[bytes, Place]]:
         while True:

@@ -37,7 +37,9 @@ def pull(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
         if run is not None and run.mode == "apply":
             plan = engine.runs.get(job.tenant, run.of)
             if plan is None:
-                failures.end_run(engine, job.tenant, run, "NotFound", NO_PLAN)
+                if not run.ended:
+                    failures.end_run(engine, job.tenant, run, "NotFound", NO_PLAN)
+                failures.release_lease(engine, job)
                 return
             Carrying(engine, job, lane, opened, states, run, meter, careful=careful, plan=plan).work()
         else:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from crm_core.errors import BadRequest, Conflict
+from crm_core.errors import BadRequest, Conflict, Misconfigured
 from crm_core.ports import Row, RowExists
 from crm_core.storage import layout
 from crm_core.storage.memory import MemoryTable
@@ -17,7 +17,7 @@ from crm_core.sync.engine import Job
 from crm_core.sync.planning import outcomes as outcomes_module
 from crm_core.sync.planning.outcomes import Index
 from crm_core.sync.planning.overlay import Numbers, Overlay
-from tests.sync.directed import TENANT, World, linked
+from tests.sync.directed import TENANT, Died, World, dies, linked
 from tests.sync.planned import (
     apply,
     ask,
@@ -415,3 +415,41 @@ def test_of_two_threads_that_claim_one_key_in_a_plan_one_has_it():
 
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(claim, range(2))) == [False, True]
+
+
+@pytest.mark.parametrize("mode", ["full", "stopped"])
+def test_a_run_of_a_connection_that_can_t_be_opened_can_be_cancelled(mode):
+    world = linked("aa")
+    run = ask(world, "r1", "full")
+    world.calls.after("r1 changes", happens=dies)
+    with pytest.raises(Died):
+        world.work()
+    held = replace(state(world), lease_run=run.id, lease_until="9999-01-01T00:00:00.000000Z")
+    if mode == "stopped":
+        held = replace(state(world), stopped_run=run.id)
+        world.engine.runs.save(TENANT, replace(stored(world, run.id), status="stopped"))
+    world.engine.states.save_entity(TENANT, "r1", world.entity, held)
+
+    def closed(*_: object):
+        raise Misconfigured("The secret is gone.")
+
+    cancelling.cancel(replace(world.engine, open=closed), TENANT, stored(world, run.id))
+    assert (state(world).lease_run, state(world).stopped_run) == ("", "")
+    assert stored(world, run.id).problem.code == "Cancelled"
+
+
+def test_a_plan_does_not_fail_for_another_connection_that_can_t_be_opened():
+    world = linked("aa")
+    world.change("r1", phone="2")
+    run = ask(world, "r1")
+    opens = world.engine.open
+
+    def some(tenant, uid: str):
+        if uid == "r2":
+            raise Misconfigured("The secret is gone.")
+        return opens(tenant, uid)
+
+    world.engine = replace(world.engine, open=some)
+    work_on(world, run)
+    planned = stored(world, run.id)
+    assert (planned.status, planned.plan["pushes"]) == ("succeeded", {"r2": {"update": 1}})

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from crm_core.errors import Misconfigured
 from crm_core.model.connection import Tenant
 from crm_core.model.state import Run
 from crm_core.storage.plans import Digest, Parts, PlanReader, PlanWriter
@@ -121,7 +123,9 @@ def forecast(engine: Engine, tenant: Tenant, run: Run, seconds: float) -> dict[s
     made = run.calls.get("remote", 0)
     sending = 0
     for uid, sums in Figures.of(run).pushes.items():
-        opened = engine.open(tenant, uid)
+        opened = None
+        with suppress(Misconfigured):  # another connection's trouble; nothing is sent there now
+            opened = engine.open(tenant, uid)
         if opened is not None:
             sending += 2 * -(-sums.total() // opened.connector.batch_size)
     return {
