@@ -17,6 +17,7 @@ from crm_core.sync.engine import Job
 from crm_core.sync.planning import outcomes as outcomes_module
 from crm_core.sync.planning.outcomes import Index
 from crm_core.sync.planning.overlay import Numbers, Overlay
+from crm_core.sync.undoing import starting as undoing
 from tests.sync.directed import TENANT, Died, World, dies, linked
 from tests.sync.planned import (
     apply,
@@ -453,3 +454,24 @@ def test_a_plan_does_not_fail_for_another_connection_that_can_t_be_opened():
     work_on(world, run)
     planned = stored(world, run.id)
     assert (planned.status, planned.plan["pushes"]) == ("succeeded", {"r2": {"update": 1}})
+
+
+@pytest.mark.parametrize("of", ["push", "undo"])
+def test_what_goes_through_all_records_learns_soon_that_it_was_cancelled(of):
+    world = linked("aa")
+    world.change("r1", phone="2")
+    pull = ask(world, "r1", "incremental")
+    work_on(world, pull)
+    if of == "push":
+        run = ask(world, "r1", of=of)
+    else:
+        run = undoing.start(world.engine, TENANT, stored(world, pull.id), "key:test")
+    world.calls.before(
+        "query records", "~4'", happens=lambda: cancelling.cancel(world.engine, TENANT, stored(world, run.id))
+    )
+    begun = len(world.calls.texts)
+    work_on(world, run)
+    world.work()
+    assert world.calls.all_happened()
+    assert not [text for text in world.calls.texts[begun:] if "query records" in text and "~5'" in text]
+    assert stored(world, run.id).problem.code == "Cancelled"

@@ -162,8 +162,10 @@ class PushPlan(PlanBase):
                     {**place, "after": rows[-1].id, "token": None} if rows else {**place, "token": more}
                 )
             self.run = replace(self.run, cursor=following)
-            if self._time_is_up():
-                self._save_run(self._with_figures())
+            is_late = self._time_is_up()
+            if is_late or following["bucket"] > place["bucket"]:
+                self._save_run(self._with_figures())  # says how far it is, and learns that it was cancelled
+            if is_late:
                 self._continue()
                 return
 

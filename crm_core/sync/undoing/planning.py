@@ -75,10 +75,14 @@ class _Planning(Slice):
         self.begin()
         place: Mapping[str, Any] = self.run.cursor or {"entity": 0, "bucket": 0, "after": ""}
         while place["entity"] < len(self.entities):
-            place = self._page(place)
-            if self.time_is_up() and place["entity"] < len(self.entities):
+            before, place = place, self._page(place)
+            if place["entity"] == len(self.entities):
+                break
+            if self.time_is_up():
                 self.go_on(place)
                 return
+            if place["bucket"] != before["bucket"]:
+                self.save(cursor=place)  # says how far it is, and learns that it was cancelled
         seconds = (self.engine.clock.now() - parse_instant(self.run.started_at)).total_seconds()
         told = replace(self.run, plan=self.telling.saved())
         self.succeed(plan=forecast(self.engine, self.job.tenant, told, seconds))
