@@ -33,8 +33,8 @@ def is_local(url: str) -> bool:
     """Whether it is this machine: by an address, or the one name that always is."""
     from ipaddress import ip_address
 
-    host = (urlsplit(url).hostname or "").lower()
     try:
+        host = (urlsplit(url).hostname or "").lower()
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
@@ -69,6 +69,18 @@ def _of_settings(text: str) -> str:
     return str(values.get("HUB_API_KEY") or "") if isinstance(values, dict) else ""
 
 
+def _is_address(url: str) -> bool:
+    """Whether requests can go there: without a name and password, which would be shown, and without a query."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        port = parts.port
+    except ValueError:
+        return False
+    plain = parts.path.isascii() and not (parts.query or parts.fragment) and "@" not in parts.netloc
+    return plain and bool(host) and port != 0 and parts.scheme in ("http", "https")
+
+
 def path_of(*parts: str) -> str:
     """`/api/a/b`, each part encoded whole."""
     return "/api/" + "/".join(quote(part, safe="") for part in parts)
@@ -83,8 +95,7 @@ class Client:
     timeout: float = 120.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        if not _is_address(self.url):
             raise Failure(Exit.USAGE, "--url: expected an address such as https://hub.example.com.")
         if not (self.key.text.isascii() and (self.key.text.isprintable())):
             raise Failure(Exit.USAGE, f"{self.key.source}, which has characters that no key has.")
@@ -176,11 +187,15 @@ class Client:
         if not data:
             return None, named
         try:
-            return json.loads(data), named
-        except ValueError:
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
             raise Unreachable(
-                f"{self.url} answers {status} with something that is not JSON; it is no hub.", NOT_RUNNING
-            ) from None
+                f"{self.url} answers {status} with something that is not JSON as a hub's; it is no hub.",
+                NOT_RUNNING,
+            )
+        return found, named
 
     def _refusal(self, status: int, headers: Any, data: bytes) -> Failure:
         if 300 <= status < 400:
@@ -188,7 +203,7 @@ class Client:
             return Unreachable(f"{self.url} redirects to {where}.", "Give the address itself by --url.")
         try:
             body = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict) or "title" not in body:
             return Unreachable(f"{self.url} answers {status}, but not as a hub does.", NOT_RUNNING)
@@ -250,4 +265,4 @@ class Pages:
 def _same_hub(link: str) -> str:
     """The path and query of a link of the hub's: its host may be a name that only others know, and gets no key."""
     parts = urlsplit(link)
-    return f"{parts.path}?{parts.query}"
+    return f"/{parts.path.lstrip('/')}?{parts.query}"

@@ -115,9 +115,7 @@ def resolve(
     ] = "",
     take: Annotated[
         str,
-        typer.Option(
-            "--take", metavar="WAY", help="One of its ways: ours, theirs, link, separate, keep, retry."
-        ),
+        typer.Option("--take", metavar="WAY", help="One of its ways: ours, theirs, link, separate, retry."),
     ] = "",
     value: Annotated[
         str | None, typer.Option("--value", metavar="TEXT", help="This value, instead of --take.")

@@ -58,7 +58,7 @@ def logs(
         if until:
             raise Failure(Exit.USAGE, "--until and --follow: say one of them.")
         try:
-            job.out.stream(_coming(job, query, moment(since) or moment("0s")), COLUMNS)
+            job.out.stream(_coming(job, query, _utc(moment(since)) or moment("0s")), COLUMNS)
         except KeyboardInterrupt:
             return Exit.OK
     try:
@@ -75,9 +75,18 @@ def _before(text: str) -> str:
     """A little before a time: lines are written at the end of what they tell of, so that older ones may come later."""
     try:
         earlier = datetime.fromisoformat(text) - timedelta(seconds=LATE)
-    except ValueError:
+    except (ValueError, OverflowError):
         return ""
     return _text(earlier)
+
+
+def _utc(text: str) -> str:
+    """A time in UTC, so that the order of texts is that of times; what is none as it is, for the hub to refuse."""
+    try:
+        found = datetime.fromisoformat(text)
+        return _text(found) if found.tzinfo else text
+    except (ValueError, OverflowError):
+        return text
 
 
 def _text(moment: datetime) -> str:
@@ -100,7 +109,10 @@ def moment(text: str) -> str:
     ago = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if not ago:
         return text
-    return _text(datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])}))
+    try:
+        return _text(datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])}))
+    except OverflowError:
+        raise Failure(Exit.USAGE, f"{text}: is before all time; say less.") from None
 
 
 def _coming(job: Job, query: dict[str, str], since: str) -> Iterator[dict[str, Any]]:

@@ -98,6 +98,16 @@ def json_text(value: Any, indent: int | None = None) -> str:
     )
 
 
+class _Lines:
+    """Writes rows with the ends of lines that a pipe is used to."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        self._stream.write(text.removesuffix("\r\n") + "\n")
+
+
 class Output:
     """Writes data in one form. `columns`: those that a person asked for instead of a command's own."""
 
@@ -168,7 +178,8 @@ class Output:
     def _csv(self, items: Iterable[Item], named: Sequence[tuple[str, str]], *, flush: bool = False) -> None:
         import csv
 
-        writer = csv.writer(self._stream, lineterminator="\n")
+        # What is not the end of a line of ours is quoted because it is one of this: a lone \r ends a row for many readers.
+        writer = csv.writer(_Lines(self._stream), lineterminator="\r\n")
         writer.writerow([name for name, _ in named])
         for item in items:
             cells = [csv_cell(pick(item, path)) for _, path in named]

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from crm_core.cli.client import is_local
+from crm_core.cli.client import _same_hub, is_local
 from crm_core.cli.failures import Exit
 from tests.cli_driver import environment, piped
 from tests.recorded_hub import problem, recorded_hub
@@ -34,6 +35,8 @@ class TestErrors:
             (problem(502, "AuthFailed", "The sign-in failed.", vendor={"system": "dynamics365", "status": 401, "code": "AADSTS7", "message": "no\x1b[31m"}), 1,
              ["dynamics365 said: 401 AADSTS7 no\\u001b[31m", "doctor"]),
             ((200, b"<html>a router</html>"), 3, ["not JSON"]),
+            ((200, []), 3, ["it is no hub"]),
+            ((200, b"[" * 100_000), 3, ["it is no hub"]),
             ((502, b"Bad Gateway"), 3, ["answers 502, but not as a hub does"]),
             ((503, {"error": "busy"}), 3, ["answers 503"]),
             ((301, b"", {"Location": "https://elsewhere.example/"}), 3, ["redirects to https://elsewhere.example/", "--url"]),
@@ -74,8 +77,13 @@ class TestErrors:
         assert cli("sync", "run", "demo", "--no-wait").code == 3
 
     @pytest.mark.parametrize(
-        "url", ["hub.example.com", "ftp://hub.example.com", "http://user:word@127.0.0.1", "http://"]
-    )
+        "url",
+        [
+            "hub.example.com", "ftp://hub.example.com", "http://user:word@127.0.0.1", "http://:word@127.0.0.1", "http://",
+            "http://[", "http://[::1", "http://hub..example.com", f"http://{'a' * 70}.example.com", "http://127.0.0.1:x",
+            "http://127.0.0.1:99999", "http://127.0.0.1/ñ", "http://127.0.0.1/?key=x",
+        ],
+    )  # fmt: skip
     def test_what_is_no_address_is_said(self, url):
         done = piped("runs", "--url", url)
         assert (done.code, "--url: expected an address" in done.err) == (2, True), done.err
@@ -117,6 +125,16 @@ class TestKey:
         hub.say("GET", "/api/runs", EMPTY)
         assert piped("runs", env={"CRMHUB_URL": hub.url}, cwd=tmp_path).code == 0
         assert [each.headers.get("x-api-key") for each in hub.asked] == [KEY]
+
+    @pytest.mark.parametrize(
+        "link",
+        ["http:@elsewhere.example/a?b=c", "http:.elsewhere.example/a?b=c", "//x/a?b=c", "https://x//a?b=c"],
+    )
+    def test_no_link_of_a_list_leads_elsewhere(self, link):
+        path = _same_hub(link)
+        assert path.startswith("/")
+        assert not path.startswith("//")
+        assert urlsplit(f"https://hub.example.com{path}").netloc == "hub.example.com"
 
     def test_it_goes_to_no_other_machine(self, tmp_path):
         (tmp_path / ".data").mkdir()

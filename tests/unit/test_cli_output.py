@@ -71,3 +71,11 @@ def test_a_terminal_without_the_letters_shows_something(hub, cli):
         encoding="latin-1",
     )
     assert (done.code, "\\u6f22" in done.out) == (0, True)
+
+
+def test_a_lone_end_of_line_in_a_text_begins_no_row(hub, cli):
+    item = {"id": "a\r=1+1", "name": "b\n=2", "note": "c\r\n=3"}
+    hub.say("GET", "/api/records/accounts", (200, {"value": [item]}))
+    text = cli("records", "list", "accounts", "-o", "csv").out
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [list(item), list(item.values())]
+    assert '"a\r=1+1"' in text

@@ -183,3 +183,8 @@ class TestFollow:
         done = cli(*arguments)
         assert done.code == 5
         assert "pdate the hub" in done.err
+
+
+def test_a_time_before_all_times_is_said(cli):
+    done = cli("logs", "--since", "999999d")
+    assert (done.code, "is before all time" in done.err) == (2, True)
