@@ -69,7 +69,8 @@ def span(hub: "Hub", parameters: Mapping[str, str], began: str = "") -> tuple[da
     now = hub.clock.now()
     since = now - timedelta(days=hub.engine.tuning.log_days)
     since = max(since, _moment(parameters, "since") or since, _begin_of(parameters.get("run", "")) or since)
-    until = _moment(parameters, "until") or now + timedelta(seconds=1)
+    end = now + timedelta(seconds=1)
+    until = min(_moment(parameters, "until") or end, end)  # days that are still to come have no lines
     if began:
         until = min(until, datetime.fromisoformat(began))
     until = max(until, since)

@@ -131,7 +131,8 @@ def note(event: str, message: str, level: Level = "info", **more: Any) -> None:
     tenant = about("tenant")
     if tenant:
         noted.tenant = Tenant(tenant)
-    noted.add(Line(hub_time(noted.clock.now()), level, event, message[:MAX_MESSAGE], **where, facts=facts))
+    words = message[:MAX_MESSAGE].encode("utf-8", "replace").decode()  # a system may send half characters
+    noted.add(Line(hub_time(noted.clock.now()), level, event, words, **where, facts=facts))
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def collected(log: "RunLog", clock: Clock) -> Iterator[None]:
         if noted.lines:
             try:
                 log.write(noted.tenant, noted.all())
-            except (StoreError, HubError) as error:
+            except (StoreError, HubError, ValueError) as error:  # also of a text that no store takes
                 _log.warning("lines not written", error=type(error).__name__)
 
 

@@ -114,6 +114,8 @@ def test_lines_are_found_by_what_they_are_about_a_page_at_a_time(api, connect):
     assert lines(api, f"connection=paged&since={middle}") == [e for e in every if e["time"] >= middle]
     assert lines(api, f"connection=paged&until={middle}") == [e for e in every if e["time"] < middle]
     assert lines(api, "connection=nobody") == []
+    ahead = api.ok("GET", f"{LOGS}?connection=paged&until=9999-12-31T23:59:59Z&top=10")
+    assert ahead["value"] == every  # and not ten of the days that are still to come
 
 
 @pytest.mark.parametrize(

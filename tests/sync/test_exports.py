@@ -388,8 +388,14 @@ def test_lines_beyond_the_most_are_counted_and_a_failing_store_fails_nothing(wor
 
     with collected(Broken(), engine.clock):  # type: ignore[arg-type]
         note("run.ended", "lost")
+    with collected(engine.run_log, engine.clock):
+        note("record.refused", "half a character: \ud83d", "warning")
+        note("record.refused", "as a fact", "warning", fields=["\ud83d"])
     note("run.ended", "nobody collects")
     assert "lost" not in messages(engine, 1)
+    with collected(engine.run_log, engine.clock):
+        note("record.refused", "half a character: \ud83d", "warning")
+    assert "half a character: ?" in messages(engine, 1)
 
 
 def test_an_idle_pull_leaves_no_line(world):
