@@ -292,6 +292,20 @@ def test_an_address_with_a_query_is_called_with_it_and_it_is_kept_a_secret(hub, 
     assert signature not in repr(hub.connection)
 
 
+@pytest.mark.parametrize("query", ["code=aB%2f/cD%3d9876", "bare-Secret-01234", "a=1&sig=x/y%2Bz+0123"])
+def test_no_form_of_the_address_s_query_comes_back_in_the_receiver_s_words(hub, query):
+    hub.connect(secrets={"url_query": query, "token": TOKEN})
+    hub.fault("status", status=400, message=f"no such address: {query}", count=1)
+    hub.create(last_name="Torres")
+    hub.work()
+    words = hub.one().attempts[0].words
+    assert "***" in words
+    assert not any(
+        part.partition("=")[2] in words for part in query.split("&") if len(part) > 8 and "=" in part
+    )
+    assert query not in words
+
+
 @pytest.mark.parametrize("query", ["a=b#c", "a=b c", "a=\nb"])
 def test_a_query_that_no_address_can_have_is_refused_by_name(hub, query):
     with pytest.raises(BadRequest, match=r"secrets\.url_query: expected what follows"):

@@ -48,7 +48,7 @@ class Outgoing:
         query = _query(secrets.get("url_query", ""))
         self._address = f"{self.url}?{query}" if query else self.url
         self._secrets = [*secrets_of(secrets.get("signing_secret", "")), secrets.get("token", "")]
-        self._secrets += [value for _, value in parse_qsl(query) if len(value) >= SECRET_LENGTH]
+        self._secrets += _secrets_in(query)
         if secrets.get("token"):
             name = settings.get("token_header", "")
             if not name:
@@ -93,6 +93,13 @@ def _query(setting: str) -> str:
             "secrets.url_query: expected what follows the ? of an address, percent-encoded as it stands there.",
         )
     return query
+
+
+def _secrets_in(query: str) -> list[str]:
+    """What of an address's query may be a secret: each value as it stands there and as it is meant, or what has no name."""
+    parts = (each.partition("=") for each in query.split("&"))
+    found = [*(value or name for name, _, value in parts), *(value for _, value in parse_qsl(query))]
+    return [each for each in found if len(each) >= SECRET_LENGTH]
 
 
 def _keys(setting: str) -> list[bytes]:
