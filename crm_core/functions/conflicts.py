@@ -15,7 +15,7 @@ from crm_core.model.items import accept_item
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from crm_core.functions.bodies import ConflictBody
+    from crm_core.functions.bodies import ConflictBody, FieldChoiceBody, ResolveBody
     from crm_core.hub import Hub
     from crm_core.sync.conflicts import Conflict, Sought
     from crm_core.sync.edit import Editor
@@ -157,7 +157,7 @@ def resolve(call: Call) -> Reply:
         raise BadRequest.field("take", "take: give either take, or fields with one for each field.")
     seen = etag_of(call.incoming.headers.get("if-match", ""))
     if body.take:
-        value = accepted(editor, entity, found, body.take, body.value, "value")
+        value = accepted(editor, entity, found, body, "value")
         choices = [Choice(found, body.take, value, seen)]
     else:
         choices = _of_fields(found, editor, entity, body, seen)
@@ -177,6 +177,11 @@ def _of_fields(
         for each in of(found.record)
         if each.connection == found.connection and each.kind not in REVIEWS and each.field
     }
+    if seen and found.field not in body.fields:
+        raise BadRequest.field(
+            "If-Match",
+            f"If-Match: is that of {found.field or found.kind}, of which nothing is decided; give each field its etag.",
+        )
     choices = []
     for name, each in body.fields.items():
         if name not in waiting:
@@ -184,26 +189,39 @@ def _of_fields(
             raise BadRequest.field(
                 f"fields.{name}", f"fields.{name}: does not wait there; what does: {known}."
             )
-        value = accepted(editor, entity, waiting[name], each.take, each.value, f"fields.{name}.value")
+        value = accepted(editor, entity, waiting[name], each, f"fields.{name}.value")
         etag = each.etag or (seen if name == found.field else "")
         choices.append(Choice(waiting[name], each.take, value, etag))
     return choices
 
 
+def check_value(given: "ConflictBody | FieldChoiceBody | ResolveBody", where: str) -> None:
+    """Raises BadRequest for a choice with a value that does not go with it, or without the one that does: only who says
+    null means null.
+    """
+    if given.take != "value" and given.value is not None:
+        raise BadRequest.field(where, f"{where}: only goes with take: value; leave it out.")
+    if given.take == "value" and "value" not in given.model_fields_set:
+        raise BadRequest.field(where, f"{where}: is missing; say which value is to be, null for none.")
+
+
 def accepted(
-    editor: "Editor", entity: Entity, conflict: "Conflict", take: str, value: Any, where: str
+    editor: "Editor",
+    entity: Entity,
+    conflict: "Conflict",
+    choice: "ConflictBody | FieldChoiceBody",
+    where: str,
 ) -> Any:
     """The value of a choice as the record takes it. Raises BadRequest that names `where` it stands."""
-    if take != "value":
-        if value is not None:
-            raise BadRequest.field(where, f"{where}: only goes with take: value; leave it out.")
+    check_value(choice, where)
+    if choice.take != "value":
         return None
     name = conflict.field
     if not name or name not in entity.by_name:
         raise BadRequest.field("take", f"take: a conflict of kind {conflict.kind} has no value to give.")
     try:
         beside = entity.by_name[name].companion
-        given = {name: value, **({beside: conflict.record.fields.get(beside)} if beside else {})}
+        given = {name: choice.value, **({beside: conflict.record.fields.get(beside)} if beside else {})}
         return editor.accepted(accept_item(entity, given, create=False))[name]
     except BadRequest as error:
         message = error.message.removeprefix(f"{name}: ")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crm_core.errors import BadRequest, HubError
 from crm_core.functions.conflict_items import item_of, outcome_item
-from crm_core.functions.conflicts import moment, names_of, sought_of
+from crm_core.functions.conflicts import check_value, moment, names_of, sought_of
 from crm_core.functions.endpoint import route
 from crm_core.functions.runs import accepted
 from crm_core.functions.web import Call, Parameter, Reply, Role, link, whole_number
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TOP, MAX_TOP = 50, 200
 COUNTED = 1000
-"""So many a preview looks at for its counts."""
+"""So many a preview tells of in its counts."""
+EXAMINED = 5000
+"""Open items that a preview looks at, whether they are sought or not: beyond them its nextLink goes on."""
 
 
 def _resolve_body() -> "type[BaseModel]":
@@ -50,7 +52,8 @@ def _resolve_body() -> "type[BaseModel]":
 def resolve_many(call: Call) -> Reply:
     """Decides every conflict that is sought in one way: `ours`, `theirs`, `value`; or `separate`, `link` of matches and merges.
 
-    With preview, nothing is done: it counts them (up to 1,000), and tells of a page of them what would change and be sent. Its
+    With preview, nothing is done: it counts them (up to 1,000, among 5,000 that wait), and tells of a page of them what would
+    change and be sent; a page can be empty, and still have a nextLink. Its
     `as_of` goes with the real call: what has changed since then is left as it is. That one is a run: `updated` counts what was
     decided, `unchanged` what was left, `failed` what could not be decided; `left` says which and why.
     """
@@ -101,9 +104,8 @@ def _value(call: Call, body: "ResolveBody", wanted: "Sought") -> Any:
     """The value that all of them get."""
     from crm_core.sync.sides import with_customs
 
+    check_value(body, "value")
     if body.take != "value":
-        if body.value is not None:
-            raise BadRequest.field("value", "value: only goes with take: value; leave it out.")
         return None
     if not (wanted.entity and wanted.field):
         raise BadRequest.field("where", "where: a value is one of a field; name the entity and the field.")
@@ -131,10 +133,12 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
     )
     place: Mapping[str, Any] | None = hub.open_token(token, *about) if token else {}
     found: list[Conflict] = []
-    shown, following = 0, place
-    while place is not None and len(found) < COUNTED:
-        some, place = page(hub.engine, call.tenant, wanted, place, top=COUNTED if shown else top)
+    shown, following, examined = 0, place, 0
+    while place is not None and len(found) < COUNTED and examined < EXAMINED:
+        most = COUNTED if shown else top
+        some, place = page(hub.engine, call.tenant, wanted, place, top=most)
         found += some
+        examined += most
         if not shown:
             shown, following = len(some), place
     editors = {name: hub.editor(call.tenant, each, call.principal.id) for name, each in ENTITIES.items()}

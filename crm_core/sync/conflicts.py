@@ -13,6 +13,7 @@ from crm_core.model.entities import ENTITIES
 from crm_core.model.filters import parse_filter
 from crm_core.model.matching import check_name, matcher
 from crm_core.model.record import HUB, Link, Record, digest
+from crm_core.storage import layout
 from crm_core.sync import shelves
 from crm_core.sync.engine import Engine
 from crm_core.sync.sides import with_customs
@@ -192,7 +193,7 @@ def with_others(engine: Engine, tenant: Tenant, found: Iterable[Conflict]) -> li
 def find(engine: Engine, tenant: Tenant, conflict_id: str) -> Conflict:
     """Raises NotFound for one that is none any more."""
     parts = conflict_id.split("~")
-    if len(parts) == 5 and parts[0] in ENTITIES:
+    if len(parts) == 5 and parts[0] in ENTITIES and layout.is_record_id(parts[1]):
         record = engine.records.find(tenant, parts[0], parts[1])
         for each in of(record) if record is not None else ():
             if each.id.split("~")[2:] == parts[2:]:

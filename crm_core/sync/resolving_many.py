@@ -5,17 +5,18 @@ It goes through what waits once, so what comes later is not among it. A conflict
 not wait any more.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crm_core.errors import HubError, NotFound, Stale, StoreUnavailable
+from crm_core.errors import BadRequest, HubError, NotFound, Stale, StoreUnavailable
 from crm_core.log import Log, bind, current_trace
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
-from crm_core.ports import RowChanged
+from crm_core.ports import RowChanged, wire_size
 from crm_core.storage import layout
 from crm_core.sync import conflicts, failures
 from crm_core.sync.conflicts import REVIEWS, Conflict
@@ -29,6 +30,8 @@ JOB = "resolve"
 PORTION = 100
 MAX_LEFT = 100
 """Of so many that were left a run tells which and why."""
+MAX_LEFT_BYTES, MAX_TASK_BYTES = 36_000, 20_000
+"""Of the run's row, which has both in one property."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,11 @@ class Task:
 
 
 def start(engine: Engine, tenant: Tenant, task: Task, by: str) -> Run:
-    """Puts it on its way; gives the run that tells what becomes of it."""
+    """Puts it on its way; gives the run that tells what becomes of it. Raises BadRequest for a value that its row can't hold."""
+    if _size(task.to_json()) > MAX_TASK_BYTES:
+        raise BadRequest.field(
+            "value", "value: is too long to be given to many at once; decide the conflicts one by one."
+        )
     now = engine.clock.now()
     run = Run(
         layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
@@ -146,7 +153,7 @@ class _Many:
             counts[name] = counts.get(name, 0) + len(some)
             left += [{"id": each.id, "why": why} for each in some if why]
         self.done = place is None
-        cursor = {**self.run.cursor, "place": place or {}, "left": left[:MAX_LEFT]}
+        cursor = {**self.run.cursor, "place": place or {}, "left": _fitting(left)}
         self._save(cursor=cursor, counts=counts, read=self.run.read + len(found))
 
     def pause(self) -> None:
@@ -183,6 +190,19 @@ class _Many:
 
     def _save(self, **changes: Any) -> None:
         self.run = self.engine.runs.save(self.tenant, replace(self.run, **changes))
+
+
+def _size(data: Any) -> int:
+    """In bytes, as the store counts them."""
+    return wire_size(json.dumps(data, ensure_ascii=False))
+
+
+def _fitting(left: list[Any]) -> list[Any]:
+    """The first of those that were left, as many as the run's row can hold."""
+    some = left[:MAX_LEFT]
+    while _size(some) > MAX_LEFT_BYTES:
+        some.pop()
+    return some
 
 
 def _together(found: Iterable[Conflict]) -> Iterator[list[Conflict]]:

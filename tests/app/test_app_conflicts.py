@@ -247,6 +247,8 @@ class TestValues:
         items = {each["field"]: each for each in sides.waiting("b")}
         for item, body, where in (
             (items["last_name"], {"take": "value", "value": None}, "value"),
+            (items["phone"], {"take": "value"}, "value"),
+            (items["phone"], {"fields": {"phone": {"take": "value"}}}, "fields.phone.value"),
             (items["last_name"], {"take": "value", "value": 7}, "value"),
             (items["phone"], {"take": "ours", "value": "7"}, "value"),
             (items["phone"], {"take": "separate"}, "take"),
@@ -298,6 +300,9 @@ class TestWhatIsSeen:
         )  # fmt: skip
         fields = {"fields": {"phone": {"take": "theirs", "etag": item["etag"]}}}
         assert sides.hub("POST", path_of(item), fields).status_code == 412
+        other = {"fields": {"mobile": {"take": "ours"}}}
+        answer = sides.hub("POST", path_of(item), other, headers={"If-Match": item["etag"]})
+        assert answer.status_code == 400, answer.text
         assert sides.record(record)["phone"] == "2"
         newer = sides.asked("b", "value")
         assert (newer["id"], newer["theirs"]) == (item["id"], "5")
@@ -800,7 +805,11 @@ class TestMany:
             ({"where": {**here, "kind": "match"}, "take": "theirs"}, "take"),
             ({"where": here, "take": "retry"}, "take"),
             ({"where": here, "take": "value", "value": "1"}, "where"),
-            ({"where": {"entity": "contacts", "field": "last_name"}, "take": "value"}, "last_name"),
+            (
+                {"where": {"entity": "contacts", "field": "last_name"}, "take": "value", "value": None},
+                "last_name",
+            ),
+            ({"where": {"entity": "contacts", "field": "phone"}, "take": "value"}, "value"),
             ({"where": here, "take": "ours", "value": "1"}, "value"),
             ({"where": here, "take": "ours", "as_of": "now"}, "as_of"),
         ):

@@ -135,6 +135,26 @@ def test_an_id_of_great_length_is_404(api, path):
     assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")
 
 
+@pytest.mark.parametrize("name", ["", "zz", "#", "?", "\\", "\x01", "x" * 600, "ñ"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/conflicts/account~{}~x~value~phone",
+        "/api/deadletters/account~{}~x~refused~phone",
+        "/api/deadletters/a{}",
+    ],
+)
+def test_a_name_that_can_be_nothing_s_that_waits_is_404(api, path, name):
+    for method, path_of, body in (
+        ("GET", path, None),
+        ("POST", f"{path}/replay", None),
+        ("POST", path, {"take": "ours"}),
+    ):
+        if ("deadletters" in path) is (body is None) or method == "GET":
+            answer = api(method, path_of.format(quote(name, safe="")), body)
+            assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")
+
+
 @pytest.mark.parametrize("header", [b"X-API-KEY: \xff", b"Authorization: Bearer \xff"])
 def test_a_key_that_is_no_utf8_is_401(api, header):
     request = b"GET /api/connectors HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" + header + b"\r\n\r\n"

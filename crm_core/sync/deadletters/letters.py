@@ -2,6 +2,7 @@
 that could not be taken in.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -26,6 +27,9 @@ RUNS: Mapping[str, Mode] = {"pull": "incremental", "widen": "push"}
 """Jobs of runs: the run is over, so that a new one does the work."""
 EDITED = "edited"
 """Stands in an event that a person made from another one where the fingerprint of its proof would."""
+
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 @dataclass
@@ -166,7 +170,8 @@ class Letters:
 
     def _letter(self, letter_id: str) -> Letter:
         """Raises NotFound, which says what became of one that is closed."""
-        letter = self.engine.dead_letters.get(self.tenant, letter_id) if letter_id else None
+        good = _ID.fullmatch(letter_id)
+        letter = self.engine.dead_letters.get(self.tenant, letter_id) if good else None
         if letter is None:
             raise NotFound(f"There is no dead letter '{letter_id}'; GET /api/deadletters lists them.")
         if letter.closed:
