@@ -56,7 +56,8 @@ _SAFE_IN_QUERY = "%&=;+?$@()',*:!/~"
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 """Of the verb that is under way, by the monotonic clock."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+"""And half characters, which no store takes: a system that cuts its own words in the middle of one sends them."""
 _CREDENTIALS = (
     (re.compile(r"\b(bearer|basic|zoho-oauthtoken)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]*(\.[\w-]*)?"), "***"),
@@ -352,7 +353,7 @@ def _http_date(text: str) -> datetime | None:
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:
     """A vendor's text without the given secrets (as they are, URL- or JSON-encoded), without what looks like
-    credentials, without control characters, at most 500 characters.
+    credentials, without control and half characters, at most 500 characters.
     """
     forms: set[str] = set()
     for secret in secrets:

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from crm_core.errors import Conflict
+from crm_core.errors import BadRequest, Conflict
+from crm_core.functions import resolving as over_http
+from crm_core.functions.bodies import ResolveBody
+from crm_core.functions.web import Call, Incoming, Principal, Role
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
@@ -380,3 +383,41 @@ class TestManyAtOnce:
         assert asked(pair) == []
         pair.settle()
         assert pair.values("a", "telephone1") == pair.values("b", "telephone1") == ["3"] * 4
+
+    def test_what_a_run_keeps_of_itself_fits_its_row_whatever_was_left(self, pair, monkeypatch):
+        self.conflicts(pair, 5)
+
+        def refuses(*_):
+            raise Conflict("é" * 12_000)
+
+        monkeypatch.setattr(resolving_many, "resolve_all", refuses)
+        run = self.start(pair)
+        pair.work()
+        done = self.ended(pair, run)
+        assert (done.status, done.counts["failed"], len(done.cursor["left"])) == ("succeeded", 5, 1)
+
+    def test_a_value_that_no_row_of_a_run_holds_is_refused_by_name(self, pair):
+        task = resolving_many.Task({"entity": "account", "kinds": ["value"]}, "value", "x" * 40_000)
+        with pytest.raises(BadRequest, match="^value: is too long"):
+            resolving_many.start(pair.hub.engine, DEFAULT_TENANT, task, "key:test")
+
+    def test_a_preview_that_finds_nothing_looks_at_so_many_and_goes_on_with_its_link(self, pair, monkeypatch):
+        self.conflicts(pair, 3)
+        monkeypatch.setattr(over_http, "EXAMINED", 2)
+        body = {"where": {"entity": "accounts", "filter": "name eq 'Nobody'"}, "take": "ours", "preview": True}
+        principal = Principal(DEFAULT_TENANT, "key:test", Role.OPERATOR)
+        incoming = Incoming("POST", "/api/conflicts/resolve", {}, {}, b"")
+        pages, token = [], {}
+        while token is not None:
+            call = Call(pair.hub, principal, incoming, {}, {"top": "1", **token}, ResolveBody(**body))
+            told = over_http.resolve_many(call).body
+            pages.append(told)
+            following = told.get("nextLink")
+            token = (
+                {"skiptoken": following.rpartition("skiptoken=")[2].replace("%3D", "=")}
+                if following
+                else None
+            )
+        assert len(pages) > 1
+        assert [each["counts"]["countIsLowerBound"] for each in pages] == [True] * (len(pages) - 1) + [False]
+        assert [item for each in pages for item in each["value"]] == []

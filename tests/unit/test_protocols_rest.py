@@ -581,6 +581,7 @@ def test_a_secret_never_survives(secret, before, after):
         ("client_secret=abc&x=1", "client_secret=***&x=1"),
         ('{"access_token": "abc", "a": 1}', '{"access_token": "***", "a": 1}'),
         ("line\r\nbreak\x00", "line break "),
+        ("cut\ud83dhere", "cut here"),
         ("the password is too short", "the password is too short"),
         ("abc", "abc"),
         ("x" * 501, "x" * 497 + "..."),
