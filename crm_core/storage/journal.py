@@ -12,7 +12,7 @@ from crm_core.errors import BadRequest
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.record import NOTHING
-from crm_core.ports import Clock, Ids, Operation, Row, RowChanged, RowExists, Table, every_row
+from crm_core.ports import Clock, Ids, Operation, Row, RowChanged, RowExists, Table, every_row, some_rows
 from crm_core.storage import layout
 from crm_core.storage.state import json_data, json_values, replaced
 
@@ -99,14 +99,15 @@ class DeadLetters:
 
     def page(self, tenant: Tenant, *, top: int, after: str) -> tuple[list[Letter], str]:
         """Those that wait, newest first, beyond the id `after`; and where the next page begins, "" at the end. One call."""
-        page = self._table.query(
+        page = some_rows(
+            self._table,
             layout.DEADLETTERS,
             pk=tenant.name,
             rk=layout.after_id(after) if after else "",
             rk_to=layout.OPEN_LETTERS_END,
             top=top,
         )
-        return [_letter(row) for row in page.rows], page.rows[-1].rk if page.rows and page.token else ""
+        return [_letter(row) for row in page.rows], page.rows[-1].rk if page.token else ""
 
     def edit(self, tenant: Tenant, letter: Letter, payload: str, by: str) -> Letter:
         """With another payload; what came stays beside it. RowChanged if somebody else has just changed it."""

@@ -27,6 +27,7 @@ from crm_core.ports import (
     Value,
     every_row,
     row_size,
+    some_rows,
     wire_size,
 )
 from crm_core.storage import layout
@@ -182,7 +183,8 @@ class Records:
 
         `after`: only those after this id.
         """
-        page = self._table.query(
+        page = some_rows(
+            self._table,
             layout.RECORDS,
             pk=layout.records_pk(tenant, entity, record_bucket),
             rk=layout.after_id(after) if after else "",
@@ -318,14 +320,12 @@ class Records:
         """
         pk = layout.records_pk(tenant, entity, record_bucket)
         rk, rk_to = layout.every_history_range(after)
-        page = self._table.query(layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top)
-        while page.token and not page.rows:
-            page = self._table.query(layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top, token=page.token)
+        page = some_rows(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top)
         found = [
             (row.rk, row.rk.split("~")[1], HistoryEntry.from_json(json.loads(_text(row.values))))
             for row in page.rows
         ]
-        return found, page.rows[-1].rk if page.rows and page.token else ""
+        return found, page.rows[-1].rk if page.token else ""
 
     def drop_old_history(
         self, tenant: Tenant, entity: str, record_bucket: str, before: str, after: str
@@ -392,11 +392,10 @@ class Records:
         the beginning), and the place after them, "" at the end. One call.
         """
         rk, rk_to = layout.open_items_range(kind, connection, after)
-        page = self._table.query(
-            layout.RECORDS, pk=layout.records_pk(tenant, entity, record_bucket), rk=rk, rk_to=rk_to, top=top
-        )
+        pk = layout.records_pk(tenant, entity, record_bucket)
+        page = some_rows(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=rk_to, top=top)
         found = [(row.rk.rpartition("~")[2], row.rk.split("~")[2]) for row in page.rows]
-        return found, page.rows[-1].rk if page.rows and page.token else ""
+        return found, page.rows[-1].rk if page.token else ""
 
     def commit(
         self, tenant: Tenant, entity: str, record_bucket: str, writes: Iterable[RecordWrite]

@@ -18,7 +18,7 @@ from crm_core.log import Log, about
 from crm_core.model.connection import DEFAULT_TENANT, Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.record import NOTHING
-from crm_core.ports import Clock, Ids, Operation, Row, StoreError, Table
+from crm_core.ports import Clock, Ids, Operation, Row, StoreError, Table, some_rows
 from crm_core.storage import layout
 from crm_core.storage.ageing import PAGE_ROWS, drop
 from crm_core.storage.state import json_data, json_values
@@ -215,15 +215,11 @@ class RunLog:
         """
         newest = layout.journal_time(int(until.timestamp() * 1000) - 1)
         oldest = layout.journal_time(int(since.timestamp() * 1000))
-        token: str | None = None
-        while True:
-            page = self._table.query(
-                layout.JOURNAL, pk=layout.journal_pk(tenant, day), rk=max(newest, f"{after}!" if after else ""),
-                rk_to=oldest + layout.AFTER, top=READ_ROWS, token=token,
-            )  # fmt: skip
-            token = page.token
-            if page.rows or token is None:
-                return page.rows, token is not None
+        page = some_rows(
+            self._table, layout.JOURNAL, pk=layout.journal_pk(tenant, day), rk=max(newest, f"{after}!" if after else ""),
+            rk_to=oldest + layout.AFTER, top=READ_ROWS,
+        )  # fmt: skip
+        return page.rows, page.token is not None
 
     def drop_before(self, tenant: Tenant, day: str, token: str | None) -> str | None:
         """Deletes a page of the lines of the days before one; gives the next page."""

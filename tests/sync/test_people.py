@@ -398,13 +398,17 @@ class TestManyAtOnce:
 
     def test_a_value_that_no_row_of_a_run_holds_is_refused_by_name(self, pair):
         task = resolving_many.Task({"entity": "account", "kinds": ["value"]}, "value", "x" * 40_000)
-        with pytest.raises(BadRequest, match="^value: is too long"):
+        with pytest.raises(BadRequest, match=r"^value: is too long"):
             resolving_many.start(pair.hub.engine, DEFAULT_TENANT, task, "key:test")
 
     def test_a_preview_that_finds_nothing_looks_at_so_many_and_goes_on_with_its_link(self, pair, monkeypatch):
         self.conflicts(pair, 3)
         monkeypatch.setattr(over_http, "EXAMINED", 2)
-        body = {"where": {"entity": "accounts", "filter": "name eq 'Nobody'"}, "take": "ours", "preview": True}
+        body = {
+            "where": {"entity": "accounts", "filter": "name eq 'Nobody'"},
+            "take": "ours",
+            "preview": True,
+        }
         principal = Principal(DEFAULT_TENANT, "key:test", Role.OPERATOR)
         incoming = Incoming("POST", "/api/conflicts/resolve", {}, {}, b"")
         pages, token = [], {}
