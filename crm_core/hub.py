@@ -225,6 +225,10 @@ class Hub:
         if held is not None and now - held[1] < CACHE_SECONDS:
             count("connections_from_memory", connection=uid)
             return held[0]
+        if not _NAME.fullmatch(
+            uid
+        ):  # a caller's text may be taken for one: nothing is read or counted under it
+            return None
         count("connections_read", connection=uid)
         changes = self._changes
         connection = self.connections.get(tenant, uid)
@@ -322,7 +326,11 @@ class Hub:
     def _uid(self, tenant: Tenant, name: str) -> str:
         if not name:
             return self._default(tenant)
-        return self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
+        return self.uid_of(tenant, name) if _NAME.fullmatch(name) else ""
+
+    def uid_of(self, tenant: Tenant, name: str) -> str:
+        """The uid of a connection named by slug or uid, also of one that is gone; what can be neither comes back as it is."""
+        return self.admin.uid_of(tenant, name) if _NAME.fullmatch(name) else name
 
     def _default(self, tenant: Tenant) -> str:
         known = list(self.connections.every(tenant))
@@ -459,7 +467,7 @@ class Hub:
         for connection, amounts in by_connection.items():
             try:
                 self.stats.add(DEFAULT_TENANT, connection, amounts)
-            except (StoreError, HubError) as error:
+            except (StoreError, HubError, ValueError) as error:
                 _log.warning("figures not written", connection=connection, error=type(error).__name__)
 
     def figures(self, tenant: Tenant, minutes: int) -> tuple[datetime, Mapping[str, Mapping[str, int]]]:

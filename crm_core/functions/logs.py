@@ -102,7 +102,7 @@ def line_test(hub: "Hub", tenant: Tenant, parameters: Mapping[str, str]) -> "Cal
     from crm_core.storage.run_log import LEVELS
 
     name, entity = parameters.get("connection", ""), parameters.get("entity", "")
-    uid = hub.admin.uid_of(tenant, name) if name else ""
+    uid = hub.uid_of(tenant, name) if name else ""
     if entity in BY_PATH:
         entity = BY_PATH[entity].name
     if entity and entity not in ENTITIES:

@@ -135,6 +135,15 @@ def test_an_id_of_great_length_is_404(api, path):
     assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")
 
 
+@pytest.mark.parametrize("cause", ["#", "?~x", "\x01~x", "x" * 600, "ñ~1", "~"])
+def test_of_a_cause_that_can_be_none_nothing_waits_and_nobody_else_s_figures_are_lost(api, cause):
+    assert api.ok("GET", f"/api/deadletters/causes/{quote(cause, safe='')}")["value"] == []
+    if len(cause) <= 200:
+        counted = api.ok("POST", "/api/deadletters/replay?dry_run=true", {"cause": cause})
+        assert counted["count"] == 0
+    assert api.ok("GET", "/api/crm/system/stats")
+
+
 @pytest.mark.parametrize("name", ["", "zz", "#", "?", "\\", "\x01", "x" * 600, "ñ"])
 @pytest.mark.parametrize(
     "path",

@@ -113,7 +113,8 @@ def test_lines_are_found_by_what_they_are_about_a_page_at_a_time(api, connect):
     middle = every[4]["time"]
     assert lines(api, f"connection=paged&since={middle}") == [e for e in every if e["time"] >= middle]
     assert lines(api, f"connection=paged&until={middle}") == [e for e in every if e["time"] < middle]
-    assert lines(api, "connection=nobody") == []
+    for name in ("nobody", "%00", "%23", "a%2Fb", "x" * 600):
+        assert lines(api, f"connection={name}") == []
     ahead = api.ok("GET", f"{LOGS}?connection=paged&until=9999-12-31T23:59:59Z&top=10")
     assert ahead["value"] == every  # and not ten of the days that are still to come
 
