@@ -124,6 +124,12 @@ def resolve(
         str | None,
         typer.Option("--value-json", metavar="JSON", help="The same for what is no text: null, true, 5."),
     ] = None,
+    etag: Annotated[
+        str,
+        typer.Option(
+            "--etag", metavar="ETAG", help="Of one: only if it is still so, by the etag that it had."
+        ),
+    ] = "",
     kind: Kind = "",
     entity: Entity = "",
     connection: OfConnection = "",
@@ -149,8 +155,13 @@ def resolve(
     if conflict_id and (where or preview):
         raise Failure(Exit.USAGE, "Name one by its id, or many by the options; not both.")
     if conflict_id:
-        job.out.one(job.hub.post(path_of("conflicts", conflict_id), decision))
+        headers = {"If-Match": etag if etag.startswith('"') else f'"{etag}"'} if etag else None
+        job.out.one(job.hub.call("POST", path_of("conflicts", conflict_id), None, decision, headers)[0])
         return Exit.OK
+    if etag:
+        raise Failure(
+            Exit.USAGE, "--etag: is of one; of many, what has changed since they are shown is left."
+        )
     if not where:
         raise Failure(
             Exit.USAGE, "Name one by its id, or many by --kind, --entity, --connection, --field or --filter."

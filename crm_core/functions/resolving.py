@@ -1,6 +1,7 @@
 """Many conflicts decided at once: first shown what would be done, then done as a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from crm_core.errors import BadRequest, HubError
@@ -131,7 +132,10 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
         repr(task.to_json()["which"]),
         task.take,
     )
-    place: Mapping[str, Any] | None = hub.open_token(token, *about) if token else {}
+    sealed = hub.open_token(token, *about) if token else dict[str, Any](place={}, as_of=task.as_of)
+    place: Mapping[str, Any] | None = sealed["place"]
+    # Of all pages that of the first: who has seen them in turn decides what none of them has shown otherwise.
+    task = replace(task, as_of=min(task.as_of, sealed["as_of"]))
     found: list[Conflict] = []
     shown, following, examined = 0, place, 0
     while place is not None and len(found) < COUNTED and examined < EXAMINED:
@@ -146,7 +150,8 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
     body = _told(call, task, found, would, shown)
     body["counts"]["countIsLowerBound"] = place is not None
     if following is not None:
-        query = {**parameters, "skiptoken": hub.seal_token(following, *about)}
+        going_on = {"place": following, "as_of": task.as_of}
+        query = {**parameters, "skiptoken": hub.seal_token(going_on, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, query)
     return Reply(200, body)
 

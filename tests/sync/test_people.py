@@ -425,3 +425,4 @@ class TestManyAtOnce:
         assert len(pages) > 1
         assert [each["counts"]["countIsLowerBound"] for each in pages] == [True] * (len(pages) - 1) + [False]
         assert [item for each in pages for item in each["value"]] == []
+        assert len({each["as_of"] for each in pages}) == 1

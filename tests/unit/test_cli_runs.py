@@ -106,6 +106,15 @@ class TestPlans:
         assert [each.body["value"] for each in hub.asked] == ["5", 5, None]
         assert cli("conflicts", "resolve", "c", "--value-json", "{").code == 2
 
+    def test_one_is_decided_as_it_was_seen_if_its_etag_is_said(self, hub, cli):
+        hub.say(
+            "POST", "/api/conflicts/c", (200, {"id": "r"}), problem(412, "Stale", "It is not what was read.")
+        )
+        assert cli("conflicts", "resolve", "c", "--take", "ours", "--etag", "20776b1a").code == 0
+        assert cli("conflicts", "resolve", "c", "--take", "ours", "--etag", '"20776b1a"').code == 6
+        assert [each.headers.get("if-match") for each in hub.asked] == ['"20776b1a"'] * 2
+        assert cli("conflicts", "resolve", "--kind", "value", "--take", "ours", "--etag", "x").code == 2
+
     def test_why_says_what_each_connection_holds(self, cli):
         done = cli("records", "why", "accounts", "r-1", "phone")
         assert re.search(r"^replaced +1$", done.out, flags=re.MULTILINE)
