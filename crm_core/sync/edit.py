@@ -1,7 +1,6 @@
 """What an app writes into the hub's own records: one transaction with its history and open items, then the wake-ups."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 from crm_core.errors import BadRequest, Conflict, FieldError, NotFound, Stale, Unprocessable
@@ -87,6 +86,7 @@ class Editor:
                 return record
             by = Origin(self._now(), HUB, by=self.by)
             if self._save(write_of(stored, after, by, losers=losers_of(record, after))):
+                self.free_left(record, after)
                 return after
         raise contended()
 
@@ -231,8 +231,18 @@ class Editor:
                 raise _taken(self.entity, name, found.id)
             if holder != record.id:
                 self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, record.id)
-            after = replace(record, fields={**record.fields, name: fields[name]})
-            claim_next(self.engine, self.tenant, name, record, after)
+
+    def free_left(self, before: Record, after: Record) -> None:
+        """Frees the match keys that a record has no more. After it was written: until then somebody else must not have
+        them, and one that stays is given to who has it next.
+        """
+        for name in self._match_names():
+            old = match_key(name, before.fields.get(name))
+            if not old or old == match_key(name, after.fields.get(name)):
+                continue
+            now = self.engine.records.find(self.tenant, self.entity.name, before.id)
+            if now is None or match_key(name, now.fields.get(name)) != old:
+                self.engine.keys.drop_match(self.tenant, self.entity.name, old, before.id)
 
     def _leads(self, entity: str, record_id: str) -> str:
         """The id of the living record that an id leads to; "" for none."""

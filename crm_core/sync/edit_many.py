@@ -135,6 +135,8 @@ class ManyEditor(Editor):
                 done[each.index] = Edited(error=too_large())
             elif record_id not in saved.stale:
                 assert isinstance(write.after, Record)
+                if write.before is not None and isinstance(write.before.content, Record):
+                    self.free_left(write.before.content, write.after)
                 done[each.index] = Edited(write.after)
             elif each.tries == MAX_TRIES:
                 done[each.index] = Edited(error=contended())
