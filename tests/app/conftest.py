@@ -24,6 +24,7 @@ import requests
 import trustme
 
 from devhost.child import Child
+from tests.conftest import ACCOUNT, ACCOUNT_KEY, running_azurite
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 API_KEY = "test-key-0123456789abcdef0123456789abcdef"
@@ -354,6 +355,22 @@ def host(
             where = output.find(sign)
             assert where < 0, f"the log has {sign!r}: {output[max(0, where - 300) : where + 4000]}"
         assert code == 0, output[-8000:]
+
+
+SOON = {"PUSH_DELAY_SECONDS": "0.1", "SWEEP_BUCKETS": "16", "ATTEMPT_SECONDS": "5", "PUSH_START_SECONDS": "2"}
+"""What would wait for minutes is done within seconds."""
+
+
+@contextmanager
+def lone_host(
+    authority: Path, tmp_path_factory: pytest.TempPathFactory, changes: Mapping[str, str]
+) -> Iterator[Hub]:
+    """As `host`, over a storage of its own: another instance at the same queues knows of a new connection a minute late."""
+    with (
+        running_azurite(ACCOUNT, ACCOUNT_KEY) as azurite,
+        host(azurite, authority, tmp_path_factory, changes) as hub,
+    ):
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -13,23 +13,17 @@ from itertools import pairwise
 
 import pytest
 
-from tests.app.conftest import API_KEY, ROOT, SECRET, host, settings_of, wait_until
+from tests.app.conftest import API_KEY, ROOT, SECRET, SOON, lone_host, settings_of, wait_until
 
 pytestmark = pytest.mark.xdist_group("app-conflicts")
 
 PATH = "/api/conflicts"
-SETTINGS = {
-    "PUSH_DELAY_SECONDS": "0.1",
-    "SWEEP_BUCKETS": "16",
-    "ATTEMPT_SECONDS": "5",
-    "PUSH_START_SECONDS": "2",
-    "BREAKER_FLIPS": "2",
-}
+SETTINGS = {**SOON, "BREAKER_FLIPS": "2"}
 
 
 @pytest.fixture(scope="module")
-def hub(azurite, authority, tmp_path_factory):
-    with host(azurite, authority, tmp_path_factory, SETTINGS) as hub:
+def hub(authority, tmp_path_factory):
+    with lone_host(authority, tmp_path_factory, SETTINGS) as hub:
         yield hub
 
 

@@ -6,17 +6,23 @@ import uuid
 import pytest
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
-from tests.app.conftest import SECRET, host, settings_of, wait_until
+from tests.app.conftest import SECRET, SOON, host, settings_of, wait_until
+from tests.conftest import ACCOUNT, ACCOUNT_KEY, running_azurite
 
 pytestmark = pytest.mark.xdist_group("app-deadletters")
 
 PATH = "/api/deadletters"
-SOON = {"PUSH_DELAY_SECONDS": "0.1", "SWEEP_BUCKETS": "16", "ATTEMPT_SECONDS": "5", "PUSH_START_SECONDS": "2"}
 
 
 @pytest.fixture(scope="module")
-def hub(azurite, authority, tmp_path_factory):
-    with host(azurite, authority, tmp_path_factory, SOON) as hub:
+def storage():
+    with running_azurite(ACCOUNT, ACCOUNT_KEY) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def hub(storage, authority, tmp_path_factory):
+    with host(storage, authority, tmp_path_factory, SOON) as hub:
         yield hub
 
 
@@ -68,11 +74,11 @@ def group(hub, cause, more=""):
 
 
 @pytest.fixture
-def stray(azurite, hub):
+def stray(storage, hub):
     """A message that is none; gives its dead letter, without its payload."""
     text = f"no message: {uuid.uuid4()} ñ"
     with QueueClient.from_connection_string(
-        azurite, "fresh", message_encode_policy=TextBase64EncodePolicy()
+        storage, "fresh", message_encode_policy=TextBase64EncodePolicy()
     ) as queue:
         queue.send_message(text, time_to_live=-1)
 

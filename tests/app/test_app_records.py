@@ -5,17 +5,16 @@ import uuid
 
 import pytest
 
-from tests.app.conftest import SECRET, host, settings_of
+from tests.app.conftest import SECRET, SOON, lone_host, settings_of
 
 pytestmark = pytest.mark.xdist_group("app-records")
 
 LEADS = "/api/records/leads"
-SOON = {"PUSH_DELAY_SECONDS": "0.1", "SWEEP_BUCKETS": "16", "ATTEMPT_SECONDS": "5", "PUSH_START_SECONDS": "2"}
 
 
 @pytest.fixture(scope="module")
-def hub(azurite, authority, tmp_path_factory):
-    with host(azurite, authority, tmp_path_factory, SOON) as hub:
+def hub(authority, tmp_path_factory):
+    with lone_host(authority, tmp_path_factory, SOON) as hub:
         yield hub
 
 
