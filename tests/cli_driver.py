@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 60
 # Makes its standard input the terminal that Ctrl-C is typed at, and becomes the program.
 LAUNCH = (
-    "import fcntl, os, sys, termios\n"
+    "import fcntl, os, signal, sys, termios\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"  # who runs the tests in the background has it ignored
     "os.setsid()\n"
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
     "os.execv(sys.executable, [sys.executable, '-m', 'crm_core', *sys.argv[1:]])\n"

@@ -105,6 +105,7 @@ def begin(engine: Engine, connection: Connection, runs: Sequence[Run], *, of: st
             followed,
             id=layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
             entity="",
+            created_at=hub_time(now),
             start=None,
             of=of or followed.of,
             children=tuple(run.id for run in runs),

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,8 @@ from tests.app.conftest import API_KEY, ROOT, SECRET, SOON, lone_host, settings_
 pytestmark = pytest.mark.xdist_group("app-conflicts")
 
 PATH = "/api/conflicts"
+patient = partial(wait_until, seconds=150)
+"""What a busy machine does not begin in time comes again with the next sweep."""
 SETTINGS = {**SOON, "BREAKER_FLIPS": "2"}
 
 
@@ -80,7 +83,7 @@ class Sides:
 
     def asked(self, side, kind):
         """The one thing of a kind that waits at a side, as the list shows it."""
-        (item,) = wait_until(lambda: self.waiting(side, kind=kind))
+        (item,) = patient(lambda: self.waiting(side, kind=kind))
         return item
 
     def record(self, record_id):
@@ -95,14 +98,14 @@ class Sides:
         """A person who is at both sides; gives (the record's id, rid at a, rid at b)."""
         one = self.add("a", lastname=last, **values)
         self.pull("a")
-        (two,) = wait_until(lambda: self.named("b", last))
+        (two,) = patient(lambda: self.named("b", last))
         record = next(
             each
             for page in self.hub.pages("/api/records/contacts?top=500")
             for each in page
             if each.get("last_name") == last
         )
-        wait_until(lambda: self.is_calm(record["id"]))
+        patient(lambda: self.is_calm(record["id"]))
         return record["id"], one, two
 
     def is_calm(self, record_id):
@@ -193,7 +196,7 @@ class TestValues:
         assert (sides.values("a", one)["telephone1"], sides.values("b", two)["telephone1"]) == ("2", "3")
         decided = sides.decide(item, take, **({"value": phone} if take == "value" else {}))
         assert decided["phone"] == phone
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         assert sides.values("a", one)["telephone1"] == sides.values("b", two)["telephone1"] == phone
         last = sides.hub.ok("GET", f"/api/records/contacts/{record}/history")["value"][-1]
         lost = {"ours": "3", "theirs": "2", "value": "3"}[take]
@@ -207,7 +210,7 @@ class TestValues:
         sides.edit("a", one, telephone1="2")
         sides.edit("b", two, telephone1="3", jobtitle="B", mobilephone="9")
         sides.pull("a")
-        waiting = wait_until(lambda: sides.waiting("b"))
+        waiting = patient(lambda: sides.waiting("b"))
         assert {each["field"] for each in waiting} == {"phone", "job_title", "mobile"}
         fields = {
             "phone": {"take": "ours"},
@@ -217,7 +220,7 @@ class TestValues:
         decided = sides.hub.ok("POST", path_of(waiting[0]), {"fields": fields})
         assert (decided["phone"], decided["job_title"], decided["mobile"]) == ("2", "B", "8")
         assert decided["version"] == waiting[0]["version"] + 1
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         for values in (sides.values("a", one), sides.values("b", two)):
             assert (values["telephone1"], values["jobtitle"], values["mobilephone"]) == ("2", "B", "8")
         sides.quiet()
@@ -232,12 +235,12 @@ class TestValues:
         whole = sides.hub.ok("GET", path_of(sides.asked("b", "value")))
         assert (whole["ours_from"]["from"], whole["ours_from"]["by"]) == ("hub", "key:settings")
         sides.decide(whole, "theirs")
-        wait_until(lambda: sides.values("a", one)["telephone1"] == "3")
+        patient(lambda: sides.values("a", one)["telephone1"] == "3")
 
     def test_a_wrong_value_is_named(self, linked):
         sides, _, one, two = linked("Rojas", {"telephone1": "1"}, policy="manual")
         sides.clash(one, two, telephone1=("2", "3"), lastname=("Rojas A", "Rojas B"))
-        wait_until(lambda: len(sides.waiting("b")) == 2)
+        patient(lambda: len(sides.waiting("b")) == 2)
         items = {each["field"]: each for each in sides.waiting("b")}
         for item, body, where in (
             (items["last_name"], {"take": "value", "value": None}, "value"),
@@ -268,7 +271,7 @@ class TestValues:
         problem = sides.decide(item, "value", 409, value="paz@x.example")
         assert other in problem["detail"]
         sides.decide(item, "theirs")
-        wait_until(lambda: sides.values("a", one)["emailaddress1"] == "c@x.example")
+        patient(lambda: sides.values("a", one)["emailaddress1"] == "c@x.example")
         sides.remotes["a"].control(
             "POST", "rows/contact", {"values": {"lastname": "Two", "emailaddress1": "c@x.example"}}
         )
@@ -306,7 +309,7 @@ class TestWhatIsSeen:
         newest = sides.asked("b", "value")
         done = sides.hub("POST", path_of(item), {"take": "ours"}, headers={"If-Match": newest["etag"]})
         assert (done.status_code, done.json()["phone"]) == (200, "6")
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         assert sides.values("a", one)["telephone1"] == sides.values("b", two)["telephone1"] == "6"
 
     def test_what_is_set_back_at_the_remote_is_no_conflict_any_more(self, linked):
@@ -316,7 +319,7 @@ class TestWhatIsSeen:
         sides.edit("b", two, telephone1="1")
         sides.pull("b")
         sides.decide(item, "theirs", 404)
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         assert sides.values("b", two)["telephone1"] == "2"
 
     def test_of_many_people_with_choices_of_their_own_one_decides(self, linked):
@@ -340,7 +343,7 @@ class TestWhatIsSeen:
             each.join()
         assert sorted(each.status_code for each in answers) == [200, *[404] * (len(bodies) - 1)]
         (won,) = [each.json()["phone"] for each in answers if each.ok]
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         assert sides.values("a", one)["telephone1"] == sides.values("b", two)["telephone1"] == won
         assert sides.record(record)["phone"] == won
         sides.quiet()
@@ -363,7 +366,7 @@ class TestFlips:
             if waiting:
                 break
             taken.append((sides.slugs[name], value))
-            wait_until(lambda: sides.is_calm(record))
+            patient(lambda: sides.is_calm(record))
         (item,) = waiting
         assert (item["connection"], item["field"], item["flips"]) == (sides.slugs[name], "phone", 2)
         assert (item["ours"], item["theirs"]) == (taken[-1][1], value)
@@ -380,7 +383,7 @@ class TestFlips:
         assert all(each["time"] for each in story)
         expected = {"ours": item["ours"], "theirs": value, "value": "Middle"}[take]
         sides.decide(item, take, **({"value": "Middle"} if take == "value" else {}))
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         assert sides.values("a", one)["telephone1"] == sides.values("b", two)["telephone1"] == expected
         assert sides.record(record)["phone"] == expected
         sides.quiet()
@@ -396,7 +399,7 @@ class TestMatches:
         double = sides.add("a", lastname="Twin 2", emailaddress1=mail, telephone1="555", jobtitle="Buyer")
         sides.edit("a", one, jobtitle="Chief")
         sides.pull("a")
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         return sides, record, one, two, double
 
     def test_both_are_shown_and_linked_they_are_one_at_every_side(self, twins):
@@ -415,7 +418,7 @@ class TestMatches:
         assert sides.named("b", "Twin 2") == []  # made nowhere until somebody says so
         decided = sides.decide(item, "link")
         assert (decided["id"], decided["phone"], decided["job_title"]) == (record, "555", "Chief")
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         for values in (sides.values("a", one), sides.values("b", two)):
             assert (values["lastname"], values["telephone1"], values["jobtitle"]) == ("Twin", "555", "Chief")
         assert sides.values("a", double)["lastname"] == "Twin 2"  # left as it is
@@ -437,8 +440,8 @@ class TestMatches:
         )
         assert push["fields"]["last_name"] == {"old": None, "new": "Twin 2"}
         sides.decide(item, "separate")
-        (made,) = wait_until(lambda: sides.named("b", "Twin 2"))
-        wait_until(lambda: sides.is_calm(item["record"]))
+        (made,) = patient(lambda: sides.named("b", "Twin 2"))
+        patient(lambda: sides.is_calm(item["record"]))
         assert sides.values("b", made)["telephone1"] == "555"
         assert (sides.values("a", one)["jobtitle"], sides.values("b", two)["jobtitle"]) == ("Chief", "Chief")
         assert sides.values("a", double)["jobtitle"] == "Buyer"
@@ -486,7 +489,7 @@ class TestMerges:
         assert choice(whole, "link")["record"] == winner
         decided = sides.decide(item, "link")
         assert (decided["id"], decided["phone"]) == (winner, "2")
-        wait_until(lambda: sides.is_calm(winner))
+        patient(lambda: sides.is_calm(winner))
         for values in (sides.values("a", first), sides.values("b", second)):
             assert (values["lastname"], values["telephone1"], values["jobtitle"]) == ("Winner", "2", "Buyer")
         assert sides.record(record)["id"] == winner
@@ -561,7 +564,7 @@ class TestRefused:
             sides.hub.ok("POST", f"{item['links']['deadletter']}/replay")
         else:
             sides.decide(item, take, **({"value": "y"} if take == "value" else {}))
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         expected = "x" if take in ("retry", "replay") else "y"
         assert sides.values("a", one)["telephone1"] == sides.values("b", two)["telephone1"] == expected
         assert "waiting" not in sides.record(record)
@@ -584,7 +587,7 @@ class TestRefused:
         sides.remotes["b"].control("DELETE", "faults")
         assert sides.named("b", "Rojas") == []
         sides.decide(item, "retry")
-        wait_until(lambda: sides.is_calm(item["record"]))
+        patient(lambda: sides.is_calm(item["record"]))
         assert len(sides.named("b", "Rojas")) == 1
         sides.quiet()
 
@@ -619,7 +622,7 @@ class TestRaces:
                 sides.pull(name)
         for again in sides.waiting("a") + sides.waiting("b"):
             sides.decide(again, "theirs")
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         for name in sides.slugs:
             sides.pull(name)
         held = sides.values("a", one)["telephone1"], sides.values("b", two)["telephone1"]
@@ -641,11 +644,11 @@ class TestMany:
                 sides.add("a", lastname=f"P{number}", telephone1="1", mobilephone="1", address1_city=city)
             ] = number
         sides.pull("a")
-        wait_until(lambda: len(sides.rows("b")) == 5)
+        patient(lambda: len(sides.rows("b")) == 5)
         people = {}
         records = [each for page in sides.hub.pages("/api/records/contacts?top=500") for each in page]
         for each in records:
-            wait_until(lambda each=each: sides.is_calm(each["id"]))
+            patient(lambda each=each: sides.is_calm(each["id"]))
             (two,) = sides.named("b", each["last_name"])
             (one,) = sides.named("a", each["last_name"])
             people[each["last_name"]] = (each["id"], one, two)
@@ -654,7 +657,7 @@ class TestMany:
             sides.edit("a", one, telephone1="2", **({"mobilephone": "2"} if mobile else {}))
             sides.edit("b", two, telephone1="3", **({"mobilephone": "3"} if mobile else {}))
         sides.pull("a")
-        wait_until(lambda: len(sides.waiting("b")) == 7)
+        patient(lambda: len(sides.waiting("b")) == 7)
         return sides, people
 
     def many(self, sides, body, status=202, more=""):
@@ -707,7 +710,7 @@ class TestMany:
         assert run["left"] == []
         for name, (record, one, two) in people.items():
             phone = "3" if name in ("P0", "P1", "P2") else "2"
-            wait_until(lambda one=one, phone=phone: sides.values("a", one)["telephone1"] == phone)
+            patient(lambda one=one, phone=phone: sides.values("a", one)["telephone1"] == phone)
             assert sides.values("b", two)["telephone1"] == "3"
             assert sides.record(record)["phone"] == phone
         again = self.done(sides, {"where": where, "take": "theirs", "as_of": told["as_of"]})
@@ -734,8 +737,8 @@ class TestMany:
         assert now["counts"]["updated"] == 2
         for name, phone in {"P0": "2", "P1": "2", "P2": "8"}.items():
             _, one, two = people[name]
-            wait_until(lambda two=two, phone=phone: sides.values("b", two)["telephone1"] == phone)
-            wait_until(lambda one=one, phone=phone: sides.values("a", one)["telephone1"] == phone)
+            patient(lambda two=two, phone=phone: sides.values("b", two)["telephone1"] == phone)
+            patient(lambda one=one, phone=phone: sides.values("a", one)["telephone1"] == phone)
 
     def test_several_fields_of_a_record_are_decided_by_one_write_and_a_value_is_one_of_a_field(self, crowd):
         sides, people = crowd
@@ -751,13 +754,13 @@ class TestMany:
         )
         assert sides.record(record)["version"] == version + 1
         for name in ("P3", "P4"):  # what was decided first is there: nothing of these two changes any more
-            wait_until(lambda name=name: self.behind(sides, people[name][0]) == ["phone"])
+            patient(lambda name=name: self.behind(sides, people[name][0]) == ["phone"])
         assert self.done(sides, {"where": where, "take": "theirs"})["counts"]["updated"] == 5
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         for values in (sides.values("a", one), sides.values("b", two)):
             assert (values["telephone1"], values["mobilephone"]) == ("3", "7")
         for each, *_ in people.values():
-            wait_until(lambda each=each: sides.is_calm(each))
+            patient(lambda each=each: sides.is_calm(each))
         sides.quiet()
 
     def test_pages_of_a_preview(self, crowd):
@@ -779,14 +782,14 @@ class TestMany:
         for number in range(3):
             sides.add("a", lastname=f"Twin {number}", emailaddress1=mail)
         sides.pull("a")
-        wait_until(lambda: len(sides.waiting(kind="match")) == 3)
+        patient(lambda: len(sides.waiting(kind="match")) == 3)
         body = {"where": {"connection": sides.slugs["a"], "entity": "contacts"}, "take": "separate"}
         told = self.many(sides, {**body, "preview": True}, 200).json()
         assert told["counts"]["pushes"] == {sides.slugs["b"]: {"create": 3}}
         assert self.done(sides, body)["counts"]["updated"] == 3
-        wait_until(lambda: len(sides.rows("b")) == 4)
+        patient(lambda: len(sides.rows("b")) == 4)
         assert not any(sides.waiting(name) for name in sides.slugs)
-        wait_until(lambda: sides.is_calm(record))
+        patient(lambda: sides.is_calm(record))
         sides.quiet()
 
     def test_a_wrong_request_is_named(self, sides):
@@ -820,7 +823,7 @@ def test_the_examples_of_the_documentation_hold(linked):
     values = {"telephone1": "1", "jobtitle": "1", "mobilephone": "1", "department": "1"}
     sides, record, one, two = linked("Rojas", values, policy="manual")
     sides.clash(one, two, **dict.fromkeys(values, ("2", "3")))
-    wait_until(lambda: len(sides.waiting("b")) == 4)
+    patient(lambda: len(sides.waiting("b")) == 4)
     items = {each["field"]: each for each in sides.waiting("b")}
     asks = [None, "mobile", "mobile", "job_title", None, None]
     told = []

@@ -111,7 +111,7 @@ def test_the_command_measures_and_finds_no_difference():
         r"^An edit at one system is at the other after \d+ ms \(median of 1", done.stdout, re.MULTILINE
     )
     assert re.search(
-        r"^Webhooks: [\d,]+ a second .* accepted by one host, .* of it \(aim 0\.7\)\.$",
+        r"^Webhooks: [\d,]+ a second .* accepted by one host, .* of it \(aim 0\.7\)\. Idle .* of the speed of an idle request and a put\.$",
         done.stdout,
         re.MULTILINE,
     )

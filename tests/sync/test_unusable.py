@@ -33,10 +33,11 @@ def test_the_schedule_stops_until_a_person_has_been_there(without_secret):
     assert bench.dead_letters() == []
 
 
-def test_a_run_that_somebody_waits_for_fails_with_what_is_missing(memory_bench):
+@pytest.mark.parametrize("mode", ["full", "plan"])
+def test_a_run_that_somebody_waits_for_fails_with_what_is_missing(memory_bench, mode):
     bench = memory_bench
     bench.connect()
-    run = bench.hub.start_run(DEFAULT_TENANT, bench.connection.uid, [], "full", "key:test")
+    run = bench.hub.start_run(DEFAULT_TENANT, bench.connection.uid, [], mode, "key:test")
     bench.hub.secrets.delete("default", bench.connection.uid)
     bench.hub.forget(bench.connection)
     bench.work()
@@ -48,8 +49,21 @@ def test_a_run_that_somebody_waits_for_fails_with_what_is_missing(memory_bench):
     )
 
 
-# A batch is its run's, an event brings its row, and dead letters are of many connections: their tests are elsewhere.
-@pytest.mark.parametrize("kind", sorted(set(HANDLERS) - {"batch", "event", "deadletters"}))
+# These are their run's, or of many connections, and an event brings its row: their tests are elsewhere.
+ELSEWHERE = {
+    "batch",
+    "event",
+    "deadletters",
+    "export",
+    "plan",
+    "resolve",
+    "retention",
+    "undo",
+    "undo_plan",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(set(HANDLERS) - ELSEWHERE))
 def test_a_job_of_any_kind_is_set_aside_and_goes_on_with_the_secret(without_secret, kind):
     bench = without_secret
     bench.hub.engine.send(layout.FRESH, Job(kind, DEFAULT_TENANT, bench.connection.uid, "account"))
