@@ -39,7 +39,7 @@ from crm_core.retry import Retry, decide
 from crm_core.storage import layout
 from crm_core.storage.state import States
 from crm_core.sync import failures
-from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.engine import Engine, Job, Opened, calls_with
 from crm_core.sync.results import (
     COUNTED,
     Progress,
@@ -284,10 +284,7 @@ class _Batch:
     # --- saving --------------------------------------------------------------------------------------------------
 
     def _save(self, **changes: Any) -> None:
-        calls = {
-            name: self.calls.get(name, 0) + self.meter.total(f"{name}_calls")
-            for name in ("remote", "storage")
-        }
+        calls = calls_with(self.calls, self.meter)
         run = replace(self.run, cursor=vars(self.progress), calls=calls, **changes)
         self.run = self.engine.runs.save(self.job.tenant, run)
 

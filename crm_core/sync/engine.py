@@ -10,8 +10,10 @@ from crm_core.errors import BadRequest
 from crm_core.log import current_trace
 from crm_core.model.connection import Connection, Tenant
 from crm_core.model.entities import Entity
+from crm_core.model.fields import hub_time
 from crm_core.model.record import NOTHING
-from crm_core.ports import Blob, Clock, Ids, Pool, Queue, Table
+from crm_core.model.state import Mode, Run
+from crm_core.ports import Blob, Clock, Ids, Meter, Pool, Queue, Table
 from crm_core.storage import layout
 from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.due import Due
@@ -165,10 +167,25 @@ class Engine:
             queue=queue,
         )
 
+    def new_run(
+        self, connection: str, entity: str, mode: Mode, origin: str, *, trace: str = "", **more: Any
+    ) -> Run:
+        """A run of now, in no row yet. `more`: its other fields."""
+        now = self.clock.now()
+        return Run(
+            layout.newest_first(int(now.timestamp() * 1000), self.ids.uuid()), connection, entity, mode, origin=origin,
+            created_at=hub_time(now), trace=trace or current_trace(), **more,
+        )  # fmt: skip
+
     def send(self, lane: str, job: Job, delay: float = 0.0) -> None:
         """A job that goes on, or comes again, keeps its trace; a new one gets that of the work in hand."""
         job = job if job.trace else replace(job, trace=current_trace())
         self.queue.send(lane, job.to_message(), delay)
+
+
+def calls_with(before: Mapping[str, int], meter: Meter) -> dict[str, int]:
+    """The calls of a run: those before this slice, and those that it has made."""
+    return {name: before.get(name, 0) + meter.total(f"{name}_calls") for name in ("remote", "storage")}
 
 
 def config_of(engine: Engine, opened: Opened, entity: Entity) -> Config:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from crm_core.errors import HubError
-from crm_core.log import bind, current_trace
+from crm_core.log import bind
 from crm_core.model import csv_text
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time, parse_instant
@@ -21,7 +21,7 @@ from crm_core.storage import layout
 from crm_core.storage.due import DueRow
 from crm_core.storage.run_log import note
 from crm_core.sync import compare, failures
-from crm_core.sync.engine import Engine, Job
+from crm_core.sync.engine import Engine, Job, calls_with
 from crm_core.sync.export_sources import SOURCES, Place, Wanted
 
 JOB = "export"
@@ -35,11 +35,9 @@ def start(
     engine: Engine, tenant: Tenant, wanted: Wanted, entity: str, origin: str, since: str, where: str
 ) -> Run:
     """Puts an export on its way. Its parts are deleted in `export_days`, which is written down before there are any."""
-    now = engine.clock.now()
-    run = Run(
-        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()), wanted.connection, entity, "export",
-        origin=origin, created_at=hub_time(now), trace=current_trace(), since=since, filter=where, cursor=vars(wanted),
-    )  # fmt: skip
+    run = engine.new_run(
+        wanted.connection, entity, "export", origin, since=since, filter=where, cursor=vars(wanted)
+    )
     engine.due.add(tenant, expires_at(engine, run), JOB, run.id, {})
     run = engine.runs.insert(tenant, run)
     bind(run=run.id)
@@ -154,10 +152,7 @@ class _Export:
             raise
 
     def _save(self, **changes: Any) -> None:
-        calls = {
-            name: self.calls.get(name, 0) + self.meter.total(f"{name}_calls")
-            for name in ("remote", "storage")
-        }
+        calls = calls_with(self.calls, self.meter)
         self.run = self.engine.runs.save(self.job.tenant, replace(self.run, calls=calls, **changes))
 
     def _continue(self) -> None:

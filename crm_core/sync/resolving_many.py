@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crm_core.errors import BadRequest, HubError, NotFound, Stale, StoreUnavailable
-from crm_core.log import Log, bind, current_trace
+from crm_core.log import Log, bind
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
@@ -60,15 +60,11 @@ def start(engine: Engine, tenant: Tenant, task: Task, by: str) -> Run:
         raise BadRequest.field(
             "value", "value: is too long to be given to many at once; decide the conflicts one by one."
         )
-    now = engine.clock.now()
-    run = Run(
-        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
+    run = engine.new_run(
         task.which.get("connection", ""),
         task.which.get("entity", ""),
         "resolve",
-        origin=by,
-        created_at=hub_time(now),
-        trace=current_trace(),
+        by,
         cursor={**task.to_json(), "place": {}},
     )
     run = engine.runs.insert(tenant, run)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from crm_core.errors import BadRequest, Conflict, HubError
-from crm_core.log import bind, current_trace
+from crm_core.log import bind
 from crm_core.model.connection import Connection
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.filters import parse_filter
@@ -245,15 +245,11 @@ def _refuse_second(engine: Engine, connection: Connection, entities: Sequence[st
 
 
 def _new_run(engine: Engine, connection: Connection, entity: str, asked: Asked, origin: str) -> Run:
-    now = engine.clock.now()
-    return Run(
-        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
+    return engine.new_run(
         connection.uid,
         entity,
         asked.mode,
-        origin=origin,
-        created_at=hub_time(now),
-        trace=current_trace(),
+        origin,
         since=asked.since,
         filter=asked.where,
         limit=asked.limit,

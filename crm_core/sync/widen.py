@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from crm_core.log import Log, bind, current_trace
+from crm_core.log import Log, bind
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import EntityState, Run
@@ -20,7 +20,7 @@ from crm_core.storage.records import RecordWrite, Stored
 from crm_core.storage.run_log import note
 from crm_core.sync import brake, failures
 from crm_core.sync.draft import Draft
-from crm_core.sync.engine import Engine, Job, Opened, wake
+from crm_core.sync.engine import Engine, Job, Opened, calls_with, wake
 from crm_core.sync.saving import portions, save
 
 _log = Log("crm_core.sync")
@@ -71,12 +71,9 @@ class _Widen:
         bind(run=self.run.id)
 
     def _new_run(self) -> Run:
-        now = self.engine.clock.now()
-        run = Run(
-            layout.newest_first(int(now.timestamp() * 1000), self.engine.ids.uuid()),
-            self.job.connection, self.job.entity, "push", origin="schedule", created_at=hub_time(now),
-            trace=self.job.trace or current_trace(),
-        )  # fmt: skip
+        run = self.engine.new_run(
+            self.job.connection, self.job.entity, "push", "schedule", trace=self.job.trace
+        )
         return self.engine.runs.insert(self.job.tenant, run)
 
     def work(self) -> None:
@@ -147,10 +144,7 @@ class _Widen:
         )
 
     def _save(self, **changes: Any) -> None:
-        calls = {
-            name: self.calls.get(name, 0) + self.meter.total(f"{name}_calls")
-            for name in ("remote", "storage")
-        }
+        calls = calls_with(self.calls, self.meter)
         run = replace(self.run, calls=calls, **changes)
         self.run = self.engine.runs.save(self.job.tenant, run)
 

@@ -1,13 +1,8 @@
 """Who may have a plan carried out, and how that begins."""
 
-from dataclasses import replace
-
 from crm_core.errors import Conflict
-from crm_core.log import current_trace
 from crm_core.model.connection import Tenant
-from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
-from crm_core.storage import layout
 from crm_core.sync import brake, starting
 from crm_core.sync.engine import Engine, Opened
 from crm_core.sync.undoing import starting as undoing
@@ -57,17 +52,11 @@ def _refuse_second(engine: Engine, tenant: Tenant, plans: set[str]) -> None:
 
 
 def _run(engine: Engine, plan: Run, origin: str) -> Run:
-    now = engine.clock.now()
-    return replace(
-        Run(
-            layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
-            plan.connection,
-            plan.entity,
-            "apply",
-            origin=origin,
-            created_at=hub_time(now),
-            trace=current_trace(),
-        ),
+    return engine.new_run(
+        plan.connection,
+        plan.entity,
+        "apply",
+        origin,
         since=plan.since,
         filter=plan.filter,
         limit=plan.limit,

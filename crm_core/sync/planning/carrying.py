@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crm_core.connector import Change, Cursor
-from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
 from crm_core.storage.plans import Digest
@@ -100,16 +99,9 @@ class Carrying(Puller):
         return self.plan_run.read or -1
 
     def _applier(self) -> Applier:
-        return Carrier(
-            self.engine,
-            self.job.tenant,
-            ENTITIES[self.job.entity],
-            self.opened,
-            self.run.id,
-            known=self.state.known,
-            careful=self.careful,
+        return self._made(
+            Carrier,
             whole=self.plan_run.of == "full",
-            keep_lease=self._keep_lease,
             strategy=self.run.policy,
             planned=Index(each for each in self.plan.digests() if each.says),
         )

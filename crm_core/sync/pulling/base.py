@@ -14,7 +14,7 @@ from crm_core.storage import layout
 from crm_core.storage.state import States
 from crm_core.sync import compare, failures, gaps
 from crm_core.sync.apply import Applier
-from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.engine import Engine, Job, Opened, calls_with
 from crm_core.sync.merge import Snapshot
 
 
@@ -149,11 +149,7 @@ class PullBase:
 
     def _counted(self) -> Run:
         """The run with the calls made so far in this slice."""
-        calls = {
-            name: self.run.calls.get(name, 0) + self.meter.total(f"{name}_calls")
-            for name in ("remote", "storage")
-        }
-        return replace(self.run, calls=calls)
+        return replace(self.run, calls=calls_with(self.run.calls, self.meter))
 
     def _save_run(self, run: Run) -> None:
         runs = self.engine.runs

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from crm_core.connector import Cursor, Page
 from crm_core.errors import CursorExpired
@@ -18,6 +18,8 @@ from crm_core.sync.merge import Snapshot
 from crm_core.sync.pulling.base import Fetched
 from crm_core.sync.pulling.ending import Ending
 from crm_core.sync.schedule import is_reached, next_due
+
+A = TypeVar("A", bound=Applier)
 
 
 class Reading(Ending):
@@ -94,18 +96,11 @@ class Reading(Ending):
         judge(applier, self.run, *about)
 
     def _applier(self) -> Applier:
-        return Applier(
-            self.engine,
-            self.job.tenant,
-            ENTITIES[self.job.entity],
-            self.opened,
-            self.run.id,
+        return self._made(
+            Applier,
             # Once a load was done there may be rows of ours among those that are read.
             fresh=self.run.fresh_start and not self.state.last_success,
-            known=self.state.known,
-            careful=self.careful,
             whole=self._compares,
-            keep_lease=self._keep_lease,
             watch=self._from_the_cursor and gaps.counted(self.opened, self.state),
             strategy=self.run.policy,
         )
@@ -158,16 +153,14 @@ class Reading(Ending):
 
     def _plain(self) -> Applier:
         """That of the schedule's pulls."""
-        return Applier(
-            self.engine,
-            self.job.tenant,
-            ENTITIES[self.job.entity],
-            self.opened,
-            self.run.id,
-            known=self.state.known,
-            careful=self.careful,
-            keep_lease=self._keep_lease,
-        )
+        return self._made(Applier)
+
+    def _made(self, kind: type[A], **more: Any) -> A:
+        """An applier of this slice. `more`: what is special about it."""
+        return kind(
+            self.engine, self.job.tenant, ENTITIES[self.job.entity], self.opened, self.run.id, known=self.state.known,
+            careful=self.careful, keep_lease=self._keep_lease, **more,
+        )  # fmt: skip
 
     def _let_changes_through(self, applier: Applier) -> None:
         """A run that reads everything, or another part, has the lease for long. What changed since the entity's cursor

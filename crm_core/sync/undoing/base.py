@@ -12,7 +12,7 @@ from crm_core.model.state import Run
 from crm_core.ports import Meter
 from crm_core.storage import layout
 from crm_core.sync import failures
-from crm_core.sync.engine import Engine, Job
+from crm_core.sync.engine import Engine, Job, calls_with
 from crm_core.sync.planning.figures import Telling
 
 
@@ -37,10 +37,7 @@ class Slice:
             self.save(status="running", started_at=hub_time(self.engine.clock.now()))
 
     def save(self, **changes: Any) -> None:
-        calls = {
-            name: self.calls.get(name, 0) + self.meter.total(f"{name}_calls")
-            for name in ("remote", "storage")
-        }
+        calls = calls_with(self.calls, self.meter)
         plan = {**self.telling.saved(), **changes.pop("plan", {})}
         run = replace(self.run, plan=plan, counts=self.counts(), calls=calls, **changes)
         self.run = self.engine.runs.save(self.job.tenant, run)

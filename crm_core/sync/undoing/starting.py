@@ -1,9 +1,8 @@
 """The undo of a run that somebody asks for: its plan first, and then the plan carried out."""
 
 from crm_core.errors import BadRequest, Conflict
-from crm_core.log import bind, current_trace
+from crm_core.log import bind
 from crm_core.model.connection import Tenant
-from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
 from crm_core.storage import layout
 from crm_core.sync.engine import Engine, Job
@@ -38,18 +37,7 @@ def apply(engine: Engine, tenant: Tenant, plan: Run, origin: str) -> Run:
 
 
 def _begun(engine: Engine, tenant: Tenant, about: Run, mode: Mode, of: str, undoes: str, origin: str) -> Run:
-    now = engine.clock.now()
-    run = Run(
-        layout.newest_first(int(now.timestamp() * 1000), engine.ids.uuid()),
-        about.connection,
-        about.entity,
-        mode,
-        origin=origin,
-        created_at=hub_time(now),
-        trace=current_trace(),
-        of=of,
-        undoes=undoes,
-    )
+    run = engine.new_run(about.connection, about.entity, mode, origin, of=of, undoes=undoes)
     run = engine.runs.insert(tenant, run)
     bind(run=run.id)
     kind = "undo_plan" if mode == "plan" else "undo"
