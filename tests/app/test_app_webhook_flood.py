@@ -22,6 +22,7 @@ SENDERS = int(os.environ.get("CRMHUB_FLOOD_SENDERS", "8"))
 ACCOUNTS = 5 * SENDERS
 PATIENCE = 300 + WEBHOOKS / 20
 KEY = "the~key/of+a+flood-0123456789"
+EVENTS = "/api/events?connection=flood&top=200"
 
 
 class Parts:
@@ -146,7 +147,9 @@ def _flood(parts, sandbox, session):
     hub = parts.hub(session)
     told = {each for sender in senders for each in sender.taken}
     assert len(told) == WEBHOOKS
-    # One whose answer was lost with the host was taken too, and is sent again.
+    # One whose answer was lost with the host was taken too, and is sent again. All of them are looked at only when the
+    # last ones are done: that takes as long as the storage takes to list them.
+    wait_until(lambda: _newest_are_done(hub), seconds=PATIENCE)
     wait_until(
         lambda: told <= (found := _events(hub)).keys() and set(found.values()) == {"done"}, seconds=PATIENCE
     )
@@ -158,9 +161,14 @@ def _flood(parts, sandbox, session):
     assert all(each["version"] > 1 for each in hub.stored("flood").values())
 
 
+def _newest_are_done(hub):
+    page = hub.ok("GET", EVENTS)["value"]
+    return all(each["state"] == "done" for each in page)
+
+
 def _events(hub):
     """The state of each; none is listed twice."""
-    found = [each for page in hub.pages("/api/events?connection=flood&top=200") for each in page]
+    found = [each for page in hub.pages(EVENTS) for each in page]
     states = {each["id"]: each["state"] for each in found}
     assert len(states) == len(found)
     return states
