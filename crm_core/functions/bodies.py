@@ -190,15 +190,15 @@ class WhereBody(_Body):
 
 
 class ResolveBody(_Body):
-    """How many conflicts are decided at once. `preview`: only tells what would be done. `as_of`: from that preview (RFC 3339;
-    now, if it is missing): what has changed since is left.
+    """How many conflicts are decided at once. `preview`: only tells what would be done. `as_of`: from the first page of
+    that preview, as it is; now, if it is missing: what has changed since is left.
     """
 
     where: WhereBody
     take: Literal["ours", "theirs", "value", "separate", "link"]
     value: Any = None
     preview: StrictBool = False
-    as_of: Annotated[StrictStr, Field(max_length=40)] = ""
+    as_of: Annotated[StrictStr, Field(max_length=6000)] = ""
 
 
 class ReplayBody(_Body):

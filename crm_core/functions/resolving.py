@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_TOP, MAX_TOP = 50, 200
 COUNTED = 1000
 """So many a preview tells of in its counts."""
+BETWEEN = "~"
+"""Between the time of an `as_of` and what else it says."""
 EXAMINED = 5000
 """Open items that a preview looks at, whether they are sought or not: beyond them its nextLink goes on."""
 
@@ -96,9 +98,20 @@ def _task(call: Call, body: "ResolveBody") -> "tuple[Sought, Task]":
         "field": wanted.field,
         "since": wanted.since,
     }
-    now = hub_time(hub.engine.clock.now())
-    as_of = min(moment(body.as_of, "as_of") or now, now)
-    return wanted, Task(which, body.take, _value(call, body, wanted), as_of)
+    as_of, shown = _look(body.as_of, hub_time(hub.engine.clock.now()))
+    return wanted, Task(which, body.take, _value(call, body, wanted), as_of, shown)
+
+
+def _look(text: str, now: str) -> tuple[str, list[str] | None]:
+    """When a person looked, and which of the recent conflicts they were shown, from the `as_of` of a preview."""
+    from crm_core.sync.resolving_many import MARK_LENGTH, MAX_SHOWN
+
+    if not text:
+        return now, None
+    time, *shown = text.split(BETWEEN)
+    if len(shown) > MAX_SHOWN or any(len(each) != MARK_LENGTH for each in shown):
+        raise BadRequest.field("as_of", "as_of: send it as the preview gave it, or leave it out.")
+    return min(moment(time, "as_of"), now), shown
 
 
 def _value(call: Call, body: "ResolveBody", wanted: "Sought") -> Any:
@@ -134,7 +147,7 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
     )
     sealed = hub.open_token(token, *about) if token else dict[str, Any](place={}, as_of=task.as_of)
     place: Mapping[str, Any] | None = sealed["place"]
-    # Of all pages that of the first: who has seen them in turn decides what none of them has shown otherwise.
+    # Of all pages the time of the first: who has seen them in turn decides what none of them has shown otherwise.
     task = replace(task, as_of=min(task.as_of, sealed["as_of"]))
     found: list[Conflict] = []
     shown, following, examined = 0, place, 0
@@ -159,9 +172,13 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
 def _told(
     call: Call, task: "Task", found: "list[Conflict]", would: "list[Outcome | HubError]", shown: int
 ) -> dict[str, Any]:
+    from crm_core.sync import resolving_many
+
     hub: Hub = call.hub
     names = names_of(call)
     items, pushes, problems = [], dict[str, dict[str, int]](), 0
+    decided = (each for each, does in zip(found, would, strict=True) if not isinstance(does, HubError))
+    marks = resolving_many.shown(decided, task)
     for conflict, each in zip(found, would, strict=True):
         item = item_of(conflict, names)
         if isinstance(each, HubError):
@@ -174,4 +191,5 @@ def _told(
             actions[push["action"]] = actions.get(push["action"], 0) + 1
         items.append({**item, "would": does})
     counts = {"conflicts": len(found) - problems, "left": problems, "pushes": pushes}
-    return {"done": False, "take": task.take, "as_of": task.as_of, "counts": counts, "value": items[:shown]}
+    as_of = BETWEEN.join([task.as_of, *marks])
+    return {"done": False, "take": task.take, "as_of": as_of, "counts": counts, "value": items[:shown]}

@@ -3,18 +3,23 @@
 It goes through what waits once, so what comes later is not among it. A conflict that has changed since the person looked
 (`as_of`) is left as it is and told, and so is what can't be decided now. Repeating it does no harm: what is decided does
 not wait any more.
+
+What a worker has read can come into the store after a look that was later than the reading. So a look says of the conflicts
+that were recent at its time which it has shown; a recent one that it has not shown as it is counts as changed.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from crm_core.errors import BadRequest, HubError, NotFound, Stale, StoreUnavailable
 from crm_core.log import Log, bind
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
-from crm_core.model.fields import hub_time
+from crm_core.model.fields import hub_time, parse_instant
+from crm_core.model.record import digest
 from crm_core.model.state import Run
 from crm_core.ports import RowChanged, wire_size
 from crm_core.storage import layout
@@ -32,26 +37,39 @@ MAX_LEFT = 100
 """Of so many that were left a run tells which and why."""
 MAX_LEFT_BYTES, MAX_TASK_BYTES = 36_000, 20_000
 """Of the run's row, which has both in one property."""
+LATE = timedelta(minutes=10)
+"""So long after it was read something can come into the store: then a function is ended (functionTimeout of host.json)."""
+MARK_LENGTH = 10
+MAX_SHOWN = 500
+"""Of so many recent conflicts a look says that it has shown them; more are left until they are older."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What is to be decided, and how. `which`: by what they are sought, as `conflicts.sought` takes it. `value`: goes with
-    `take` value. `as_of`: hub time until which they are as the person saw them.
+    `take` value. `as_of`: hub time until which they are as the person saw them. `shown`: the `mark` of each that was recent
+    then and that the person was shown; None of a person who has not looked.
     """
 
     which: Mapping[str, Any]
     take: str
     value: Any = None
     as_of: str = ""
+    shown: Sequence[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"which": dict(self.which), "take": self.take, "value": self.value, "as_of": self.as_of}
+        return {
+            "which": dict(self.which),
+            "take": self.take,
+            "value": self.value,
+            "as_of": self.as_of,
+            "shown": None if self.shown is None else list(self.shown),
+        }
 
     @classmethod
     def of(cls, run: Run) -> "Task":
         data = run.cursor or {}
-        return cls(data["which"], data["take"], data["value"], data["as_of"])
+        return cls(data["which"], data["take"], data["value"], data["as_of"], data.get("shown"))
 
 
 def start(engine: Engine, tenant: Tenant, task: Task, by: str) -> Run:
@@ -96,9 +114,26 @@ def preview(
     return engine.pool.map(would, found)
 
 
+def mark(conflict: Conflict) -> str:
+    """By what a look says that it has shown this conflict as it is."""
+    return digest([conflict.id, conflict.etag])[:MARK_LENGTH]
+
+
+def shown(found: Iterable[Conflict], task: Task) -> list[str]:
+    """What `Task.shown` is for a person who was shown these."""
+    return [mark(each) for each in found if _is_recent(each, task.as_of)][:MAX_SHOWN]
+
+
+def _is_recent(conflict: Conflict, as_of: str) -> bool:
+    """Whether it can have come into the store after a look though it was read before it."""
+    return conflict.settled > hub_time(parse_instant(as_of) - LATE)
+
+
 def _check_age(conflict: Conflict, task: Task) -> None:
     if task.as_of and conflict.settled > task.as_of:
         raise Stale(f"It has changed since {task.as_of}; look at it again.")
+    if task.shown is not None and _is_recent(conflict, task.as_of) and mark(conflict) not in task.shown:
+        raise Stale(f"It may have changed since {task.as_of}; look at it again.")
 
 
 def work(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters

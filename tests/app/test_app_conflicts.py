@@ -730,7 +730,8 @@ class TestMany:
         assert (run["counts"]["updated"], run["counts"]["unchanged"]) == (3, 2)
         left = {each["id"].split("~")[1]: each["why"] for each in run["left"]}
         assert left.keys() == {changed, edited}
-        assert all(why == f"It has changed since {told['as_of']}; look at it again." for why in left.values())
+        looked = told["as_of"].split("~")[0]
+        assert all(why == f"It has changed since {looked}; look at it again." for why in left.values())
         waiting = {each["record"]: each for each in sides.waiting("b", field="phone")}
         assert (waiting[changed]["theirs"], waiting[edited]["ours"]) == ("9", "8")
         now = self.done(sides, {"where": where, "take": "ours"})  # as they are now

@@ -12,7 +12,7 @@ from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Attempt, open_items
-from crm_core.storage.records import Redirect
+from crm_core.storage.records import Records, Redirect
 from crm_core.sync import conflicts, resolving, resolving_many
 from crm_core.sync.engine import Job
 from crm_core.sync.saving import Origin, save, write_of
@@ -426,3 +426,55 @@ class TestManyAtOnce:
         assert [each["counts"]["countIsLowerBound"] for each in pages] == [True] * (len(pages) - 1) + [False]
         assert [item for each in pages for item in each["value"]] == []
         assert len({each["as_of"] for each in pages}) == 1
+
+    def ask(self, pair, **body):
+        """What the call that decides many answers."""
+        principal = Principal(DEFAULT_TENANT, "key:test", Role.OPERATOR)
+        incoming = Incoming("POST", "/api/conflicts/resolve", {}, {}, b"")
+        where = {"entity": "accounts", "kind": "value"}
+        parsed = ResolveBody(where=where, take="theirs", **body)
+        return over_http.resolve_many(Call(pair.hub, principal, incoming, {}, {}, parsed)).body
+
+    def done(self, pair, as_of):
+        run = self.ask(pair, as_of=as_of)
+        pair.work()
+        return pair.hub.runs.get(DEFAULT_TENANT, run["id"])
+
+    def test_what_was_read_before_the_preview_and_stored_after_it_is_left(self, pair, monkeypatch):
+        """Times alone say that it was there: the remote's answer had come when the person looked."""
+        self.conflicts(pair, 2)
+        there = {values["name"]: rid for rid, values in pair.rows("b").items()}
+        pair.remotes["b"].update(there["C0"], telephone1="9")
+        looks = []
+        real = Records.commit
+
+        def late(*arguments):
+            if not looks:
+                looks.append(self.ask(pair, preview=True))
+            return real(*arguments)
+
+        monkeypatch.setattr(Records, "commit", late)
+        pair.pull("b")
+        assert {each["theirs"] for each in looks[0]["value"]} == {"3"}
+        done = self.done(pair, looks[0]["as_of"])
+        assert (done.counts["updated"], done.counts["unchanged"]) == (1, 1)
+        left = only(asked(pair))
+        assert (left.record.fields["name"], left.about["theirs"]) == ("C0", "9")
+        assert left.settled <= looks[0]["as_of"]
+        done = self.done(pair, self.ask(pair, preview=True)["as_of"])
+        assert (done.counts, asked(pair)) == ({"updated": 1}, [])
+
+    def test_more_recent_ones_than_a_preview_can_name_are_left_until_they_are_older(self, pair, monkeypatch):
+        self.conflicts(pair, 3)
+        monkeypatch.setattr(resolving_many, "MAX_SHOWN", 2)
+        done = self.done(pair, self.ask(pair, preview=True)["as_of"])
+        assert (done.counts["updated"], done.counts["unchanged"]) == (2, 1)
+        assert "may have changed" in only(done.cursor["left"])["why"]
+        pair.later(resolving_many.LATE.total_seconds() + 1)
+        looked = self.ask(pair, preview=True)["as_of"]
+        assert "~" not in looked
+        assert self.done(pair, looked).counts["updated"] == 1
+
+    def test_without_a_look_what_is_there_is_decided(self, pair):
+        self.conflicts(pair, 2)
+        assert self.done(pair, "").counts["updated"] == 2
