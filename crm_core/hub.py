@@ -27,14 +27,8 @@ from crm_core.protocols.guard import Guard
 from crm_core.protocols.http import Http
 from crm_core.settings import DYNAMICS, Settings
 from crm_core.storage import layout
-from crm_core.storage.azure import (
-    AzureBlob,
-    AzureQueue,
-    AzureSecrets,
-    AzureTable,
-    StorageAccount,
-    managed_identity,
-)
+from crm_core.storage.azure import AzureBlob, AzureQueue, AzureTable, StorageAccount
+from crm_core.storage.clients import managed_identity
 from crm_core.storage.connections import Connections
 from crm_core.storage.deliveries import Deliveries
 from crm_core.storage.due import Due
@@ -42,6 +36,7 @@ from crm_core.storage.events import Events
 from crm_core.storage.held import Held
 from crm_core.storage.hints import Hints
 from crm_core.storage.journal import DeadLetters, Stats
+from crm_core.storage.key_vault import AzureSecrets
 from crm_core.storage.keys import Keys
 from crm_core.storage.ledger import StoredLedger
 from crm_core.storage.records import Records

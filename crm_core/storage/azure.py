@@ -1,4 +1,4 @@
-"""The storage ports on Azure Storage (and Azurite) and Azure Key Vault, through the public SDKs.
+"""The storage ports on Azure Storage (and Azurite), through the public SDKs.
 
 Importing this module loads no SDK: each port loads its own when it is first used. Ports may be shared by
 threads. Tables, queues and the container are made when an answer says that they are missing.
@@ -7,21 +7,14 @@ After a lost answer the SDK may send a request again: then RowExists or RowChang
 came through the first time, so the caller reads the row before it draws a conclusion.
 """
 
-import hashlib
-import json
-import os
 import re
-import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from crm_core.errors import Misconfigured, StoreUnavailable
 from crm_core.ports import (
-    Clock,
     Operation,
     Row,
     RowChanged,
@@ -44,35 +37,16 @@ from crm_core.storage.batch import (
     range_filter,
     refusal,
 )
-from crm_core.storage.secrets import KEY_BYTES, bundle_json, parse_key
+from crm_core.storage.clients import RETRIES, C, Once, transport
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
-    from azure.core.exceptions import HttpResponseError
-    from azure.core.pipeline.transport import RequestsTransport
-    from azure.keyvault.secrets import SecretClient
     from azure.storage.blob import BlobClient, BlobServiceClient
     from azure.storage.queue import QueueClient, QueueMessage, QueueServiceClient
 
 AUDIENCE = "https://storage.azure.com"
-CONNECT_SECONDS, READ_SECONDS = 5, 30
-RETRIES = 2
 PROBE_SECONDS = 60
 """How long the message of a probe is hidden: longer than its way back takes."""
-BLOCK_BYTES = 64 * 1024
-"""How much of an answer is read at a time: that to a transaction in one piece (the SDK's own number is 4 KiB)."""
-CONNECTIONS = 32
-"""How many connections a port keeps open: more than the worker has threads (the SDK's own number is 10)."""
-
-VAULT_SECONDS = 60.0
-"""How long a process uses its copy of a bundle."""
-DATA_KEY = "crmhub-data-key"
-DATA_KEY_SECONDS = 900.0
-"""How long a process uses its copy of the data key."""
-SETTLED_SECONDS = 3.0
-"""After this nobody else is about to make the first data key (the vault's times are whole seconds)."""
-RECOVER_SECONDS, RECOVER_TRIES = 2.0, 5
-_VAULT_NAME = re.compile(r"[0-9A-Za-z-]{1,100}")
 
 _COMPLETE = re.compile(
     r"(?i)^UseDevelopmentStorage=true$|SharedAccessSignature=.|^(?=.*AccountName=[^;])(?=.*AccountKey=[^;])"
@@ -97,72 +71,6 @@ class StorageAccount:
     ca_bundle: str = ""
 
 
-def managed_identity(client_id: str = "") -> "Callable[[], TokenCredential]":
-    """A credential factory for `StorageAccount` and `AzureSecrets`; an empty `client_id` is the system-assigned identity."""
-
-    def make() -> "TokenCredential":
-        from azure.identity import ManagedIdentityCredential
-
-        return ManagedIdentityCredential(client_id=client_id or None)
-
-    return make
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-C = TypeVar("C", bound=_Closable)
-
-
-class _Once(Generic[C]):
-    """A client made on first use. If two threads make it at once the first one's stays; no lock is needed."""
-
-    def __init__(self, make: Callable[[], C]) -> None:
-        self._make = make
-        self._made: dict[str, C] = {}
-
-    def get(self) -> C:
-        client = self._made.get("")
-        if client is None:
-            mine = self._make()
-            client = self._made.setdefault("", mine)
-            if client is not mine:
-                mine.close()
-        return client
-
-    def close(self) -> None:
-        """Closes the client, if there is one; the next use makes another."""
-        client = self._made.pop("", None)
-        if client is not None:
-            client.close()
-
-
-def _transport(ca_bundle: str) -> "RequestsTransport":
-    """Raises Misconfigured for a bundle that can't be read."""
-    from azure.core.pipeline.transport import RequestsTransport
-
-    options: dict[str, Any] = {}
-    if ca_bundle:
-        context = options["ssl_context"] = ssl.create_default_context()
-        try:
-            context.load_verify_locations(ca_bundle)
-        except OSError as error:  # ssl.SSLError is one
-            raise Misconfigured(f"CA_BUNDLE names no readable file of PEM certificates ({error}).") from None
-    # Nothing from the environment, as with remote systems; to look there again costs a tenth of a call.
-    transport = RequestsTransport(
-        connection_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        connection_data_block_size=BLOCK_BYTES,
-        use_env_settings=False,
-    )
-    transport.open()
-    # The transport has no option for the size of its pool, nor for more certificates. Nothing has been sent yet.
-    for adapter in transport.session.adapters.values():
-        adapter.init_poolmanager(CONNECTIONS, CONNECTIONS, **options)
-    return transport
-
-
 def _connect(
     account: StorageAccount,
     uri: str,
@@ -172,7 +80,7 @@ def _connect(
 ) -> C:
     """A service client. Raises Misconfigured if the settings can't be used."""
     text = account.connection_string.strip().rstrip(";")
-    options["transport"] = _transport(account.ca_bundle)
+    options["transport"] = transport(account.ca_bundle)
     with suppress(ValueError):  # the SDK's own message may quote the address
         # Without a way in the SDK would go on as an anonymous caller.
         if _COMPLETE.search(text):
@@ -219,7 +127,7 @@ class AzureTable:
 
     def __init__(self, account: StorageAccount) -> None:
         self._account = account
-        self._wire = _Once(self._connect)
+        self._wire = Once(self._connect)
 
     def _connect(self) -> Wire:
         from azure.data.tables import TableServiceClient
@@ -320,7 +228,7 @@ class AzureQueue:
 
     def __init__(self, account: StorageAccount) -> None:
         self._account = account
-        self._service = _Once(self._connect)
+        self._service = Once(self._connect)
 
     def _connect(self) -> "QueueServiceClient":
         from azure.storage.queue import LinearRetry, QueueServiceClient
@@ -397,7 +305,7 @@ class AzureBlob:
     def __init__(self, account: StorageAccount, container: str) -> None:
         self._account = account
         self._container = container
-        self._service = _Once(self._connect)
+        self._service = Once(self._connect)
 
     def _connect(self) -> "BlobServiceClient":
         from azure.storage.blob import BlobServiceClient, LinearRetry
@@ -459,235 +367,3 @@ class AzureBlob:
         client = self._service.get().get_blob_client(self._container, name)
         with suppress(Missing), _calling(f"deletion in container {self._container}"):
             client.delete_blob()
-
-
-class AzureSecrets:
-    """`Secrets` on Azure Key Vault, and the data key of the `Cipher`. Raises StoreUnavailable and Misconfigured.
-
-    A bundle is one secret: a JSON object that a person may also change there. Role: Key Vault Secrets Officer. A
-    deleted bundle stays in the vault, recoverable, for as long as the vault's soft delete says.
-    (Microsoft Learn, "About Azure Key Vault secrets" and "Azure Key Vault soft-delete overview".)
-    """
-
-    def __init__(
-        self, url: str, credential: "Callable[[], TokenCredential]", clock: Clock, *, ca_bundle: str = ""
-    ) -> None:
-        """Calls nobody. `url`: of the vault; `credential` is called once, on first use."""
-        self._url = url
-        self._credential = credential
-        self._clock = clock
-        self._ca_bundle = ca_bundle
-        self._client = _Once(self._connect)
-        self._copies: dict[str, tuple[Mapping[str, str], float]] = {}
-        self._key: tuple[str, bytes, float] | None = None
-
-    def _connect(self) -> "_Vault":
-        from azure.keyvault.secrets import SecretClient
-
-        credential, transport = self._credential(), _transport(self._ca_bundle)
-        # A vault says for which resource it wants a token, and the SDK compares that with the vault's domain.
-        # A local one has no such domain.
-        local = urlsplit(self._url).hostname in {"localhost", "127.0.0.1", "::1"}
-        client = SecretClient(
-            self._url,
-            credential,
-            transport=transport,
-            retry_total=RETRIES,
-            verify_challenge_resource=not local,
-        )
-        return _Vault(client, credential)
-
-    def close(self) -> None:
-        self._client.close()
-
-    def get(self, tenant: str, name: str) -> Mapping[str, str] | None:
-        """From this process's copy if it is at most 60 s old."""
-        secret = _secret_name(tenant, name)
-        copy = self._copies.get(secret)
-        if copy is not None and self._clock.monotonic() < copy[1]:
-            count("secrets_from_memory", connection=name)
-            return copy[0]
-        count("secrets_asked", connection=name)
-        try:
-            with _vault_call(f"get of the secret {secret}"):
-                text = self._client.get().secrets.get_secret(secret).value or ""
-        except Missing:
-            self._copies.pop(secret, None)
-            return None
-        return self._keep(secret, _read_bundle(secret, text))
-
-    def _keep(self, secret: str, bundle: Mapping[str, str]) -> Mapping[str, str]:
-        kept = MappingProxyType(dict(bundle))
-        self._copies[secret] = (kept, self._clock.monotonic() + VAULT_SECONDS)
-        return kept
-
-    def put(self, tenant: str, name: str, bundle: Mapping[str, str]) -> str:
-        """Also over a secret of this name that was deleted and that the vault still keeps: it is recovered first."""
-        secret = _secret_name(tenant, name)
-        tags = {"tenant": tenant, "connection": name}
-        version = self._set(secret, bundle_json(bundle), content_type="application/json", tags=tags)
-        self._keep(secret, bundle)
-        return version
-
-    def _set(self, secret: str, text: str, **more: Any) -> str:
-        client = self._client.get().secrets
-        for attempt in range(1, RECOVER_TRIES + 1):
-            try:
-                with _vault_call(f"set of the secret {secret}"):
-                    return client.set_secret(secret, text, **more).properties.version or ""
-            except _Kept:
-                if attempt == RECOVER_TRIES:
-                    raise
-            with suppress(Missing, _Kept), _vault_call(f"recovery of the secret {secret}"):
-                client.begin_recover_deleted_secret(secret)
-            self._clock.sleep(RECOVER_SECONDS)
-        raise AssertionError
-
-    def delete(self, tenant: str, name: str) -> None:
-        secret = _secret_name(tenant, name)
-        self._copies.pop(secret, None)
-        with suppress(Missing), _vault_call(f"deletion of the secret {secret}"):
-            self._client.get().secrets.begin_delete_secret(secret)
-
-    def invalidate(self, tenant: str, name: str) -> None:
-        """The next `get` asks the vault."""
-        self._copies.pop(_secret_name(tenant, name), None)
-
-    # --- the data key --------------------------------------------------------------------------------------------
-
-    def data_key(self) -> bytes:
-        """The 32 bytes of the data key: its oldest version that is enabled; made if there is none.
-
-        The oldest, so that instances that make it at once end with the same one. To change it, add a version and
-        disable the older ones; what the old key has encrypted is then as good as gone.
-        """
-        key = self._key
-        if key is not None and self._clock.monotonic() < key[2]:
-            return key[1]
-        try:
-            version = self._first_version()
-            data = key[1] if key is not None and key[0] == version else self._read_key(version)
-        except StoreUnavailable:
-            if key is None:
-                raise
-            version, data, _ = key  # a vault that is away for a while stops nobody
-        self._key = (version, data, self._clock.monotonic() + DATA_KEY_SECONDS)
-        return data
-
-    def _read_key(self, version: str) -> bytes:
-        try:
-            with _vault_call(f"get of the secret {DATA_KEY}"):
-                text = self._client.get().secrets.get_secret(DATA_KEY, version).value or ""
-        except Missing:
-            raise StoreUnavailable(f"the secret {DATA_KEY} is being changed") from None
-        return parse_key(text, f"The secret {DATA_KEY}")
-
-    def _first_version(self) -> str:
-        """Waits while another instance may be about to make an older one."""
-        for _ in range(3):
-            versions = self._key_versions()
-            now = self._clock.now().timestamp()
-            if versions and now - versions[0][0] >= SETTLED_SECONDS:
-                break
-            if not versions:
-                self._set(DATA_KEY, os.urandom(KEY_BYTES).hex())
-            self._clock.sleep(SETTLED_SECONDS)
-        else:
-            versions = self._key_versions()
-        if not versions:
-            raise StoreUnavailable(f"the secret {DATA_KEY} is being made")
-        return versions[0][1]
-
-    def _key_versions(self) -> list[tuple[float, str]]:
-        """(when it was made, version) of those that are enabled, oldest first."""
-        try:
-            with _vault_call(f"list of the versions of the secret {DATA_KEY}"):
-                found = list(self._client.get().secrets.list_properties_of_secret_versions(DATA_KEY))
-        except Missing:
-            return []
-        return sorted(
-            (each.created_on.timestamp() if each.created_on else 0.0, each.version or "")
-            for each in found
-            if each.enabled
-        )
-
-
-@dataclass(frozen=True)
-class _Vault:
-    """The client with its credential, which it does not close by itself."""
-
-    secrets: "SecretClient"
-    credential: "TokenCredential"
-
-    def close(self) -> None:
-        self.secrets.close()
-        close: Callable[[], None] | None = getattr(self.credential, "close", None)
-        if close is not None:
-            close()
-
-
-class _Kept(StoreUnavailable):
-    """The vault keeps a deleted secret of this name, or is busy deleting or recovering it."""
-
-
-def _secret_name(tenant: str, name: str) -> str:
-    """Key Vault's names have letters of either case alike, digits and dashes; the digest tells everything else."""
-    if not _VAULT_NAME.fullmatch(name):
-        raise ValueError("the name of a bundle has letters, digits and dashes")
-    digest = hashlib.sha256(f"{tenant}\x1f{name}".encode()).hexdigest()[:8]
-    return f"crmhub-{name}-{digest}"
-
-
-def _read_bundle(secret: str, text: str) -> dict[str, str]:
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = None
-    if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
-        raise Misconfigured(
-            f"The secret {secret} in the vault is no JSON object of texts; save the connection's secrets again."
-        )
-    return data
-
-
-@contextmanager
-def _vault_call(what: str) -> Iterator[None]:
-    """Counts one call to the vault and turns the SDK's errors into ours; their messages are not repeated."""
-    from azure.core.exceptions import AzureError, HttpResponseError
-
-    count("vault_calls")
-    try:
-        yield
-    except HttpResponseError as error:
-        raise _vault_refusal(error, what) from None
-    except AzureError as error:
-        raise StoreUnavailable(f"{what}: {type(error).__name__}") from None
-    except ValueError:  # the SDK's check of what the vault says about itself, or an answer that is no JSON
-        raise Misconfigured(f"{what}: what answers at KEY_VAULT_URL is no vault.") from None
-
-
-def _vault_refusal(error: "HttpResponseError", what: str) -> Exception:
-    from azure.core.exceptions import ClientAuthenticationError
-
-    told = error.error
-    inner = (told.innererror or {}).get("code", "") if told else ""
-    reason = f"{what}: {error.status_code or type(error).__name__} {inner}".rstrip()
-    if error.status_code == 404:
-        return Missing(reason)
-    if error.status_code == 409:
-        return _Kept(
-            f"{reason}. The vault still keeps a deleted secret of this name: recover or purge it there."
-        )
-    if inner == "SecretDisabled":
-        return Misconfigured(f"{reason}. Enable the secret in the vault.")
-    if error.status_code == 403:
-        return Misconfigured(
-            f'{reason}. Give the identity of the hub the role "Key Vault Secrets Officer" at the vault, and let its'
-            " network in."
-        )
-    if isinstance(error, ClientAuthenticationError):  # a 401, or there was no token to send
-        return Misconfigured(
-            f"{reason}. The vault takes no token of the hub: check that the app has its managed identity, in the"
-            " vault's tenant, and the client id."
-        )
-    return StoreUnavailable(reason)

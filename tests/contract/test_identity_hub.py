@@ -24,7 +24,7 @@ from crm_core.model.record import Record
 from crm_core.ports import measured
 from crm_core.settings import load
 from crm_core.storage import layout
-from crm_core.storage.azure import DATA_KEY
+from crm_core.storage.key_vault import DATA_KEY
 from crm_core.system import SystemClock
 from sandbox.dynamics365 import Dataverse
 from sandbox.dynamics365.org import Identity

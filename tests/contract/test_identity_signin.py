@@ -16,7 +16,7 @@ from crm_core.connectors.dynamics365 import Dynamics365
 from crm_core.errors import AuthFailed, BadAnswer, BadRequest, Misconfigured, Unavailable
 from crm_core.hub import Hub
 from crm_core.model.connection import DEFAULT_TENANT
-from crm_core.protocols.auth import Certificate, ClientCredentials, ManagedIdentity
+from crm_core.protocols.entra import Certificate, ClientCredentials, ManagedIdentity
 from crm_core.protocols.guard import Guard, Origins
 from crm_core.protocols.http import Http
 from crm_core.settings import load

@@ -12,7 +12,8 @@ import pytest
 
 from crm_core.connector import Account, Tools
 from crm_core.errors import AuthFailed, StoreUnavailable
-from crm_core.protocols.auth import CLAIM_SECONDS, ClientCredentials
+from crm_core.protocols.auth import CLAIM_SECONDS
+from crm_core.protocols.entra import ClientCredentials
 from crm_core.protocols.guard import Guard, Origins
 from crm_core.protocols.http import Http
 from crm_core.storage.azure import AzureTable, StorageAccount

@@ -12,7 +12,8 @@ import pytest
 from crm_core.errors import BadRequest, Misconfigured, StoreUnavailable
 from crm_core.ports import measured
 from crm_core.settings import load
-from crm_core.storage.azure import DATA_KEY, AzureSecrets, managed_identity
+from crm_core.storage.clients import managed_identity
+from crm_core.storage.key_vault import DATA_KEY, AzureSecrets
 from crm_core.storage.memory import MemoryTable
 from crm_core.storage.secrets import Cipher, StoredTokens
 from tests.contract.fake_azure import HEADER, IDENTITY, VAULT_RESOURCE, fake_azure

@@ -17,7 +17,8 @@ import pytest
 
 from crm_core.errors import StoreUnavailable
 from crm_core.ports import Operation, Row
-from crm_core.storage.azure import AzureBlob, AzureQueue, AzureTable, StorageAccount, managed_identity
+from crm_core.storage.azure import AzureBlob, AzureQueue, AzureTable, StorageAccount
+from crm_core.storage.clients import managed_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 AZURITE = ROOT / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"

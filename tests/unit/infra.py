@@ -20,7 +20,7 @@ from azure.storage.queue import QueueClient, QueueServiceClient
 from crm_core.errors import Misconfigured
 from crm_core.functions.app import build
 from crm_core.settings import MIN_API_KEY, NAMES, VAULT_REFERENCE, load
-from crm_core.storage import azure, layout
+from crm_core.storage import azure, key_vault, layout
 from tests.unit.arm import Deployment, Resource
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ FORBIDDEN_SITE_CONFIG = {
 
 @dataclass(frozen=True)
 class Port:
-    """A class of storage/azure.py: the SDK's clients in it, and what a reader's role is enough for."""
+    """A class of storage/azure.py or key_vault.py: the SDK's clients in it, and what a reader's role is enough for."""
 
     resource: str
     clients: tuple[type, ...]
@@ -139,8 +139,12 @@ class Needs:
     threads: int
 
 
+def source_of_ports() -> str:
+    return "".join(Path(inspect.getfile(each)).read_text() for each in (azure, key_vault))
+
+
 def needs_of_the_code() -> Needs:
-    source = Path(inspect.getfile(azure)).read_text()
+    source = source_of_ports()
     triggers = [each.get_trigger().get_dict_repr() for each in build().get_functions()]
     triggers = [each for each in triggers if "queueName" in each]
     queues = json.loads((ROOT / "host.json").read_text())["extensions"]["queues"]

@@ -13,7 +13,7 @@ from crm_core.connectors.dynamics365.reading import MAX_PAGE
 from crm_core.connectors.dynamics365.tables import TABLES
 from crm_core.connectors.dynamics365.tables.common import LOOKUPS
 from crm_core.functions.crm import MAX_TOP
-from crm_core.protocols.auth import REMEDIES
+from crm_core.protocols.entra import REMEDIES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "connectors" / "dynamics365.md").read_text()
 # Whose privileges let a text of another table be read.

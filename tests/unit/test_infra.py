@@ -8,12 +8,10 @@ import json
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from crm_core.settings import MIN_API_KEY, load
-from crm_core.storage import azure
 from tests.unit.arm import Deployment
 from tests.unit.infra import (
     FORBIDDEN_SITE_CONFIG,
@@ -30,6 +28,7 @@ from tests.unit.infra import (
     needs_of_the_code,
     role_of,
     settings_of,
+    source_of_ports,
 )
 
 BICEP = os.environ.get("BICEP", "")
@@ -351,7 +350,7 @@ def test_the_role_follows_from_what_the_code_calls():
         VAULT,
         "Key Vault Secrets Officer",
     )
-    source = Path(azure.__file__).read_text()
+    source = source_of_ports()
     found = {port: role_of(port, source)[1] for port in PORTS}
     assert found == {
         "AzureTable": "Storage Table Data Contributor",

@@ -17,7 +17,7 @@ import trustme
 from crm_core.connector import Account, Tools
 from crm_core.errors import AuthFailed, BadAnswer, Misconfigured, RateLimited, StoreUnavailable, Unavailable
 from crm_core.ports import measured
-from crm_core.protocols.auth import ClientCredentials
+from crm_core.protocols.entra import ClientCredentials
 from crm_core.protocols.guard import Guard, Origins
 from crm_core.protocols.http import Http
 

@@ -647,7 +647,7 @@ def test_sessions_of_old_origins_are_closed(http, serve, monkeypatch):
 
 def test_importing_loads_no_http_library():
     program = (
-        "import sys, crm_core.protocols.rest, crm_core.protocols.auth\n"
+        "import sys, crm_core.protocols.rest, crm_core.protocols.entra\n"
         "print([each for each in ('requests', 'urllib3', 'msal', 'certifi', 'idna') if each in sys.modules])"
     )
     run = subprocess.run(

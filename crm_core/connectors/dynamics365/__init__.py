@@ -67,7 +67,8 @@ from crm_core.model.expand import Expansion
 from crm_core.model.filters import Node
 from crm_core.model.mapping import NativeField
 from crm_core.ports import Pool
-from crm_core.protocols.auth import Auth, Certificate, ClientCredentials, ManagedIdentity
+from crm_core.protocols.auth import Auth
+from crm_core.protocols.entra import Certificate, ClientCredentials, ManagedIdentity
 from crm_core.protocols.guard import Origins, of_setting
 from crm_core.protocols.odata import check_guid, key_segment
 from crm_core.protocols.odata_batch import ChangeSet, Part
