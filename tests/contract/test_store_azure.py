@@ -18,7 +18,7 @@ from azure.core.exceptions import ClientAuthenticationError
 
 from crm_core.errors import Misconfigured, StoreUnavailable
 from crm_core.ports import Operation, Row, RowChanged, measured
-from crm_core.storage import azure
+from crm_core.storage import azure, clients
 from crm_core.storage.azure import AzureBlob, AzureQueue, AzureTable, StorageAccount
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,7 +185,7 @@ def test_storage_that_is_down_is_soon_given_up(closed_port):
 
 
 def test_storage_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(azure, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(clients, "READ_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(20)
