@@ -4,11 +4,21 @@ which a caller repeats a request.
 
 import hashlib
 from contextlib import suppress
+from dataclasses import dataclass
 
 from crm_core.model.connection import Tenant
 from crm_core.ports import Row, RowChanged, RowExists, Table
 from crm_core.storage import layout
 from crm_core.storage.state import inserted, json_data, json_values
+
+
+@dataclass(frozen=True)
+class MatchClaim:
+    """A record's claim of a match key, as it was read."""
+
+    pk: str
+    rk: str
+    etag: str
 
 
 class Keys:
@@ -62,13 +72,23 @@ class Keys:
     def claim_match(self, tenant: Tenant, entity: str, key: str, record_id: str) -> str:
         """Claims a match key for a record; gives the record that has it, which may be another one.
 
-        `key`: any text that names a field and its normal form.
+        `key`: any text that names a field and its normal form. A claim that the record has already is written anew:
+        whoever has seen the record give it up can't free it any more.
         """
         row = _match_row(tenant, entity, key, record_id)
         try:
             self._table.insert(layout.KEYS, row)
         except RowExists:
-            return self.match_of(tenant, entity, key) or self.claim_match(tenant, entity, key, record_id)
+            present = self._table.get(layout.KEYS, row.pk, row.rk)
+            if present is None:
+                return self.claim_match(tenant, entity, key, record_id)
+            holder = str(json_data(present)["record"])
+            if holder == record_id:
+                try:
+                    self._table.replace(layout.KEYS, row, present.etag)
+                except RowChanged:
+                    return self.claim_match(tenant, entity, key, record_id)
+            return holder
         return record_id
 
     def match_of(self, tenant: Tenant, entity: str, key: str) -> str | None:
@@ -89,13 +109,18 @@ class Keys:
             return False
         return True
 
-    def drop_match(self, tenant: Tenant, entity: str, key: str, record_id: str) -> None:
-        """Frees a key that a record has no more, if it still names that one."""
+    def match_claim(self, tenant: Tenant, entity: str, key: str, record_id: str) -> MatchClaim | None:
+        """A record's claim of a key; None where the key is nobody's, or another record's."""
         row = _match_row(tenant, entity, key, record_id)
         present = self._table.get(layout.KEYS, row.pk, row.rk)
-        if present is not None and json_data(present)["record"] == record_id:
-            with suppress(RowChanged):
-                self._table.delete(layout.KEYS, row.pk, row.rk, present.etag)
+        if present is None or json_data(present)["record"] != record_id:
+            return None
+        return MatchClaim(row.pk, row.rk, present.etag)
+
+    def free_match(self, claim: MatchClaim) -> None:
+        """Frees a key, unless anybody has claimed it since it was read, the same record too."""
+        with suppress(RowChanged):
+            self._table.delete(layout.KEYS, claim.pk, claim.rk, claim.etag)
 
     def claim_repeat(
         self, tenant: Tenant, key: str, claim: dict[str, str], expired_before: str

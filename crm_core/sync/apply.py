@@ -15,7 +15,7 @@ from crm_core.model.record import Record, wants_push
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.records import RecordWrite, Redirect, Stored, Tomb
-from crm_core.sync import merge
+from crm_core.sync import identity, merge
 from crm_core.sync.applying.base import WRITE_WIDTH, Committed, Decided, Entry, Planned, Tally, grouped
 from crm_core.sync.applying.placing import Placing
 from crm_core.sync.engine import wake
@@ -247,6 +247,7 @@ class Applier(Placing):
         for write in result.written:
             entry, count = about[write.id]
             self._count(write, count, done)
+            identity.free(self.engine, self.leaving.pop(write.id, ()))
             self._written(write, entry)
             if self.watch and count != "unchanged":
                 done.news.append((entry.rid, entry.newest.change.modified))

@@ -13,7 +13,7 @@ from crm_core.storage.records import HistoryEntry, RecordWrite, Redirect, Stored
 from crm_core.sync import deletes
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, wake
-from crm_core.sync.identity import claim_next
+from crm_core.sync.identity import claim_next, match_names
 from crm_core.sync.saving import Origin, save, write_of
 from crm_core.sync.sides import Config
 from crm_core.sync.unite import united
@@ -86,7 +86,6 @@ class Editor:
                 return record
             by = Origin(self._now(), HUB, by=self.by)
             if self._save(write_of(stored, after, by, losers=losers_of(record, after))):
-                self.free_left(record, after)
                 return after
         raise contended()
 
@@ -99,9 +98,8 @@ class Editor:
         fields that a person or an app has `written`; what a remote holds already can't be refused here.
         """
         self.claim_changed(before, {name: after.fields.get(name) for name in written})
-        for name in self._match_names():
-            if name not in written:
-                claim_next(self.engine, self.tenant, name, before, after)
+        names = [name for name in self._match_names() if name not in written]
+        claim_next(self.engine, self.tenant, names, before, after)
 
     def unite(
         self, duplicate_id: str, kept_id: str, check: Callable[[Record, Record], None] | None = None
@@ -160,7 +158,7 @@ class Editor:
 
     def _save(self, write: RecordWrite) -> bool:
         """Writes one record and wakes whoever is to learn of it; False if its row has moved on."""
-        saved = save(self.engine, self.tenant, self.entity.name, [write])
+        saved = save(self.engine, self.tenant, self.entity.name, [write], claimed=True)
         if saved.large:
             raise too_large()
         self._wake(saved.wakes)
@@ -191,7 +189,7 @@ class Editor:
     # --- what must be unique, and what is referred to ------------------------------------------------------------
 
     def _match_names(self) -> list[str]:
-        return sorted({each.sync.match for each in self._config().values() if each.sync.match})
+        return match_names(self._config())
 
     def _claimed(self, fields: Mapping[str, Any], record_id: str) -> str:
         """Where the record goes: its own id, or that of a deleted or not yet made one which has its match key."""
@@ -223,26 +221,21 @@ class Editor:
             key = match_key(name, fields.get(name)) if name in fields else ""
             if not key or (key == match_key(name, record.fields.get(name)) and not unchanged_too):
                 continue
-            holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, record.id)
-            stored = self._stored(holder) if holder != record.id else None
-            found = stored.content if stored else None
-            others = isinstance(found, Record) and found.id != record.id and not found.dead
-            if isinstance(found, Record) and others and match_key(name, found.fields.get(name)) == key:
-                raise _taken(self.entity, name, found.id)
-            if holder != record.id:
-                self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, record.id)
+            while (holder := self._holder(name, key, record)) != record.id:
+                if self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, record.id):
+                    break
 
-    def free_left(self, before: Record, after: Record) -> None:
-        """Frees the match keys that a record has no more. After it was written: until then somebody else must not have
-        them, and one that stays is given to who has it next.
+    def _holder(self, name: str, key: str, record: Record) -> str:
+        """Who has claimed a key that a record is to have, the record itself if nobody had. Raises Conflict where that one
+        lives and has the key.
         """
-        for name in self._match_names():
-            old = match_key(name, before.fields.get(name))
-            if not old or old == match_key(name, after.fields.get(name)):
-                continue
-            now = self.engine.records.find(self.tenant, self.entity.name, before.id)
-            if now is None or match_key(name, now.fields.get(name)) != old:
-                self.engine.keys.drop_match(self.tenant, self.entity.name, old, before.id)
+        holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, record.id)
+        stored = self._stored(holder) if holder != record.id else None
+        found = stored.content if stored else None
+        others = isinstance(found, Record) and found.id != record.id and not found.dead
+        if isinstance(found, Record) and others and match_key(name, found.fields.get(name)) == key:
+            raise _taken(self.entity, name, found.id)
+        return holder
 
     def _leads(self, entity: str, record_id: str) -> str:
         """The id of the living record that an id leads to; "" for none."""

@@ -127,7 +127,8 @@ class ManyEditor(Editor):
         self, planned: Mapping[str, tuple[_Open, RecordWrite]], done: dict[int, Edited]
     ) -> list[_Open]:
         """Gives those whose row has moved on, as long as it is worth another try."""
-        saved = save(self.engine, self.tenant, self.entity.name, [write for _, write in planned.values()])
+        writes = [write for _, write in planned.values()]
+        saved = save(self.engine, self.tenant, self.entity.name, writes, claimed=True)
         self._wakes |= saved.wakes
         again = []
         for record_id, (each, write) in planned.items():
@@ -135,8 +136,6 @@ class ManyEditor(Editor):
                 done[each.index] = Edited(error=too_large())
             elif record_id not in saved.stale:
                 assert isinstance(write.after, Record)
-                if write.before is not None and isinstance(write.before.content, Record):
-                    self.free_left(write.before.content, write.after)
                 done[each.index] = Edited(write.after)
             elif each.tries == MAX_TRIES:
                 done[each.index] = Edited(error=contended())

@@ -9,7 +9,9 @@ from crm_core.model.connection import Tenant
 from crm_core.model.record import NOTHING, Record, wants_push
 from crm_core.model.record_event import RecordEvent, event_of, fitted, is_alive
 from crm_core.storage import layout
+from crm_core.storage.keys import MatchClaim
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
+from crm_core.sync import identity
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import old_values
 from crm_core.sync.noting import note_writes
@@ -85,10 +87,16 @@ class Saved:
     wakes: set[tuple[str, str]] = field(default_factory=set)
 
 
-def save(engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWrite]) -> Saved:
-    """Commits writes bucket by bucket, and has deliveries made of what they did."""
+def save(
+    engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWrite], *, claimed: bool = False
+) -> Saved:
+    """Commits writes bucket by bucket, and has deliveries made of what they did. The match keys that they give records are
+    claimed before, unless they are `claimed`, and those that they give up freed after that.
+    """
+    sides = engine.sides(tenant, entity)
+    leaving = _leaving(engine, tenant, identity.match_names(sides), writes, claimed=claimed)
     buckets: dict[str, list[RecordWrite]] = {}
-    for write in with_events(writes, engine.sides(tenant, entity)):
+    for write in with_events(writes, sides):
         buckets.setdefault(layout.bucket(write.id), []).append(write)
     saved = Saved()
     for result in engine.pool.map(
@@ -100,7 +108,22 @@ def save(engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWri
         saved.large += [write.id for write, _ in result.too_large]
         saved.wakes |= wakes_of(result.written)
         note_writes(result.written)
+        for write in result.written:
+            identity.free(engine, leaving.get(write.id, ()))
     return saved
+
+
+def _leaving(
+    engine: Engine, tenant: Tenant, names: Sequence[str], writes: Iterable[RecordWrite], *, claimed: bool
+) -> dict[str, list[MatchClaim]]:
+    """By record what it is about to give up of its match keys."""
+    found: dict[str, list[MatchClaim]] = {}
+    ask = identity.given_up if claimed else identity.claim_next
+    for write in writes if names else ():
+        before, after = write.before.content if write.before else None, write.after
+        if isinstance(before, Record) and isinstance(after, Record) and before.version != after.version:
+            found[write.id] = ask(engine, tenant, names, before, after)
+    return found
 
 
 def with_events(writes: Iterable[RecordWrite], sides: Sides) -> Iterable[RecordWrite]:

@@ -59,7 +59,6 @@ class Undoer(Editor):
                 stored, after, Origin(self._now(), HUB, by=self.by), losers=losers_of(record, after)
             )
             if self._save(step):
-                self.free_left(record, after)
                 return Undone(after, tuple(changed_names(record, after)), left)
         raise contended()
 

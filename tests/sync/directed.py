@@ -245,6 +245,12 @@ class World:
         sync = {name: replace(each, direction=direction) for name, each in connection.entities.items()}
         self._connections[uid] = replace(connection, entities=sync)
 
+    def match(self, uid: str, name: str) -> None:
+        """By which field the connection's contacts are matched from now on."""
+        connection = self._connections[uid]
+        sync = {each: replace(how, match=name) for each, how in connection.entities.items()}
+        self._connections[uid] = replace(connection, entities=sync)
+
     def forget_first_load(self, uid: str) -> None:
         """As if what the remote has was never read to its end."""
         states = self.engine.states.read(TENANT, uid)

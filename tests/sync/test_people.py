@@ -141,11 +141,11 @@ class TestTwins:
 
         writes = []
 
-        def dies(engine, tenant, entity, given):
+        def dies(engine, tenant, entity, given, **more):
             if isinstance(given[0].after, Redirect):
                 raise KeyboardInterrupt
             writes.append(given)
-            return save(engine, tenant, entity, given)
+            return save(engine, tenant, entity, given, **more)
 
         with monkeypatch.context() as patched:
             patched.setattr(edit, "save", dies)

@@ -208,11 +208,11 @@ class TestCalls:
 
         real, first = edit_many.save, [True]
 
-        def slowly(*args):
+        def slowly(*args, **more):
             if first[0]:
                 first[0] = False
                 Editor(hub.engine, DEFAULT_TENANT, ACCOUNT, "key:other").update(ids[7], {"city": "Lima"})
-            return real(*args)
+            return real(*args, **more)
 
         monkeypatch.setattr(edit_many, "save", slowly)
         edits = [Edit("update", each, {"phone": "1"}, '"1"') for each in ids]
@@ -261,7 +261,7 @@ class TestUndo:
         undoer(hub).update(made.id, {"phone": "1"})
         real, first = hub.engine.records.history, [True]
 
-        def slowly(*args):
+        def slowly(*args, **more):
             if first[0]:
                 first[0] = False
                 Editor(hub.engine, DEFAULT_TENANT, ACCOUNT, "key:other").update(made.id, {"city": "Lima"})

@@ -363,11 +363,11 @@ class TestSlices:
         message = Job("undo", DEFAULT_TENANT, run.connection, run.entity, undo.id).to_message()
         real, first = carrying.save, [True]
 
-        def second_comes_in(*args):
+        def second_comes_in(*args, **more):
             if first[0]:
                 first[0] = False
                 pair.hub.handle(layout.FRESH, message, 1)
-            return real(*args)
+            return real(*args, **more)
 
         monkeypatch.setattr(carrying, "save", second_comes_in)
         pair.hub.handle(layout.FRESH, message, 1)
@@ -384,12 +384,12 @@ class TestSlices:
         other, same = (each["record_id"] for each in told[:2])
         real, first = carrying.save, [True]
 
-        def somebody_writes(*args):
+        def somebody_writes(*args, **more):
             if first[0]:
                 first[0] = False
                 editor(pair).update(other, {"website": "elsewhere.example"})
                 editor(pair).update(same, {"name": "Right"})
-            return real(*args)
+            return real(*args, **more)
 
         monkeypatch.setattr(carrying, "save", somebody_writes)
         _, told = applied(pair, plan)

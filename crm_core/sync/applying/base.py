@@ -14,6 +14,7 @@ from crm_core.model.record import Record
 from crm_core.model.state import COUNTS
 from crm_core.storage import layout
 from crm_core.storage.held import Claim
+from crm_core.storage.keys import MatchClaim
 from crm_core.storage.records import RecordWrite, Redirect, Stored, Tomb
 from crm_core.storage.run_log import note
 from crm_core.sync.engine import Engine, Opened, config_of
@@ -93,6 +94,7 @@ class Committed:
 class Decided:
     """What the rows of a round led to. `firsts`: entries whose row makes a record, with what is at its id (a tomb),
     if no record has its match key. `doubles`: rows whose record lives at another remote id, with what is at theirs.
+    `moving`: the match keys that the writes give records, or take from them.
     """
 
     writes: list[Planned] = field(default_factory=list)
@@ -101,6 +103,7 @@ class Decided:
     firsts: list[tuple[Entry, Stored | None]] = field(default_factory=list)
     doubles: list[tuple[Entry, Stored | None]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
+    moving: set[str] = field(default_factory=set)
 
     def write(self, write: RecordWrite, entry: Entry, count: str) -> None:
         self.taken.add(write.id)
@@ -137,6 +140,8 @@ class ApplyBase:
     references: References = field(init=False)
     wakes: set[tuple[str, str]] = field(default_factory=set)
     """(connection, bucket) of what has to be pushed now."""
+    leaving: dict[str, list[MatchClaim]] = field(default_factory=dict)
+    """By record the match keys that it gives up with the write of this round."""
 
     @cached_property
     def uid(self) -> str:

@@ -29,6 +29,8 @@ class Placing(ApplyBase):
 
         def placed(item: tuple[Entry, Stored | None]) -> str:
             entry, stored = item
+            if self._key(entry) in decided.moving:
+                return identity.MOVING
             if entry.id != self.record_id(entry.rid):
                 return entry.id  # its redirect leads here, to a record that nobody has made yet
             marker = entry.newest.change.marker
@@ -43,6 +45,8 @@ class Placing(ApplyBase):
         ):
             if place == identity.HOLD:
                 self._hold(entry.rid, entry.snapshot.hi)
+            elif place == identity.MOVING:
+                decided.elsewhere.append(entry.again())
             elif place == identity.LOOK_FIRST:
                 self._place_looked(entry, stored, decided)
             else:
@@ -176,13 +180,10 @@ class Placing(ApplyBase):
                 policies={name: self.side.policy(name) for name in merged.losers},
             )
         if self._write(decided, RecordWrite(stored.id, stored, after, history), entry, count) and history:
-            self._claim_next(record, after)
-
-    def _claim_next(self, before: Record, after: Record) -> None:
-        """Where the field of the match key changes the next key is claimed; whoever has it keeps it."""
-        name = self.side.sync.match
-        if name and before.fields.get(name) != after.fields.get(name):
-            identity.claim_next(self.engine, self.tenant, name, before, after)
+            names = identity.match_names(self.config)
+            if keys := identity.changed_keys(names, record, after):
+                decided.moving.update(key for pair in keys for key in pair if key)
+                self.leaving[stored.id] = identity.claim_next(self.engine, self.tenant, names, record, after)
 
 
 def _going_on(before: Stored | None, made: Record) -> Record:

@@ -136,24 +136,17 @@ class _Portion:
                     writes[result.id] = result
                 else:
                     found[each["id"]] = result
-            saved = save(self.engine, self.tenant, self.entity.name, list(writes.values()))
+            saved = save(self.engine, self.tenant, self.entity.name, list(writes.values()), claimed=True)
             wake(self.engine, self.tenant, self.entity.name, saved.wakes)
             for each in todo:
                 if each["record_id"] in saved.large:
                     found[each["id"]] = _Outcome("failed", "The record does not fit into a row of the store.")
                 elif each["record_id"] in writes and each["record_id"] not in saved.stale:
                     found[each["id"]] = _Outcome("applied")
-                    self._free_left(writes[each["record_id"]])
             todo = [each for each in todo if each["id"] not in found]
             if not todo:
                 return found
         return found | {each["id"]: _Outcome("failed", "Others change it all the time.") for each in todo}
-
-    def _free_left(self, write: RecordWrite) -> None:
-        assert write.before is not None
-        before, after = write.before.content, write.after
-        if isinstance(before, Record) and isinstance(after, Record):
-            self.editor.free_left(before, after)
 
     def _write(self, decision: Decision, stored: Stored | None) -> RecordWrite | _Outcome:
         """What is to be written for a decision, or its outcome if nothing is."""
