@@ -55,7 +55,7 @@ def told(job: Job, decisions: Iterable[dict[str, Any]]) -> Iterator[dict[str, An
         fields = each.get("fields") or {}
         if each.get("action") == "create":
             fields = {name: value.get("new") for name, value in fields.items()}
-        words = [changes(fields), changes(each.get("conflicts"))]
+        words = [changes(fields), changes(each.get("conflicts")), " ".join((each.get("left") or {}).values())]
         pushed = [f"{push.get('action')} at {push.get('connection')}" for push in each.get("pushes") or ()]
         yield {**each, "told": "; ".join(filter(None, words)), "pushed": pushed}
 

@@ -22,6 +22,8 @@ MAX_TRIES = 20
 
 Change = Callable[[Record, Config], Record]
 """What a write makes of a record as it is now."""
+Leads = Callable[[str, str], str]
+"""(entity, record id) -> the id of the living record that this leads to, "" for none."""
 
 
 class Editor:
@@ -244,22 +246,8 @@ class Editor:
 
     def _with_references(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """References as the ids of the records that they lead to; raises BadRequest for one that leads to none."""
-        missing: list[str] = []
-
-        def found(entity: str, record_id: str) -> str:
-            target = self._leads(entity, record_id.lower())
-            if not target:
-                missing.append(f"there is no stored {entity} '{record_id}'")
-            return target or record_id
-
-        errors: list[FieldError] = []
-        known: dict[str, Any] = {}
-        for name, value in fields.items():
-            kind = self.entity.by_name[name]
-            beside = {kind.companion: fields.get(kind.companion)} if kind.companion else {}
-            known[name] = self.entity.with_references({name: value, **beside}, found)[name]
-            errors += [FieldError(name, f"{name}: {each}.") for each in missing]
-            missing.clear()
+        known, missing = with_living(self.entity, fields, self._leads)
+        errors = [FieldError(name, f"{name}: {each}.") for name, told in missing.items() for each in told]
         if errors:
             raise BadRequest(errors[0].message, errors=errors)
         return known
@@ -279,6 +267,26 @@ class QuietEditor(Editor):
         """Wakes them."""
         places, self.places = self.places, set()
         wake(self.engine, self.tenant, self.entity.name, places)
+
+
+def with_living(
+    entity: Entity, fields: Mapping[str, Any], leads: Leads
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """(fields with references as the ids of the records that they lead to, by field those that lead to none)."""
+    missing: dict[str, list[str]] = {}
+    known: dict[str, Any] = {}
+    for name, value in fields.items():
+
+        def found(entity: str, record_id: str, name: str = name) -> str:
+            target = leads(entity, record_id.lower())
+            if not target:
+                missing.setdefault(name, []).append(f"there is no stored {entity} '{record_id}'")
+            return target or record_id
+
+        kind = entity.by_name[name]
+        beside = {kind.companion: fields.get(kind.companion)} if kind.companion else {}
+        known[name] = entity.with_references({name: value, **beside}, found)[name]
+    return known, missing
 
 
 def check_version(record: Record, if_match: str) -> None:

@@ -9,7 +9,7 @@ from crm_core.model.entities import Entity
 from crm_core.model.fields import Type
 from crm_core.model.record import HUB, Record
 from crm_core.sync.draft import Draft
-from crm_core.sync.edit import MAX_TRIES, Editor, check_version, contended, losers_of
+from crm_core.sync.edit import MAX_TRIES, Editor, Leads, check_version, contended, losers_of, with_living
 from crm_core.sync.merge import DELETED_AT
 from crm_core.sync.past import state_at
 from crm_core.sync.saving import Origin, write_of
@@ -47,7 +47,7 @@ class Undoer(Editor):
                 raise BadRequest.field(
                     "version", f"version: the record was deleted at version {version}; delete it instead."
                 )
-            given, left = self.settable(record, was.fields)
+            given, left = settable(self.entity, record, was.fields, self._leads)
             if record.dead:
                 self.claim_changed(record, {**record.fields, **given}, unchanged_too=True)
             else:
@@ -62,40 +62,51 @@ class Undoer(Editor):
                 return Undone(after, tuple(changed_names(record, after)), left)
         raise contended()
 
-    def settable(self, record: Record, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """(of the fields that differ from what is wanted those that may be set, of the others why not)."""
-        given: dict[str, Any] = {}
-        left: dict[str, str] = {}
-        for name in sorted(record.fields.keys() | wanted.keys()):
-            ours, value = record.fields.get(name), wanted.get(name)
-            kind = self.entity.by_name.get(name)
-            if ours == value or (kind is not None and kind.same(ours, value)):
-                continue
-            problem = unsettable(self.entity, name, value)
-            if problem:
-                left[name] = problem
-            else:
-                given[name] = value
-        return self._with_what_they_lead_to(record, given, left)
 
-    def _with_what_they_lead_to(
-        self, record: Record, given: dict[str, Any], left: dict[str, str]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """A reference, and what tells of which entity it is, go together or stay together."""
-        for kind in self.entity.fields:
-            pair = {kind.name, kind.companion} & given.keys()
-            if not pair or not (kind.targets or kind.type is Type.LINES):
-                continue
-            told = {each: given.get(each, record.fields.get(each)) for each in (kind.name, kind.companion)}
-            try:
-                found = self._with_references({each: told[each] for each in told if each})
-            except BadRequest as error:
-                for each in pair:
-                    del given[each]
-                left[kind.name] = error.errors[0].message.removeprefix(f"{kind.name}: ").removesuffix(".")
-                continue
-            given |= {each: found[each] for each in pair}
-        return given, left
+def settable(
+    entity: Entity, record: Record, wanted: Mapping[str, Any], leads: Leads
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(of the fields that differ from what is wanted those that may be set, of the others why not).
+
+    A reference to what became another record leads to that one, one to what lives no more is left. Of a record that is to
+    live again those that stay are looked at, too.
+    """
+    given: dict[str, Any] = {}
+    left: dict[str, str] = {}
+    for name in sorted(record.fields.keys() | wanted.keys()):
+        value = wanted.get(name)
+        if _is_same(entity, record, name, value):
+            continue
+        problem = unsettable(entity, name, value)
+        if problem:
+            left[name] = problem
+        else:
+            given[name] = value
+    _lead(entity, record, given, left, leads)
+    return {name: value for name, value in given.items() if not _is_same(entity, record, name, value)}, left
+
+
+def _is_same(entity: Entity, record: Record, name: str, value: Any) -> bool:
+    kind, ours = entity.by_name.get(name), record.fields.get(name)
+    return bool(ours == value or (kind is not None and kind.same(ours, value)))
+
+
+def _lead(entity: Entity, record: Record, given: dict[str, Any], left: dict[str, str], leads: Leads) -> None:
+    """A reference, and what tells of which entity it is, go together or stay together."""
+    for kind in entity.fields:
+        if not (kind.targets or kind.type is Type.LINES):
+            continue
+        names = [name for name in (kind.name, kind.companion) if name]
+        if not record.dead and not given.keys() & {*names}:
+            continue
+        told = {name: given.get(name, record.fields.get(name)) for name in names}
+        found, missing = with_living(entity, told, leads)
+        if missing:
+            for name in names:
+                given.pop(name, None)
+            left[kind.name] = missing[kind.name][0]
+        else:
+            given |= found
 
 
 def unsettable(entity: Entity, name: str, value: Any) -> str:
@@ -125,8 +136,7 @@ def put_back(record: Record, entity: Entity, config: Config, fields: Mapping[str
             if draft.has_link(uid) and draft.link_now(uid).state == "gone" and side.deletes != "ignore":
                 draft.link(uid).renewed()
     for name, value in fields.items():
-        kind, ours = entity.by_name.get(name), record.fields.get(name)
-        if ours != value and not (kind is not None and kind.same(ours, value)):
+        if not _is_same(entity, record, name, value):
             draft.set_value(name, value, HUB, now)
     return draft.finished()
 

@@ -367,8 +367,8 @@ class World:
         self.servers[uid].update(entity or self.entity, rid or self.rid(uid), fields, "person")
         self.later(1)
 
-    def remove(self, uid: str, rid: str = "") -> None:
-        self.servers[uid].delete(self.entity, rid or self.rid(uid), "person")
+    def remove(self, uid: str, rid: str = "", entity: str = "") -> None:
+        self.servers[uid].delete(entity or self.entity, rid or self.rid(uid), "person")
         self.later(1)
 
     def decide(self, take: str) -> None:

@@ -10,6 +10,11 @@ from crm_core.sync.undoing.deciding import carried_out, decide
 from tests.unit.test_past import EDITS, NAMES, POLICIES, World
 
 
+def nowhere(entity, record_id):
+    """No record of these tests refers to another one."""
+    raise AssertionError((entity, record_id))
+
+
 class Story:
     """The states of a record by version, dead or alive, and which run made each."""
 
@@ -80,7 +85,7 @@ def test_an_undo_gives_back_what_nobody_has_changed_since_and_leaves_the_rest(on
     runs = {f"run-{each}" for each in picks}
     record, story = world.record, Story(world)
     fields, dead = story.expected(runs)
-    decision = decide(record, world.steps, runs, ACCOUNT, world.sides, "c")
+    decision = decide(record, world.steps, runs, ACCOUNT, world.sides, "c", nowhere)
     if decision is None:
         assert (record.fields, record.dead) == (fields, dead)
         return
@@ -93,5 +98,5 @@ def test_an_undo_gives_back_what_nobody_has_changed_since_and_leaves_the_rest(on
         assert each["wins"] == "ours"
         assert each["theirs"] != each["ours"]
     world.save(after, Origin(world.now(), HUB, "the-undo", "key:x"))
-    again = decide(world.record, world.steps, runs, ACCOUNT, world.sides, "c")
+    again = decide(world.record, world.steps, runs, ACCOUNT, world.sides, "c", nowhere)
     assert again is None or again["action"] == "conflict"

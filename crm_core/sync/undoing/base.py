@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
 from crm_core.ports import Meter
@@ -14,6 +15,11 @@ from crm_core.storage import layout
 from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job, calls_with
 from crm_core.sync.planning.figures import Telling
+
+
+def parts_of(engine: Engine, tenant: Tenant, run: Run) -> list[Run]:
+    """A run, with those that it is the parent of."""
+    return [run, *filter(None, (engine.runs.get(tenant, each) for each in run.children))]
 
 
 class Slice:

@@ -14,12 +14,12 @@ from crm_core.errors import Conflict
 from crm_core.log import Log
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
-from crm_core.model.record import HUB, Record
+from crm_core.model.record import HUB, NOTHING, Record
 from crm_core.model.state import Run
 from crm_core.ports import RowChanged, measured
 from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
 from crm_core.sync import failures
-from crm_core.sync.edit import MAX_TRIES, Editor, losers_of
+from crm_core.sync.edit import MAX_TRIES, Editor, Leads, losers_of
 from crm_core.sync.engine import Engine, Job, wake
 from crm_core.sync.past import missing
 from crm_core.sync.planning.base import NO_PLAN
@@ -28,8 +28,10 @@ from crm_core.sync.planning.figures import COUNTED, reader
 from crm_core.sync.planning.outcomes import stored_rows, with_outcome
 from crm_core.sync.saving import Origin, save, write_of
 from crm_core.sync.sides import with_customs
-from crm_core.sync.undoing.base import Slice
-from crm_core.sync.undoing.deciding import carried_out, found_at, touches
+from crm_core.sync.undo import settable
+from crm_core.sync.undoing.base import Slice, parts_of
+from crm_core.sync.undoing.deciding import carried_out, found_at, told_left, touches
+from crm_core.sync.undoing.leading import Leading
 
 _log = Log("crm_core.sync")
 
@@ -59,10 +61,11 @@ def carry_out(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """`applied`, `drifted` or `failed`, and why."""
+    """`applied`, `drifted` or `failed`, and why. `left`: of fields that stay as they are after all, why."""
 
     name: str
     why: str = ""
+    left: Mapping[str, str] = NOTHING
 
 
 class _Carrying(Slice):
@@ -70,6 +73,9 @@ class _Carrying(Slice):
         super().__init__(*args, **more)
         self.decisions = reader(self.engine, self.job, plan)
         self.tally = Counter(self.run.counts)
+        undone = self.engine.runs.get(self.job.tenant, plan.undoes)
+        parts = parts_of(self.engine, self.job.tenant, undone) if undone is not None else []
+        self.undone = frozenset([plan.undoes, *(each.id for each in parts)])
 
     def work(self) -> None:
         self.begin()
@@ -92,6 +98,9 @@ class _Carrying(Slice):
         return dict(self.tally)
 
     def _note(self, decision: Decision, outcome: _Outcome) -> None:
+        if outcome.left:
+            fields = {name: each for name, each in decision["fields"].items() if name not in outcome.left}
+            decision = {**decision, "fields": fields, "left": {**decision.get("left", {}), **outcome.left}}
         told = with_outcome(decision, outcome.name, outcome.why)
         if outcome.name == "applied":
             self.tally[COUNTED[decision["action"]]] += 1
@@ -108,17 +117,22 @@ class _Carrying(Slice):
             if each["action"] in CARRIED:
                 by_entity.setdefault(each["entity"], []).append(each)
             else:
-                found[each["id"]] = _Outcome("drifted", each.get("why") or CHANGED_SINCE)
+                why = each.get("why") or " ".join(each.get("left", {}).values())
+                found[each["id"]] = _Outcome(
+                    "drifted", CHANGED_SINCE if each["conflicts"] or not why else why
+                )
+        leads = Leading(self.engine, self.job.tenant, self.undone)
         for entity, decisions in by_entity.items():
-            found |= _Portion(self.engine, self.job, self.run, entity).carry_out(decisions)
+            found |= _Portion(self.engine, self.job, self.run, entity, leads).carry_out(decisions)
         return found
 
 
 class _Portion:
     """Decisions about records of one entity."""
 
-    def __init__(self, engine: Engine, job: Job, run: Run, entity: str) -> None:
-        self.engine, self.tenant, self.run = engine, job.tenant, run
+    def __init__(self, engine: Engine, job: Job, run: Run, entity: str, leads: Leads) -> None:
+        self.engine, self.tenant, self.run, self.leads = engine, job.tenant, run, leads
+        self.left: dict[str, Mapping[str, str]] = {}
         self.sides = engine.sides(self.tenant, entity)
         self.entity = with_customs(ENTITIES[entity], self.sides)
         self.editor = Editor(engine, self.tenant, self.entity, run.origin)
@@ -142,7 +156,7 @@ class _Portion:
                 if each["record_id"] in saved.large:
                     found[each["id"]] = _Outcome("failed", "The record does not fit into a row of the store.")
                 elif each["record_id"] in writes and each["record_id"] not in saved.stale:
-                    found[each["id"]] = _Outcome("applied")
+                    found[each["id"]] = _Outcome("applied", left=self.left.get(each["record_id"], NOTHING))
             todo = [each for each in todo if each["id"] not in found]
             if not todo:
                 return found
@@ -165,6 +179,11 @@ class _Portion:
         if decision["action"] == "delete" and found_at(record) > decision.get("found", 0):
             return _Outcome("drifted", "Linked since with one that was there before.")
         fields = {name: each["new"] for name, each in decision["fields"].items()}
+        if decision["action"] != "delete":
+            fields, left = settable(self.entity, record, {**record.fields, **fields}, self.leads)
+            self.left[record.id] = told_left(left)
+            if left and not fields and decision["action"] == "update":
+                return _Outcome("drifted", " ".join(self.left[record.id].values()))
         try:
             if decision["action"] != "delete":
                 claimed = {**record.fields, **fields} if record.dead else fields

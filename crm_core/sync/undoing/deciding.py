@@ -2,7 +2,8 @@
 
 A field goes back to what it was before the run, as long as nobody has changed it since. What was changed again is left, and
 told with both values. A record that the run made is deleted if nobody has touched it since, nor linked it with what was there before; one that it
-deleted lives again. What the history does not tell any more is taken for somebody's change.
+deleted lives again. What the history does not tell any more is taken for somebody's change. A reference goes back to the record
+that became of the one it led to, and stays where that one lives no more.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,11 +14,12 @@ from crm_core.model.entities import Entity
 from crm_core.model.record import Record
 from crm_core.storage.records import HistoryEntry
 from crm_core.sync import deletes
+from crm_core.sync.edit import Leads
 from crm_core.sync.merge import DELETED_AT
 from crm_core.sync.past import missing
 from crm_core.sync.planning.decisions import Decision, push_of
 from crm_core.sync.sides import Config, Sides
-from crm_core.sync.undo import put_back, unsettable
+from crm_core.sync.undo import put_back, settable
 
 POLICY = "undo"
 UNITED = "unite"
@@ -44,12 +46,13 @@ def decide(
     entity: Entity,
     sides: Sides,
     uid: str,
+    leads: Leads,
 ) -> Decision | None:
     """What undoing these runs would do to a record; None for nothing. `steps`: its history, oldest first; `uid`: the
-    connection that the runs are of. Beside what every decision has: `version`, of the record as it is, `found`: at how many
+    connection that the runs are of; `leads`: where references lead once all of it is undone. Beside what every decision has: `version`, of the record as it is, `found`: at how many
     connections it is linked with what the hub did not make, and `left`: the fields that can't be given back, and why.
     """
-    back = _back(record, steps, runs, entity)
+    back = _back(record, steps, runs, entity, leads)
     if back is None or not (back.action or back.conflicts or back.left or back.why):
         return None
     action = back.action or "conflict"
@@ -73,6 +76,12 @@ def decide(
     return {**decision, **{name: each for name, each in beside.items() if each}}
 
 
+def revives(record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity) -> bool:
+    """Whether undoing these runs brings a record back to life."""
+    back = _back(record, steps, runs, entity, lambda _, record_id: record_id) if record.dead else None
+    return back is not None and back.action == "revive"
+
+
 def carried_out(
     record: Record, entity: Entity, sides: Sides, action: str, fields: Mapping[str, Any], now: str
 ) -> Record:
@@ -86,7 +95,7 @@ def carried_out(
 
 
 def _back(
-    record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
+    record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity, leads: Leads
 ) -> _Back | None:
     begun = max((step.version for step in steps if step.change == UNITED), default=0) + 1
     steps = [step for step in steps if step.version > begun]
@@ -109,7 +118,7 @@ def _back(
     if life == "delete":
         others = _touched(steps, runs, entity)
         return _Back(why=f"The run brought it back to life. {_by(others)}") if others else _Back("delete")
-    _fields_back(back, record, steps, runs, entity)
+    _fields_back(back, record, steps, runs, entity, leads)
     if life == "revive" or DELETED_AT in back.fields:
         back.action = "revive"
     elif back.fields:
@@ -166,8 +175,14 @@ def _lives_before(steps: Sequence[HistoryEntry], runs: Collection[str]) -> bool:
 
 
 def _fields_back(
-    back: _Back, record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity
+    back: _Back,
+    record: Record,
+    steps: Sequence[HistoryEntry],
+    runs: Collection[str],
+    entity: Entity,
+    leads: Leads,
 ) -> None:
+    wanted = dict(record.fields)
     for name, (before, last, given) in _changes(steps, runs, record).items():
         kind, ours = entity.by_name.get(name), record.fields.get(name)
         if ours == before or (kind is not None and kind.same(ours, before)):
@@ -176,10 +191,10 @@ def _fields_back(
             continue  # each system keeps it by itself
         if last.run not in runs:
             back.conflicts[name] = _left(ours, before, given, _by([last]))
-        elif why := unsettable(entity, name, before):
-            back.left[name] = f"{name}: {why}."
         else:
-            back.fields[name] = before
+            wanted[name] = before
+    back.fields, left = settable(entity, record, wanted, leads)
+    back.left = told_left(left)
 
 
 def _changes(
@@ -225,6 +240,11 @@ def _is_kept(entity: Entity, name: str) -> bool:
 
 def _left(ours: Any, before: Any, given: Any, why: str) -> dict[str, Any]:
     return {"ours": ours, "theirs": before, "base": given, "policy": POLICY, "wins": "ours", "why": why}
+
+
+def told_left(left: Mapping[str, str]) -> dict[str, str]:
+    """Of each field that can't be given back why, as people read it."""
+    return {name: f"{name}: {why}." for name, why in left.items()}
 
 
 def _unknown(lost: Sequence[int]) -> str:

@@ -22,8 +22,9 @@ from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.planning.figures import forecast
 from crm_core.sync.sides import with_customs
-from crm_core.sync.undoing.base import Slice
+from crm_core.sync.undoing.base import Slice, parts_of
 from crm_core.sync.undoing.deciding import decide
+from crm_core.sync.undoing.leading import Leading
 
 _log = Log("crm_core.sync")
 
@@ -41,16 +42,12 @@ def plan(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
         with suppress(RowChanged):
             failures.end_run(engine, job.tenant, run, "NotFound", "The run is not kept any more.")
         return
-    runs, entities = _with_parts(engine, job.tenant, undone), _entities(engine, job.tenant, undone)
+    runs, entities = parts_of(engine, job.tenant, undone), _entities(engine, job.tenant, undone)
     with measured() as meter:
         try:
             _Planning(engine, job, lane, run, meter, runs=runs, entities=entities).work()
         except RowChanged:
             _log.info("undo", outcome="in the hands of another worker")
-
-
-def _with_parts(engine: Engine, tenant: Tenant, run: Run) -> list[Run]:
-    return [run, *filter(None, (engine.runs.get(tenant, each) for each in run.children))]
 
 
 def _entities(engine: Engine, tenant: Tenant, run: Run) -> list[str]:
@@ -60,7 +57,7 @@ def _entities(engine: Engine, tenant: Tenant, run: Run) -> list[str]:
         about = engine.runs.get(tenant, about.undoes)
     if about is None:
         return list(ENTITIES)
-    return list(dict.fromkeys(each.entity for each in _with_parts(engine, tenant, about) if each.entity))
+    return list(dict.fromkeys(each.entity for each in parts_of(engine, tenant, about) if each.entity))
 
 
 class _Planning(Slice):
@@ -112,6 +109,7 @@ class _Planning(Slice):
         steps = _by_record(
             self.engine.records.steps(self.job.tenant, entity.name, bucket, after, rows[-1].id)
         )
+        leads = Leading(self.engine, self.job.tenant, self.runs)
         held = next(steps, None)
         for row in rows:
             while held is not None and held[0] < row.id:
@@ -120,7 +118,7 @@ class _Planning(Slice):
                 continue
             mine = held[1] if held is not None and held[0] == row.id else []
             self.run = replace(self.run, read=self.run.read + 1)
-            decision = decide(row.content, mine, self.runs, entity, sides, self.run.connection)
+            decision = decide(row.content, mine, self.runs, entity, sides, self.run.connection, leads)
             if decision is not None:
                 self.telling.tell(decision, [])
 

@@ -7,6 +7,7 @@ from crm_core.model.state import Mode, Run
 from crm_core.storage import layout
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.starting import refuse_old
+from crm_core.sync.undoing.base import parts_of
 
 UNDOABLE = frozenset({"incremental", "full", "apply", "undo"})
 """Those that change records."""
@@ -22,7 +23,7 @@ def start(engine: Engine, tenant: Tenant, run: Run, origin: str) -> Run:
         raise BadRequest.field(
             "run_id", f"run_id: a run of mode {run.mode} changes no stored record; there is nothing to undo."
         )
-    parts = [run, *filter(None, (engine.runs.get(tenant, each) for each in run.children))]
+    parts = parts_of(engine, tenant, run)
     if not all(each.ended for each in parts if not each.children):
         raise Conflict(f"Run {run.id} has not ended; wait for it, or cancel it first.")
     return _begun(engine, tenant, run, "plan", OF_UNDO, run.id, origin)
