@@ -72,6 +72,8 @@ def show_plan(job: Job, run: Run, limit: int) -> Exit:
         job.out.rows([*parts, {**run, "entity": "all"}] if parts else [run], SUMMARY)
         job.out.gap()
         job.show(told(job, found), COLUMNS, "Nothing would be done.")
+    if erased := (run.get("plan") or {}).get("erased"):
+        job.say(erased["why"])
     if found:
         job.say(
             f"`{PROGRAM} runs decisions {run['id']}` lists all of them, `{PROGRAM} sync apply {run['id']}` carries them out."

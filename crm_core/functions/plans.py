@@ -39,6 +39,7 @@ def summary(run: "Run", names: Mapping[str, str]) -> dict[str, Any]:
             "seconds": told.get("seconds", 0.0),
             "pushes": pushes,
             "brakes": list(told.get("brakes", ())),
+            **({"erased": told["erased"]} if "erased" in told else {}),
         }
         return {"plan": plan}
     if run.mode in TELLING and run.mode != "plan":

@@ -15,7 +15,8 @@ def undo(call: Call) -> Reply:
     """Plans to give back what a run changed; follow it at Operation-Location, and have it done by its /apply.
 
     Fields that somebody has changed since, and records that the run made and somebody has touched since, stay and are listed.
-    409 for a run that has not ended, 400 for one that changes no stored record.
+    What the history tells nothing of any more is told as a number under `erased`; where that is all, the plan fails.
+    409 for a run that has not ended or is too old to be known, 400 for one that changes no stored record.
     """
     from crm_core.sync.undoing import starting
 

@@ -3,13 +3,13 @@
 A worker that is too late gets RowChanged and stops: whoever saved the run's row has the run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
-from crm_core.model.state import Run
+from crm_core.model.state import Problem, Run
 from crm_core.ports import Meter
 from crm_core.storage import layout
 from crm_core.sync import failures
@@ -20,6 +20,16 @@ from crm_core.sync.planning.figures import Telling
 def parts_of(engine: Engine, tenant: Tenant, run: Run) -> list[Run]:
     """A run, with those that it is the parent of."""
     return [run, *filter(None, (engine.runs.get(tenant, each) for each in run.children))]
+
+
+def changes_made(parts: Iterable[Run]) -> int:
+    """How many changes of records a run has counted."""
+    return sum(
+        each.counts.get(name, 0)
+        for each in parts
+        if not each.children
+        for name in ("created", "updated", "deleted")
+    )
 
 
 class Slice:
@@ -58,4 +68,10 @@ class Slice:
     def succeed(self, **changes: Any) -> None:
         now = hub_time(self.engine.clock.now())
         self.save(status="succeeded", ended_at=now, cursor=None, problem=None, **changes)
+        failures.told(self.run)
+
+    def fail(self, code: str, message: str, **changes: Any) -> None:
+        now = hub_time(self.engine.clock.now())
+        problem = Problem(code, message, now)
+        self.save(status="failed", ended_at=now, cursor=None, problem=problem, **changes)
         failures.told(self.run)

@@ -6,13 +6,13 @@ deleted lives again. What the history does not tell any more is taken for somebo
 that became of the one it led to, and stays where that one lives no more.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from crm_core.model.entities import Entity
 from crm_core.model.record import Record
-from crm_core.storage.records import HistoryEntry
+from crm_core.storage.records import HistoryEntry, Redirect
 from crm_core.sync import deletes
 from crm_core.sync.edit import Leads
 from crm_core.sync.merge import DELETED_AT
@@ -97,7 +97,7 @@ def carried_out(
 def _back(
     record: Record, steps: Sequence[HistoryEntry], runs: Collection[str], entity: Entity, leads: Leads
 ) -> _Back | None:
-    begun = max((step.version for step in steps if step.change == UNITED), default=0) + 1
+    begun = _begun(steps)
     steps = [step for step in steps if step.version > begun]
     lost = missing(record, steps, begun)
     if record.created.get("run") in runs:
@@ -124,6 +124,34 @@ def _back(
     elif back.fields:
         back.action = "update"
     return back
+
+
+def changes_of(content: Record | Redirect, steps: Iterable[HistoryEntry], runs: Collection[str]) -> int:
+    """How many changes of these runs are known of what is, or was, at a record id."""
+    made = isinstance(content, Record) and content.created.get("run") in runs
+    return made + sum(step.run in runs for step in steps)
+
+
+def hidden(content: Record | Redirect, steps: Sequence[HistoryEntry], since: str, until: str) -> int:
+    """How many versions of what is, or was, at a record id may have been made between two times, of which the history
+    keeps nothing.
+    """
+    times = {step.version: step.time for step in steps}
+    begun = _begun(steps) if isinstance(content, Record) else 1
+    earliest = content.created["time"] if isinstance(content, Record) and begun == 1 else ""
+    found = lost = 0
+    for version in range(begun + 1, content.version + 1):
+        if version not in times:
+            lost += 1
+            continue
+        found += lost if earliest <= until and times[version] >= since else 0
+        earliest, lost = times[version], 0
+    return found + (lost if earliest <= until else 0)
+
+
+def _begun(steps: Iterable[HistoryEntry]) -> int:
+    """The first version of the record that has the id now."""
+    return max((step.version for step in steps if step.change == UNITED), default=0) + 1
 
 
 def _unmade(

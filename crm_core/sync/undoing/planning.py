@@ -1,7 +1,8 @@
 """The plan of an undo: every record of the run's entities is looked at with its history, bucket by bucket; nothing is written.
 
 What a run has changed stands in the steps of the records alone; what it has made, in the records. Both are read in the order
-of ids, a page of them in memory at a time.
+of ids, a page of them in memory at a time. How many changes the run has counted says how many there were: what the history
+tells nothing of any more is told as a number, and a run of which nothing is left has no plan.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +18,13 @@ from crm_core.model.record import Record
 from crm_core.model.state import Run
 from crm_core.ports import RowChanged, measured
 from crm_core.storage import layout
-from crm_core.storage.records import HistoryEntry, Stored
+from crm_core.storage.records import HistoryEntry, Stored, Tomb
 from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.planning.figures import forecast
 from crm_core.sync.sides import with_customs
-from crm_core.sync.undoing.base import Slice, parts_of
-from crm_core.sync.undoing.deciding import decide
+from crm_core.sync.undoing.base import Slice, changes_made, parts_of
+from crm_core.sync.undoing.deciding import changes_of, decide, hidden
 from crm_core.sync.undoing.leading import Leading
 
 _log = Log("crm_core.sync")
@@ -67,6 +68,11 @@ class _Planning(Slice):
         super().__init__(*args, **more)
         self.runs = frozenset(each.id for each in runs)
         self.entities = entities
+        self.made = changes_made(runs)
+        self.since = min((each.started_at for each in runs if each.started_at), default="")
+        self.until = max((each.ended_at for each in runs if each.ended_at), default=layout.AFTER)
+        place = self.run.cursor or {}
+        self.met, self.hidden = place.get("met", 0), place.get("hidden", 0)
 
     def work(self) -> None:
         self.begin()
@@ -76,13 +82,34 @@ class _Planning(Slice):
             if place["entity"] == len(self.entities):
                 break
             if self.time_is_up():
-                self.go_on(place)
+                self.go_on(self._with_sums(place))
                 return
             if place["bucket"] != before["bucket"]:
-                self.save(cursor=place)  # says how far it is, and learns that it was cancelled
+                self.save(
+                    cursor=self._with_sums(place)
+                )  # says how far it is, and learns that it was cancelled
         seconds = (self.engine.clock.now() - parse_instant(self.run.started_at)).total_seconds()
         told = replace(self.run, plan=self.telling.saved())
-        self.succeed(plan=forecast(self.engine, self.job.tenant, told, seconds))
+        self._end(forecast(self.engine, self.job.tenant, told, seconds))
+
+    def _with_sums(self, place: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**place, "met": self.met, "hidden": self.hidden}
+
+    def _end(self, plan: Mapping[str, Any]) -> None:
+        """`met`: changes of the run that are known, `hidden`: those of anybody at its time that nobody knows any more."""
+        lost = min(self.made - self.met, self.hidden)
+        if lost <= 0:
+            self.succeed(plan=plan)
+            return
+        why = (
+            f"{lost} of the {self.made} changes that the run made can't be undone any more: the history keeps nothing"
+            f" of them. It is kept for {self.engine.tuning.history_days:g} days (HISTORY_DAYS)."
+        )
+        plan = {**plan, "erased": {"changes": lost, "of": self.made, "why": why}}
+        if self.met:
+            self.succeed(plan=plan)
+        else:
+            self.fail("Conflict", f"Nothing of the run {self.run.undoes} can be undone. {why}", plan=plan)
 
     def counts(self) -> Mapping[str, int]:
         return self.telling.figures.counts(self.run.read)
@@ -114,9 +141,12 @@ class _Planning(Slice):
         for row in rows:
             while held is not None and held[0] < row.id:
                 held = next(steps, None)
+            mine = held[1] if held is not None and held[0] == row.id else []
+            if not isinstance(row.content, Tomb):
+                self.met += changes_of(row.content, mine, self.runs)
+                self.hidden += hidden(row.content, mine, self.since, self.until)
             if not isinstance(row.content, Record):
                 continue
-            mine = held[1] if held is not None and held[0] == row.id else []
             self.run = replace(self.run, read=self.run.read + 1)
             decision = decide(row.content, mine, self.runs, entity, sides, self.run.connection, leads)
             if decision is not None:
