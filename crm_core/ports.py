@@ -324,13 +324,22 @@ def check_transaction(operations: Sequence[Operation]) -> None:
         raise ValueError("a transaction names each row once")
 
 
-def every_row(table: Table, name: str, *, pk: str, rk: str = "", rk_to: str | None = None) -> Iterator[Row]:
-    """All rows of a range of one partition, a page at a time."""
+QUERY_ROWS = 1000
+"""The most that one query gives."""
+
+
+def every_row(
+    table: Table, name: str, *, pk: str, rk: str = "", rk_to: str | None = None, about: int = 0
+) -> Iterator[Row]:
+    """All rows of a range of one partition, a page at a time. `about`: how many of them are wanted, if whoever asks takes
+    no more as a rule.
+    """
     token: str | None = None
+    top = min(about, QUERY_ROWS) or QUERY_ROWS
     while True:
-        page = table.query(name, pk=pk, rk=rk, rk_to=rk_to, token=token)
+        page = table.query(name, pk=pk, rk=rk, rk_to=rk_to, top=top, token=token)
         yield from page.rows
-        token = page.token
+        token, top = page.token, QUERY_ROWS
         if token is None:
             return
 

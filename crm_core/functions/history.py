@@ -1,5 +1,6 @@
 """What happened to a stored record, why it is as it is, and the way back."""
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +39,8 @@ def _undo_body() -> "type[BaseModel]":
     ],
 )
 def history(call: Call) -> Reply:
-    """What happened to a record, oldest first: when, by whom, from where, in which run, old and new values.
+    """What happened to a record, oldest first: when, by whom, from where, in which run, old and new values. What is new
+    comes at the end, so that pages hold together.
 
     `losers`: of each conflict that was decided then, the value that was given up; `policies`: what decided it. A new value
     that nobody knows any more is left out.
@@ -53,11 +55,16 @@ def history(call: Call) -> Reply:
     token = call.parameters.get("skiptoken", "")
     first: int = hub.open_token(token, *about)["version"] if token else 1
     names = {HUB: HUB, **names_of(hub, call.tenant)}
+    left = top - (first == 1)
+    steps = hub.records.history(call.tenant, entity.name, found.id, max(first, 2), about=left + 1)
     items = []
     if first == 1:
-        items.append(_made(found, list(hub.records.history(call.tenant, entity.name, found.id)), names))
-    steps = hub.records.history(call.tenant, entity.name, found.id, max(first, 2))
-    left = top - len(items)
+        oldest = next(steps, None)
+        steps = itertools.chain([oldest] if oldest else [], steps)
+        fields = past.made_with(
+            found, oldest, lambda: hub.records.history(call.tenant, entity.name, found.id)
+        )
+        items.append(_made(found, fields, names))
     told, more = past.told(found, steps, left)
     items += [_step(each, names) for each in told]
     body: dict[str, Any] = {"value": items}
@@ -68,12 +75,9 @@ def history(call: Call) -> Reply:
     return Reply(200, body)
 
 
-def _made(record: Record, steps: "list[Any]", names: Mapping[str, str]) -> dict[str, Any]:
+def _made(record: Record, fields: Mapping[str, Any] | None, names: Mapping[str, str]) -> dict[str, Any]:
     """The step that made the record, which is part of its row."""
-    from crm_core.sync import past
-
     created = record.created
-    known = not past.missing(record, steps)
     return {
         "version": 1,
         "change": "create",
@@ -81,7 +85,7 @@ def _made(record: Record, steps: "list[Any]", names: Mapping[str, str]) -> dict[
         "origin": names.get(created["origin"], created["origin"]),
         "run": created["run"],
         "old": {},
-        **({"new": dict(past.state_at(record, steps, 1).fields)} if known else {}),
+        **({"new": dict(fields)} if fields is not None else {}),
         **({"by": created["by"]} if "by" in created else {}),
     }
 

@@ -79,6 +79,9 @@ class HistoryEntry:
 
     `change`: `update`, `delete` (also one that only marks) or `revive`. `losers`: of each conflict that was decided, the
     value that was given up; `policies`: what decided it, a policy's name or `person`. `by`: the principal of an app's write.
+    `new`: the values that it gave, and `made`, in the first step alone, all values that the record was made with: noted
+    when the step is stored, so that nobody has to read what came after it. Both are missing where the row would become
+    long, and in rows of earlier times.
     """
 
     version: int
@@ -90,6 +93,8 @@ class HistoryEntry:
     losers: Mapping[str, Any] = field(default_factory=dict)
     by: str = ""
     policies: Mapping[str, str] = field(default_factory=dict)
+    new: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    made: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def died(self) -> bool:
@@ -295,12 +300,14 @@ class Records:
         for row in every_row(self._table, layout.RECORDS, pk=pk, rk_to=layout.RECORD_ROWS_END):
             yield _stored(entity, row)
 
-    def history(self, tenant: Tenant, entity: str, record_id: str, first: int = 0) -> Iterator[HistoryEntry]:
-        """Oldest first, from the version `first` on."""
+    def history(
+        self, tenant: Tenant, entity: str, record_id: str, first: int = 0, *, about: int = 0
+    ) -> Iterator[HistoryEntry]:
+        """Oldest first, from the version `first` on. `about`: how many of them are wanted, if not all."""
         pk = layout.records_pk(tenant, entity, layout.bucket(record_id))
         _, after = layout.history_range(record_id)
         rk = layout.history_rk(record_id, first)
-        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=after):
+        for row in every_row(self._table, layout.RECORDS, pk=pk, rk=rk, rk_to=after, about=about):
             yield HistoryEntry.from_json(json.loads(_text(row.values)))
 
     def steps(
@@ -489,16 +496,25 @@ def _operations(pk: str, write: RecordWrite) -> list[Operation]:
             rk = layout.event_item_rk(uid, write.id, write.event.version)
             operations.append(Operation("insert", Row(pk, rk, values)))
     if write.history is not None:
-        told = {
-            name: value
-            for name, value in vars(write.history).items()
-            if value or name not in ("losers", "by", "policies")
-        }
-        values = _packed({"v": SCHEMA_VERSION, **told})
-        operations.append(
-            Operation("insert", Row(pk, layout.history_rk(write.id, write.history.version), values))
-        )
+        rk = layout.history_rk(write.id, write.history.version)
+        operations.append(Operation("insert", Row(pk, rk, _step_values(write, write.history))))
     return operations
+
+
+def _step_values(write: RecordWrite, step: HistoryEntry) -> dict[str, Value]:
+    told: dict[str, Any] = {"v": SCHEMA_VERSION}
+    for name in ("version", "time", "origin", "run", "old", "change", "losers", "by", "policies"):
+        value = getattr(step, name)
+        if value or name not in ("losers", "by", "policies"):
+            told[name] = value
+    before = write.before.content if write.before else None
+    if not isinstance(before, Record) or not isinstance(write.after, Record):
+        return _packed(told)
+    beside: dict[str, Any] = {"new": {name: write.after.fields.get(name) for name in step.old}}
+    if before.version == 1:
+        beside["made"] = before.fields
+    text = _json_text({**told, **beside})
+    return _packed_text(text if len(text) <= PLAIN_CHARACTERS else _json_text(told))
 
 
 def _items(content: Record | Redirect | Tomb | None) -> frozenset[tuple[str, str]]:
@@ -506,7 +522,11 @@ def _items(content: Record | Redirect | Tomb | None) -> frozenset[tuple[str, str
 
 
 def _packed(data: Mapping[str, Any]) -> dict[str, Value]:
-    return _packed_text(json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True))
+    return _packed_text(_json_text(data))
+
+
+def _json_text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _packed_text(text: str) -> dict[str, Value]:

@@ -1,11 +1,12 @@
 """What a record was: told by what each of its steps replaced, from the present back. Pure.
 
-A record that was made has no step; each later version has one, which keeps the values that it replaced. So the value that
-a step gave a field is what the next step of that field replaced, or what is there now. Where steps are missing, nobody
+A record that was made has no step; each later version has one, which keeps the values that it replaced, and as a rule those
+that it gave. Where it does not, the value that a step gave a field is what the next step of that field replaced, or what is
+there now. Where steps are missing, nobody
 knows what they did: what they hide is left out, never guessed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +50,29 @@ def told(record: Record, steps: Iterable[HistoryEntry], top: int) -> tuple[list[
             if not open_names:
                 return _told(page, found), more
             continue
-        open_names |= dict.fromkeys(step.old, len(page))
+        open_names |= dict.fromkeys(step.old.keys() - step.new.keys(), len(page))
         page.append(step)
-        found.append({})
+        found.append({name: step.new[name] for name in step.old if name in step.new})
     if last >= record.version:
         for name, number in open_names.items():
             found[number][name] = record.fields.get(name)
     return _told(page, found), more
+
+
+def made_with(
+    record: Record, first: HistoryEntry | None, steps: Callable[[], Iterable[HistoryEntry]]
+) -> Mapping[str, Any] | None:
+    """The values that a record was made with; None if nobody knows them any more. `first`: the oldest step that is kept,
+    `steps`: reads all of them, where that one does not tell.
+    """
+    if record.version == 1:
+        return record.fields
+    if first is None or first.version != 2:
+        return None
+    if first.made is not None:
+        return first.made
+    known = list(steps())
+    return None if missing(record, known) else state_at(record, known, 1).fields
 
 
 def _told(page: Sequence[HistoryEntry], found: Sequence[Mapping[str, Any]]) -> list[Told]:
