@@ -47,6 +47,7 @@ from crm_core.sync import (
     brake,
     cancelling,
     deadletters,
+    failures,
     jobs,
     results,
     schedule,
@@ -363,7 +364,9 @@ class Hub:
         progress: results.Progress,
         origin: str,
     ) -> Run:
-        return starting.start_batch(self.engine, opened, entity, items, progress, origin)
+        run = starting.start_batch(self.engine, opened, entity, items, progress, origin)
+        failures.asked(run, f"A batch of {len(items)} operations")
+        return run
 
     def approve_run(self, tenant: Tenant, run: Run) -> Run:
         """Lets a run that the brake stopped go on, without it. Raises Conflict for any other."""

@@ -196,11 +196,16 @@ def end_run(engine: Engine, tenant: Tenant, run: Run, code: str, message: str) -
     return ended
 
 
+def asked(run: Run, what: str) -> None:
+    """The line of a run that somebody asks for."""
+    text = f"{what} was asked for by {run.origin}."
+    note("run.asked", text, run=run.id, connection=run.connection, entity=run.entity)
+
+
 def begun(run: Run) -> None:
     """The line of a run that begins to work."""
-    options = {
-        name: getattr(run, name) for name in ("mode", "origin", "since", "filter", "limit", "strategy", "of")
-    }
+    names = ("mode", "origin", "since", "filter", "limit", "strategy", "of", "undoes")
+    options = {name: getattr(run, name) for name in names}
     who = "by its schedule" if run.origin == "schedule" else f"for {run.origin}"
     note("run.begun", f"A run of mode {run.mode} began, {who}.", run=run.id, **options)
 

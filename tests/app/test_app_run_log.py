@@ -41,6 +41,54 @@ def test_a_run_tells_who_asked_for_it_and_how_it_ended(api, connect):
     assert [each["time"] for each in found] == sorted((each["time"] for each in found), reverse=True)
 
 
+def test_an_undo_and_its_plan_tell_who_asked_when_they_began_and_how_they_ended(api, connect, account):
+    connect("taken-back")
+    account(name="Made by mistake")
+    run = api.run("taken-back")
+    plan = api.ended(api("POST", f"/api/runs/{run['id']}/undo").headers["Operation-Location"])
+    undo = api.ended(api("POST", f"/api/runs/{plan['id']}/apply").headers["Operation-Location"])
+    for each, of, words in ((plan, "undo", "A plan of the undo"), (undo, plan["id"], "The undo")):
+        found = of_run(api, each)
+        assert events(found) == ["run.ended", "run.begun", "run.asked"]
+        _, begun, asked = found
+        assert asked["message"] == f"{words} of run {run['id']} was asked for by key:settings."
+        assert begun["message"] == f"A run of mode {each['mode']} began, for key:settings."
+        assert (begun["of"], begun["undoes"], begun["origin"]) == (of, run["id"], "key:settings")
+        assert {(line["connection"], line["entity"]) for line in found} == {("taken-back", "account")}
+        assert {line["trace"] for line in found} == {each["trace"]}
+
+
+def test_a_batch_tells_who_asked_when_it_began_and_how_it_ended(api, connect):
+    connect("batched")
+    operations = [{"method": "create", "fields": {"name": f"Batched {number}"}} for number in range(3)]
+    started = api(
+        "POST", "/api/crm/accounts/batch?connection=batched", {"operations": operations},
+        headers={"Prefer": "respond-async"},
+    )  # fmt: skip
+    run = api.ended(started.headers["Operation-Location"])
+    found = of_run(api, run)
+    assert events(found) == ["run.ended", "run.begun", "run.asked"]
+    assert [line["message"] for line in found[1:]] == [
+        "A run of mode batch began, for key:settings.",
+        "A batch of 3 operations was asked for by key:settings.",
+    ]
+    assert {(line["connection"], line["entity"]) for line in found} == {("batched", "account")}
+
+
+def test_many_decisions_at_once_tell_when_they_began_and_how_they_ended(api, connect):
+    connect("decided")
+    body = {"where": {"entity": "accounts", "connection": "decided", "field": "phone"}, "take": "theirs"}
+    as_of = api.ok("POST", "/api/conflicts/resolve", {**body, "preview": True})["as_of"]
+    started = api("POST", "/api/conflicts/resolve", {**body, "as_of": as_of})
+    assert started.status_code == 202, started.text
+    found = of_run(api, api.ended(started.headers["Operation-Location"]))
+    assert events(found) == ["run.ended", "run.begun"]
+    assert (found[1]["message"], found[1]["origin"]) == (
+        "A run of mode resolve began, for key:settings.", "key:settings",
+    )  # fmt: skip
+    assert {(line["connection"], line["entity"]) for line in found} == {("decided", "account")}
+
+
 def test_a_wait_tells_its_reason_in_the_system_s_words(api, connect, faults):
     connect("slowed")
     faults("throttle", retry_after=3, skip=1, path="*/accounts*")

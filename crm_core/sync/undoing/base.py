@@ -51,6 +51,7 @@ class Slice:
     def begin(self) -> None:
         if not self.run.started_at:
             self.save(status="running", started_at=hub_time(self.engine.clock.now()))
+            failures.begun(self.run)
 
     def save(self, **changes: Any) -> None:
         calls = calls_with(self.calls, self.meter)

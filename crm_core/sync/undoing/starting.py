@@ -9,6 +9,7 @@ from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
 from crm_core.storage import layout
+from crm_core.sync import failures
 from crm_core.sync.engine import Engine, Job
 from crm_core.sync.starting import refuse_old
 from crm_core.sync.undoing.base import changes_made, parts_of
@@ -65,6 +66,7 @@ def _begun(engine: Engine, tenant: Tenant, about: Run, mode: Mode, of: str, undo
     run = engine.new_run(about.connection, about.entity, mode, origin, of=of, undoes=undoes)
     run = engine.runs.insert(tenant, run)
     bind(run=run.id)
+    failures.asked(run, f"{'A plan of the' if mode == 'plan' else 'The'} undo of run {undoes}")
     kind = "undo_plan" if mode == "plan" else "undo"
     engine.send(layout.FRESH, Job(kind, tenant, run.connection, run.entity, run.id, trace=run.trace))
     return run
