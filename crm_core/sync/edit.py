@@ -196,12 +196,14 @@ class Editor:
     def _claimed(self, fields: Mapping[str, Any], record_id: str) -> str:
         """Where the record goes: its own id, or that of a deleted or not yet made one which has its match key."""
         target = record_id
+        claimed: list[str] = []
         for name in self._match_names():
             key = match_key(name, fields.get(name))
             if not key:
                 continue
             holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, target)
             if holder == target:
+                claimed.append(key)
                 continue
             stored = self._stored(holder)
             found = stored.content if stored else None
@@ -211,6 +213,9 @@ class Editor:
                 raise _taken(self.entity, name, found.id)
             elif target == record_id:
                 target = found.id if isinstance(found, Record) else holder
+        if target != record_id:
+            for key in claimed:  # what was claimed for a record that will not be made
+                self.engine.keys.move_match(self.tenant, self.entity.name, key, record_id, target)
         return target
 
     def claim_changed(

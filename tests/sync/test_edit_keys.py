@@ -236,3 +236,18 @@ def test_two_who_want_a_key_that_is_nobody_s_any_more_do_not_both_get_it(world):
     with pytest.raises(Conflict):
         world._editor().update(others[0].id, {"email": "old@example.com"})
     assert key_of(world, "old@example.com") == others[1].id != record.id
+
+
+def test_a_deleted_record_that_lives_again_by_one_of_its_keys_has_the_others_too():
+    world = World("aa", match="phone")
+    world.match("r2", "email")
+    dead = world._editor().create({"last_name": "P", "phone": "55"})
+    world.settle()
+    world._editor().delete(dead.id)
+    world.settle()
+    again = world._editor().create({"last_name": "P", "phone": "55", "email": "new@example.com"})
+    assert again.id == dead.id
+    assert key_of(world, "new@example.com") == dead.id
+    world.add("r2", email="new@example.com", phone="55")
+    world.pull("r2")
+    assert [each.id for each in world.records()] == [dead.id]
