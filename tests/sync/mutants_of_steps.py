@@ -194,6 +194,20 @@ def key_looked_up_instead_of_claimed(patch):
     patch.setattr(Keys, "claim_match", planted)
 
 
+def key_freed_before_the_record_is_written(patch):
+    given_up = identity.given_up
+
+    def planted(engine, *about):
+        identity.free(engine, given_up(engine, *about))
+        return []
+
+    patch.setattr(identity, "given_up", planted)
+
+
+def key_freed_that_the_record_has_again(patch):
+    patch.setattr(Keys, "free_match", lambda self, claim: self._table.delete("keys", claim.pk, claim.rk))
+
+
 def no_search_before_a_create(patch):
     patch.setattr(Pusher, "_searched_first", lambda self, tasks, again: tasks)
 

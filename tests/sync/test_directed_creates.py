@@ -2,6 +2,7 @@
 test_directed.py.
 """
 
+from crm_core.errors import Conflict
 from tests.sync.directed import UNTIL, World, dies, linked
 
 
@@ -171,3 +172,33 @@ def test_a_row_that_is_restored_before_it_is_made_anew_is_the_records_again():
     world.settle()
     assert world.rid("r2") == rid
     assert world.everywhere("phone") == [["1"]] * 3
+
+
+def is_taken(world, email):
+    """Whether an app is refused another record of an address."""
+    try:
+        world._editor().create({"last_name": "Q", "email": email})
+    except Conflict:
+        return True
+    return False
+
+
+def test_a_key_is_its_records_own_until_another_one_is_written():
+    world = linked("aa", match="email")
+    world.change("r1", email="new@example.com")
+    world.calls.before("transact records", "~contact~", happens=dies)
+    world.dies(lambda: world.pull("r1"))
+    assert is_taken(world, "p@example.com")
+    world.later(UNTIL)
+    world.settle()
+    assert world.record().fields["email"] == "new@example.com"
+
+
+def test_a_key_that_a_record_has_again_is_not_freed():
+    world = linked("aa", match="email")
+    world.change("r1", email="new@example.com")
+    world.calls.before("delete keys", happens=lambda: world.edit(email="p@example.com"))
+    world.pull("r1")
+    assert world.record().fields["email"] == "p@example.com"
+    assert is_taken(world, "p@example.com")
+    assert world.calls.all_happened()

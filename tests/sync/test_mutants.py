@@ -104,6 +104,10 @@ IN_TESTS = {
     ),
     "redirect_after_the_link": (creates.test_a_row_leads_to_its_record_before_the_record_is_linked_to_it,),
     "key_looked_up_instead_of_claimed": (creates.test_of_two_first_sights_one_makes_the_record,),
+    "key_freed_before_the_record_is_written": (
+        creates.test_a_key_is_its_records_own_until_another_one_is_written,
+    ),
+    "key_freed_that_the_record_has_again": (creates.test_a_key_that_a_record_has_again_is_not_freed,),
     "adopted_while_it_is_being_created": (
         creates.test_nobody_elses_row_takes_the_place_of_one_that_is_being_made,
     ),
