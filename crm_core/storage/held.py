@@ -8,12 +8,23 @@ it holds back every remote record that the hub does not know (docs/adr/0011).
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from crm_core.errors import StoreUnavailable
 from crm_core.model.connection import Tenant
-from crm_core.ports import MAX_TRANSACTION_OPERATIONS, Operation, Row, RowChanged, Table, every_row
+from crm_core.ports import (
+    MAX_TRANSACTION_OPERATIONS,
+    Operation,
+    Row,
+    RowChanged,
+    RowExists,
+    Table,
+    every_row,
+)
 from crm_core.storage import layout
 from crm_core.storage.state import json_data, json_values
+
+CLAIM_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -31,12 +42,13 @@ class HeldEntry:
 
 @dataclass(frozen=True)
 class Claim:
-    """A create of a record. `time`: before it was sent."""
+    """A create of a record. `time`: before it was first sent, `again`: when it was last claimed."""
 
     connection: str
     entity: str
     record: str
     time: str
+    again: str
     row: Row
 
 
@@ -98,22 +110,36 @@ class Held:
     def claim(
         self, tenant: Tenant, connection: str, entity: str, records: Sequence[str], time: str
     ) -> Mapping[str, Claim]:
-        """Before the creates are sent; gives the claims by record."""
-        pk = layout.held_pk(tenant, connection)
+        """Before the creates are sent; gives the claims by record. One that is open keeps its time: what another worker has
+        sent under it may have made a row since then. Raises StoreUnavailable if others change them all the time.
+        """
         found: dict[str, Claim] = {}
         for start in range(0, len(records), MAX_TRANSACTION_OPERATIONS):
             part = records[start : start + MAX_TRANSACTION_OPERATIONS]
-            rows = [
-                Row(
-                    pk,
-                    layout.claim_rk(entity, each),
-                    json_values({"entity": entity, "record": each, "time": time}),
-                )
-                for each in part
-            ]
-            etags = self._table.transact(layout.EVENTS, [Operation("upsert", row) for row in rows])
-            for record, row, etag in zip(part, rows, etags, strict=True):
-                found[record] = Claim(connection, entity, record, time, Row(pk, row.rk, row.values, etag))
+            open_ones: dict[str, Claim] = {}
+            for _ in range(CLAIM_TRIES):
+                made = [
+                    _claim(
+                        tenant, Claim(connection, entity, each, time, time, Row("", "")), open_ones.get(each)
+                    )
+                    for each in part
+                ]
+                operations = [
+                    Operation("replace", each.row, open_ones[each.record].row.etag)
+                    if each.record in open_ones
+                    else Operation("insert", each.row)
+                    for each in made
+                ]
+                try:
+                    etags = self._table.transact(layout.EVENTS, operations)
+                except (RowExists, RowChanged):
+                    open_ones = {each.record: each for each in self.claims(tenant, connection, entity)}
+                    continue
+                for each, etag in zip(made, etags, strict=True):
+                    found[each.record] = replace(each, row=replace(each.row, etag=etag))
+                break
+            else:
+                raise StoreUnavailable("The claims of creates are being changed.")
         return found
 
     def claims(self, tenant: Tenant, connection: str, entity: str) -> list[Claim]:
@@ -136,9 +162,18 @@ class Held:
                         self._table.delete(layout.EVENTS, row.pk, row.rk, row.etag)
 
 
+def _claim(tenant: Tenant, claim: Claim, before: Claim | None) -> Claim:
+    """The claim with its row; it has the time of the one before."""
+    first = min(claim.time, before.time) if before else claim.time
+    values = {"entity": claim.entity, "record": claim.record, "time": first, "again": claim.again}
+    pk, rk = layout.held_pk(tenant, claim.connection), layout.claim_rk(claim.entity, claim.record)
+    return replace(claim, time=first, row=Row(pk, rk, json_values(values)))
+
+
 def _read(row: Row) -> HeldEntry | Claim:
     data = json_data(row)
     connection = row.pk.rpartition("~")[2]
     if "record" in data:
-        return Claim(connection, data["entity"], data["record"], data["time"], row)
+        again = data.get("again", data["time"])
+        return Claim(connection, data["entity"], data["record"], data["time"], again, row)
     return HeldEntry(connection, data["entity"], data["rid"], data["time"], row)

@@ -238,7 +238,7 @@ def _still_open(engine: Engine, job: Job, claims: Sequence[Claim]) -> list[Claim
     left = []
     for claim in claims:
         # A younger one may be about to be sent.
-        if parse_instant(claim.time) + begun < now and not has_open_create(
+        if parse_instant(claim.again) + begun < now and not has_open_create(
             engine.records.find(job.tenant, job.entity, claim.record), job.connection
         ):
             engine.held.release([claim])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from crm_core.connector import Connector
 from crm_core.model.record import Record
+from crm_core.storage import held
 from crm_core.storage.held import Held
 from crm_core.sync import identity, pull, push, resolving
 from crm_core.sync.apply import Applier
@@ -101,6 +102,10 @@ def redirect_alone_does_not_tell(patch):
 def question_of_a_dead_worker_forgotten(patch):
     strangers = Pusher._strangers
     patch.setattr(Pusher, "_strangers", lambda self, tasks: replace(strangers(self, tasks), asked={}))
+
+
+def claim_made_once_more_is_a_new_one(patch):
+    patch.setattr(held, "_claim", lambda tenant, claim, before, real=held._claim: real(tenant, claim, None))
 
 
 def row_that_is_asked_about_not_held(patch):

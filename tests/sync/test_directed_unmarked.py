@@ -88,6 +88,28 @@ def test_a_row_that_is_seen_before_its_answer_is_here_is_held_back():
     assert world.everywhere("phone") == [["0"]] * 3
 
 
+def test_a_claim_that_is_made_once_more_keeps_its_time():
+    """A worker that has read the record before another one began its create claims it too, and goes no further. The row
+    that was seen between the two claims still waits.
+    """
+    world = begun()
+
+    def meanwhile():
+        lost(world)
+        world.pull("r2")
+        world.later(60)
+
+    world.calls.after("get records", world.record().id, happens=meanwhile)
+    world.push("r2")
+    world.held("r2")
+    assert len(world.records()) == 1
+    world.settle()
+    assert len(world.records()) == 1
+    assert world.everywhere("phone") == [["0"]] * 3
+    assert world.sent("r2", "create") == 1
+    assert not world.claims("r2")
+
+
 def test_a_row_whose_claim_is_settled_while_it_is_merged_leads_to_its_record():
     """A pull has the row's page in its hands, and has found nothing at its id. Before it looks for claims another worker
     settles the one that there was.

@@ -202,6 +202,7 @@ IN_TESTS = {
         unmarked.test_a_row_whose_worker_died_is_found_by_its_values,
         unmarked.test_a_row_that_is_seen_before_its_answer_is_here_is_held_back,
     ),
+    "claim_made_once_more_is_a_new_one": (unmarked.test_a_claim_that_is_made_once_more_keeps_its_time,),
     "held_forgotten_when_a_create_is_settled": (
         unmarked.test_a_persons_row_of_the_same_moment_waits_and_becomes_a_record,
     ),
