@@ -27,6 +27,7 @@ from crm_core.storage.connections import Connections
 from crm_core.storage.keys import Keys
 from crm_core.storage.secrets import bundle_json
 from crm_core.storage.state import StateStore
+from crm_core.sync import push_runs
 from crm_core.sync.schedule import check_schedule
 
 ABANDONED_MINUTES = 5
@@ -153,12 +154,10 @@ class ConnectionAdmin:
         now = self._clock.now()
         due = hub_time(now) if connection.schedule != Schedule() else ""
         widens = not self._connector_class(connection.connector).delivers_to
-        states = {
-            entity: EntityState(
-                due=due if sync.pulls else "", push_due=self._push_due() if sync.pushes and widens else ""
-            )
-            for entity, sync in connection.entities.items()
-        }
+        states = {}
+        for entity, sync in connection.entities.items():
+            begins = EntityState(due=due if sync.pulls else "")
+            states[entity] = push_runs.wanting(begins, self._push_due()) if sync.pushes and widens else begins
         self._states.begin(connection.tenant, connection.uid, states)
         if not self._connector_class(connection.connector).polls:
             self._expect_webhooks(connection)
@@ -187,14 +186,13 @@ class ConnectionAdmin:
             same = was == sync and before.mappings.get(entity) == after.mappings.get(entity)
             if was is None or same or state is None:
                 continue
-            push_due = self._push_due() if sync.pushes and widens else ""
+            wanting = push_runs.wanting if sync.pushes and widens else push_runs.wanting_none
             due = state.due if sync.pulls else ""
             if sync.pulls and not was.pulls and after.schedule != Schedule():
                 due = hub_time(self._clock.now())
             try:
-                self._states.save_entity(
-                    after.tenant, after.uid, entity, replace(state, push_due=push_due, push_run="", due=due)
-                )
+                changed = replace(wanting(state, self._push_due()), due=due)
+                self._states.save_entity(after.tenant, after.uid, entity, changed)
             except RowChanged:
                 raise Conflict(
                     f"{after.slug} was saved, but its sync was busy just then; save its entities once more."

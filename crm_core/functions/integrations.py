@@ -34,6 +34,8 @@ def _connection_patch() -> "type[BaseModel]":
 
 
 def _state(name: str, state: "EntityState") -> dict[str, Any]:
+    from crm_core.sync import push_runs
+
     problem = vars(state.problem) if state.problem else None
     return {
         "entity": name,
@@ -41,6 +43,8 @@ def _state(name: str, state: "EntityState") -> dict[str, Any]:
         "last_success": state.last_success or None,
         "next_run": state.due or None,
         "running": state.lease_run or None,
+        "next_push_run": None if state.push_run else push_runs.due(state) or None,
+        "push_run": state.push_run or None,
         "stopped_run": state.stopped_run or None,
         "last_run": state.last_run or None,
         "waits": state.waits,

@@ -78,6 +78,7 @@ class EntityState(_Stored):
     the run that works now. `due`: when the next pull begins, "" for never. `known`: about how many records have
     a live link; exact after a full run. `stopped_run`: the run that the brake stopped; while it is named, none works.
     `push_due`: when a push run begins or, once `push_run` names it, when its worker is taken for dead; "" for never.
+    `push_wanted`: a changed configuration wants a push run that begins at this time or later; "" once one has done it.
     `begun`: a run has taken the lease once. `problem` with `waits`: this entity waits for a person.
     `missed`, `missed_at`: how many changes the schedule's pulls found that no webhook had told of, and when last; `unsure`: {n, since,
     at} of those that are too fresh to tell (sync/gaps.py).
@@ -93,6 +94,7 @@ class EntityState(_Stored):
     last_run: str = ""
     push_due: str = ""
     push_run: str = ""
+    push_wanted: str = ""
     begun: bool = False
     waits: bool = False
     problem: Problem | None = None

@@ -19,7 +19,7 @@ from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.run_log import note
 from crm_core.storage.state import States
-from crm_core.sync import compare, failures
+from crm_core.sync import compare, failures, push_runs
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Tuning
 from crm_core.sync.merge import Snapshot
@@ -169,13 +169,19 @@ def is_stopped(engine: Engine, tenant: Tenant, run: Run) -> bool:
 
 def cancel(engine: Engine, tenant: Tenant, run: Run) -> Run:
     """Ends a stopped run; its batch stays unapplied."""
+    now = engine.clock.now()
     if not run.ended:
+        words = "A person ended the stopped run."
+        if run.mode == "push":
+            words += push_runs.told(_naming(engine, tenant, run), run, now)
         try:
-            run = failures.end_run(engine, tenant, run, "Cancelled", "A person ended the stopped run.")
+            run = failures.end_run(engine, tenant, run, "Cancelled", words)
         except RowChanged:
             raise _just_now(run) from None
-    later = put_off(engine, tenant, run.connection)
-    _release(engine, tenant, run, later)
+    if run.mode == "push":
+        _release(engine, tenant, run, lambda state: push_runs.ended(state, run, now))
+        return run
+    _release(engine, tenant, run, put_off(engine, tenant, run.connection))
     compare.forget(engine, tenant, run)
     return run
 

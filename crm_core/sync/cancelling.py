@@ -2,17 +2,19 @@
 
 The run's row first: its worker can't save it any more. Then the state row of the entity, which the worker may hold: that
 is given back as it was at the last checkpoint, so that the next pull goes on there and reads once more what was applied
-since. A worker that dies in between leaves a lease, which the tick gives back.
+since. A worker that dies in between leaves a lease, which the tick gives back. What a changed configuration wants of a push run
+is not given up with it (push_runs.py): pausing the connection, or changing it once more, does that.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from crm_core.errors import Conflict
 from crm_core.model.connection import Tenant
 from crm_core.model.state import EntityState, Run
 from crm_core.ports import RowChanged
-from crm_core.sync import brake, compare, failures
+from crm_core.sync import brake, compare, failures, push_runs
 from crm_core.sync.engine import Engine
 from crm_core.sync.results import closed, forget_items
 
@@ -48,15 +50,23 @@ def _cancel(engine: Engine, tenant: Tenant, run: Run) -> Run:
         if run.ended:
             raise Conflict(f"Run {run.id} is {run.status}; only one that has not ended can be cancelled.")
         try:
-            ended = failures.end_run(
-                engine, tenant, closed(run) if run.mode == "batch" else run, CODE, "A person ended the run."
-            )
+            words = "A person ended the run." + _put_off(engine, tenant, run)
+            ended = failures.end_run(engine, tenant, closed(run) if run.mode == "batch" else run, CODE, words)
         except RowChanged:  # its worker has just saved it
             run = engine.runs.get(tenant, run.id) or run
             continue
         _let_go(engine, tenant, ended)
         return ended
     raise Conflict(f"Run {run.id} is being saved by its worker; try again.")
+
+
+def _put_off(engine: Engine, tenant: Tenant, run: Run) -> str:
+    """What the run says of what is wanted all the same."""
+    if run.mode != "push":
+        return ""
+    states = engine.states.read(tenant, run.connection)
+    state = states.entities.get(run.entity) if states else None
+    return push_runs.told(state, run, engine.clock.now())
 
 
 def _let_go(engine: Engine, tenant: Tenant, run: Run) -> None:
@@ -72,16 +82,20 @@ def _let_go(engine: Engine, tenant: Tenant, run: Run) -> None:
         if state is None or run.id not in (state.lease_run, state.push_run):
             return
         try:
-            engine.states.save_entity(tenant, run.connection, run.entity, _freed(state, run, later))
+            engine.states.save_entity(
+                tenant, run.connection, run.entity, _freed(state, run, later, engine.clock.now())
+            )
         except RowChanged:
             continue  # its worker, or a new schedule
         return
 
 
-def _freed(state: EntityState, run: Run, later: Callable[[EntityState], EntityState]) -> EntityState:
+def _freed(
+    state: EntityState, run: Run, later: Callable[[EntityState], EntityState], now: datetime
+) -> EntityState:
     """`later`: until the schedule's next pull, if this was one from its place: it would begin again at once."""
     if state.push_run == run.id:
-        state = replace(state, push_due="", push_run="")
+        state = push_runs.ended(state, run, now)
     if state.lease_run == run.id:
         state = replace(state, lease_run="", lease_until="")
         if run.mode == "incremental" and not run.partial:

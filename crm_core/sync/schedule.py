@@ -10,6 +10,7 @@ from crm_core.model.connection import Schedule, Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
+from crm_core.sync import push_runs
 from crm_core.sync.engine import Engine, Job, wake
 
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -112,7 +113,7 @@ def tick(engine: Engine) -> int:
                 run = state.lease_run if lapsed(state, now) else ""
                 engine.send(layout.FRESH, Job("pull", tenant, connection=uid, entity=entity, run=run))
                 sent += 1
-            if is_reached(state.push_due, now) and not state.stopped_run:
+            if is_reached(push_runs.due(state), now) and not state.stopped_run:
                 engine.send(
                     layout.FRESH, Job("widen", tenant, connection=uid, entity=entity, run=state.push_run)
                 )

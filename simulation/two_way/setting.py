@@ -18,7 +18,7 @@ from crm_core.storage import layout
 from crm_core.storage.memory import MemoryTable
 from crm_core.storage.records import Records, Redirect, Tomb
 from crm_core.storage.state import StateStore
-from crm_core.sync import starting
+from crm_core.sync import push_runs, starting
 from crm_core.sync.engine import Engine
 from simulation.faults import Faults
 from simulation.history import History
@@ -171,9 +171,7 @@ class Setting:
                 assert found is not None
                 later = hub_time(self.scheduler.time + timedelta(seconds=120))
                 try:
-                    states.save_entity(
-                        TENANT, "r1", entity, replace(found.entities[entity], push_due=later, push_run="")
-                    )
+                    states.save_entity(TENANT, "r1", entity, push_runs.wanting(found.entities[entity], later))
                 except RowChanged:
                     continue
                 break
