@@ -16,6 +16,7 @@
 | state       | {tenant}~{connection uid}   | connection                               | with the connection   |
 |             |                             | entity~{entity}                          | with the connection   |
 | runs        | {tenant}                    | {run id}, newest first                   | the tick, after RUN_DAYS |
+|             | ~watched~{tenant}           | {run id}: it has not ended               | the tick, after its end |
 | events      | {tenant}~held~{connection uid} | {entity}~{remote id}                  | who has read it again |
 |             |                             | {entity}~!{record id}: a create that is open | who has settled it |
 |             | {tenant}~hint~{connection uid} | {entity}~{remote id}                  | who has read it again |
@@ -312,6 +313,19 @@ def plan_blob(tenant: Tenant, run_id: str, number: int, mark: str) -> str:
 def plan_digests(part: str) -> str:
     """Beside a part, what its decisions are known again by."""
     return f"{part}-digests"
+
+
+def watched_pk(tenant: Tenant) -> str:
+    """Of the runs that have not ended; after every tenant's own partition."""
+    return f"~watched~{tenant.name}"
+
+
+def watched_range() -> tuple[str, str]:
+    return "~watched~", f"~watched~{AFTER}"
+
+
+def watched_tenant(pk: str) -> Tenant:
+    return Tenant(pk.rpartition("~")[2])
 
 
 def made_at(unique: str) -> int | None:

@@ -138,6 +138,15 @@ def _states(pk: str, rows: list[Row]) -> Iterator[tuple[Tenant, str, States]]:
         yield Tenant(tenant), connection, States(state, entities)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A run that has not ended. `at`: when to look at it (RFC 3339); `etag`: of its row at the last look."""
+
+    id: str
+    at: str
+    etag: str = ""
+
+
 class RunStore:
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -167,7 +176,32 @@ class RunStore:
         """As they were read."""
         drop(self._table, layout.RUNS, [Row(tenant.name, each.id, etag=each.etag) for each in runs])
 
+    def watch(self, tenant: Tenant, watched: Watched) -> None:
+        """Says when to look at a run, in place of what was said before."""
+        values = json_values({"at": watched.at, "etag": watched.etag})
+        self._table.upsert(layout.RUNS, Row(layout.watched_pk(tenant), watched.id, values))
+
+    def watched(self) -> Iterator[tuple[Tenant, Watched]]:
+        """Of all tenants: one query per 1,000."""
+        first, after = layout.watched_range()
+        token: str | None = None
+        while True:
+            page = self._table.query(layout.RUNS, pk=first, pk_to=after, token=token)
+            for row in page.rows:
+                yield layout.watched_tenant(row.pk), Watched(row.rk, **_watched(row))
+            token = page.token
+            if token is None:
+                return
+
+    def unwatch(self, tenant: Tenant, run_id: str) -> None:
+        self._table.delete(layout.RUNS, layout.watched_pk(tenant), run_id)
+
     def page(self, tenant: Tenant, *, top: int, token: str | None) -> tuple[list[Run], str | None]:
         """Newest first."""
         page = self._table.query(layout.RUNS, pk=tenant.name, top=top, token=token)
         return [Run.from_json(json_data(row), row.etag) for row in page.rows], page.token
+
+
+def _watched(row: Row) -> dict[str, str]:
+    data = json_data(row)
+    return {name: data.get(name, "") for name in ("at", "etag")}

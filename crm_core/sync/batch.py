@@ -38,7 +38,7 @@ from crm_core.ports import Meter, RowChanged, measured
 from crm_core.retry import Retry, decide
 from crm_core.storage import layout
 from crm_core.storage.state import States
-from crm_core.sync import failures
+from crm_core.sync import failures, watching
 from crm_core.sync.engine import Engine, Job, Opened, calls_with
 from crm_core.sync.results import (
     COUNTED,
@@ -344,7 +344,8 @@ class _Batch:
         if again:
             self._save(problem=problem)
             failures.connection_failed(engine, job, connection, error, delay, problem)
-            engine.send(layout.FRESH, replace(job, attempt=attempt if counts else attempt - 1), delay)
+            again_job = replace(job, attempt=attempt if counts else attempt - 1)
+            watching.come_back(engine, layout.FRESH, again_job, delay)
             return
         self.run = closed(self.run)
         self._save(status="failed", ended_at=now, problem=problem)

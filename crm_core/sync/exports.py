@@ -20,7 +20,7 @@ from crm_core.ports import Meter, RowChanged, measured
 from crm_core.storage import layout
 from crm_core.storage.due import DueRow
 from crm_core.storage.run_log import note
-from crm_core.sync import compare, failures
+from crm_core.sync import compare, failures, watching
 from crm_core.sync.engine import Engine, Job, calls_with
 from crm_core.sync.export_sources import SOURCES, Place, Wanted
 
@@ -39,6 +39,7 @@ def start(
         wanted.connection, entity, "export", origin, since=since, filter=where, cursor=vars(wanted)
     )
     engine.due.add(tenant, expires_at(engine, run), JOB, run.id, {})
+    watching.watch(engine, tenant, run.id)
     run = engine.runs.insert(tenant, run)
     bind(run=run.id)
     note("run.asked", f"An export of {wanted.what} was asked for by {origin}.")

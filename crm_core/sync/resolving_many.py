@@ -23,7 +23,7 @@ from crm_core.model.record import digest
 from crm_core.model.state import Run
 from crm_core.ports import RowChanged, wire_size
 from crm_core.storage import layout
-from crm_core.sync import conflicts, failures
+from crm_core.sync import conflicts, failures, watching
 from crm_core.sync.conflicts import REVIEWS, Conflict
 from crm_core.sync.edit import Editor, QuietEditor
 from crm_core.sync.engine import Engine, Job
@@ -85,6 +85,7 @@ def start(engine: Engine, tenant: Tenant, task: Task, by: str) -> Run:
         by,
         cursor={**task.to_json(), "place": {}},
     )
+    watching.watch(engine, tenant, run.id)
     run = engine.runs.insert(tenant, run)
     bind(run=run.id)
     try:

@@ -10,7 +10,7 @@ from crm_core.model.connection import Schedule, Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import EntityState
 from crm_core.storage import layout
-from crm_core.sync import push_runs
+from crm_core.sync import push_runs, watching
 from crm_core.sync.engine import Engine, Job, wake
 
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,8 +90,8 @@ def tick(engine: Engine) -> int:
     """Enqueues a pull for every entity that is due or whose worker died, a push run where one is, and whoever has
     something to push, to deliver or to read again; gives how many messages that took. Does none of the work.
 
-    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state, two for
-    each connection that has webhooks, and one for each that delivers.
+    A message too many does no harm: the worker looks at the row again. One query per 1,000 rows of state, one for
+    the runs that have not ended, two for each connection that has webhooks, and one for each that delivers.
     """
     now = engine.clock.now()
     sent = 0
@@ -124,7 +124,11 @@ def tick(engine: Engine) -> int:
         for tenant in known:
             engine.send(layout.BULK, Job(RETENTION, tenant))
             sent += 1
-    return sent + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
+    return (
+        sent
+        + watching.sweep(engine)
+        + sum(_sweep(engine, tenant, entities, now) for tenant, entities in known.items())
+    )
 
 
 def _probe(engine: Engine, tenant: Tenant, uid: str, entities: Mapping[str, EntityState]) -> int:

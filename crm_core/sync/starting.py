@@ -13,8 +13,8 @@ from crm_core.model.state import Mode, Run
 from crm_core.ports import RowChanged
 from crm_core.storage import layout
 from crm_core.storage.run_log import note
-from crm_core.sync import brake, failures, results
-from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync import brake, failures, results, watching
+from crm_core.sync.engine import Engine, Opened
 
 RECENT_RUNS, RECENT_HOURS = 200, 1
 """Where a second run that does the same looks for the first."""
@@ -22,8 +22,6 @@ STILL_QUEUED = timedelta(minutes=2)
 """A run that is asked for again and still waits after this time gets a second message: it may have lost its first."""
 PLANNED = ("incremental", "full", "push")
 """The modes that there can be a plan of."""
-KINDS = {"batch": "batch", "push": "widen", "plan": "plan"}
-"""The job of each mode that is no pull."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,8 @@ def begin(engine: Engine, connection: Connection, runs: Sequence[Run], *, of: st
     `of`: of the parent, if it is another's than the runs' own.
     """
     tenant = connection.tenant
+    for run in runs:
+        watching.watch(engine, tenant, run.id)
     runs = [engine.runs.insert(tenant, run) for run in runs]
     followed = runs[0]
     if len(runs) > 1:
@@ -149,6 +149,7 @@ def start_batch(
     """Puts a caller's long batch on its way as a run. It waits neither for other batches nor for pulls."""
     connection, tenant = opened.connection, opened.connection.tenant
     run = replace(_new_run(engine, connection, entity, Asked("batch"), origin), cursor=vars(progress))
+    watching.watch(engine, tenant, run.id)
     results.keep_items(engine, tenant, run, items)
     run = engine.runs.insert(tenant, run)
     try:
@@ -209,12 +210,7 @@ def refuse_old(engine: Engine, plan: Run) -> None:
 
 def send(engine: Engine, connection: Connection, run: Run) -> None:
     """The run's first message."""
-    kind = KINDS.get(run.mode, "pull")
-    if run.mode == "apply" and run.plan.get("of") == "push":
-        kind = "plan"
-    engine.send(
-        layout.FRESH, Job(kind, connection.tenant, connection.uid, run.entity, run.id, trace=run.trace)
-    )
+    engine.send(layout.FRESH, watching.job_of(engine, connection.tenant, run))
 
 
 def _never_began(engine: Engine, connection: Connection, run: Run, error: HubError) -> bool:

@@ -19,7 +19,7 @@ from crm_core.ports import Meter, RowChanged, measured
 from crm_core.storage import layout
 from crm_core.storage.records import RecordWrite, Stored
 from crm_core.storage.run_log import note
-from crm_core.sync import brake, failures
+from crm_core.sync import brake, failures, watching
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Job, Opened, calls_with, wake
 from crm_core.sync.push_runs import OVERTAKEN, due, ended, is_outdated, wanted
@@ -189,6 +189,7 @@ class _Widen:
             ):  # its worker has just saved it, and sees that the row names another one
                 _end_overtaken(self.engine, self.job, self.state, left)
         if not self.run.etag:
+            watching.watch(self.engine, self.job.tenant, self.run.id, watching.LOST_SECONDS)
             self.run = self.engine.runs.insert(self.job.tenant, self.run)
 
     def _bucket(self, bucket: str) -> None:

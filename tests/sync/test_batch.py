@@ -653,3 +653,33 @@ def test_nothing_is_begun_late_in_the_time_of_a_live_call(bench, monkeypatch):
     assert late[0]["error"]["detail"] == (
         "Was not begun. The time for this batch is over; send it in another one."
     )
+
+
+# --- lost messages -----------------------------------------------------------------------------------------------
+
+
+def lose(bench):
+    for lane in layout.QUEUES:
+        for message in bench.queue.receive(lane, limit=100):
+            assert bench.queue.delete(lane, message)
+
+
+def tick_to_the_end(bench, run, minutes):
+    for _ in range(minutes):
+        bench.hub.clock.sleep(60)
+        bench.hub.tick()
+        bench.work()
+    return bench.run(run.id)
+
+
+@pytest.mark.parametrize("bench", [{"FRESH_SLICE_SECONDS": "0.001"}], indirect=True)
+@pytest.mark.parametrize(("slices", "minutes"), [(0, 3), (1, 32)], ids=["the first", "between two slices"])
+def test_a_batch_that_lost_a_message_goes_on(bench, slices, minutes):
+    run = start(bench, creates(10))
+    for _ in range(slices):
+        handle_next(bench.hub, bench.queue)
+    assert bench.run(run.id).slices == slices
+    lose(bench)
+    found = tick_to_the_end(bench, run, minutes)
+    assert (found.status, found.counts["created"]) == ("succeeded", 10)
+    assert set(names(bench).values()) == {1}

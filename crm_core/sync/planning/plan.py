@@ -19,7 +19,7 @@ from crm_core.model.state import Problem, Run
 from crm_core.ports import Meter, RowChanged, measured
 from crm_core.retry import Retry, decide
 from crm_core.storage.state import States
-from crm_core.sync import brake, compare, failures
+from crm_core.sync import brake, compare, failures, watching
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
 from crm_core.sync.planning.base import NO_PLAN, PlanBase
@@ -108,7 +108,7 @@ def _failed(engine: Engine, job: Job, states: States, run: Run, error: HubError)
     problem = Problem(error.code, error.message, hub_time(engine.clock.now()))
     engine.runs.save(job.tenant, replace(run, problem=problem))
     counted = job.attempt + (isinstance(decision, Retry) and decision.counts)
-    engine.send(failures.lane_after(error), replace(job, attempt=counted), delay)
+    watching.come_back(engine, failures.lane_after(error), replace(job, attempt=counted), delay)
 
 
 class PullPlan(PlanBase, Reading):
