@@ -7,7 +7,7 @@ import tempfile
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from benchmarks.worker import Bench, Result, Task, peak_kib
 from crm_core.model.connection import DEFAULT_TENANT
@@ -34,6 +34,11 @@ class Files:
 
     def delete(self, name: str) -> None:
         self._file(name).unlink(missing_ok=True)
+
+    def names(self, prefix: str, top: int = 1000) -> list[str]:
+        return sorted(
+            name for each in self._folder.iterdir() if (name := unquote(each.name)).startswith(prefix)
+        )[:top]
 
 
 def plan(task: Task) -> Result:

@@ -183,6 +183,10 @@ class Blob(Protocol):
         """A missing blob is no error."""
         ...
 
+    def names(self, prefix: str, top: int = 1000) -> Sequence[str]:
+        """At most `top` (1-5000) of the names that begin so, in the order of their characters. One call."""
+        ...
+
 
 class Secrets(Protocol):
     """One bundle of secrets per connection."""

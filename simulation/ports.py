@@ -175,6 +175,9 @@ class SimBlob:
     def delete(self, name: str) -> None:
         self._call("delete", name, lambda: self._inner.delete(name))
 
+    def names(self, prefix: str, top: int = 1000) -> list[str]:
+        return self._call("names", prefix, lambda: self._inner.names(prefix, top))
+
     def _call(self, verb: str, name: str, call: Callable[[], R]) -> R:
         return self._seam.store(f"blob.{verb} {name}", BLOB_SECONDS, kinds.TABLE, call)
 

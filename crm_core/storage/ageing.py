@@ -1,8 +1,8 @@
-"""Deleting rows that were kept for a time: many at once, and what somebody has just changed stays."""
+"""Deleting rows that were kept for a time: many at once, and what somebody has just changed stays; and blobs."""
 
 from collections.abc import Iterable
 
-from crm_core.ports import MAX_TRANSACTION_OPERATIONS, Operation, Row, RowChanged, Table
+from crm_core.ports import MAX_TRANSACTION_OPERATIONS, Blob, Operation, Row, RowChanged, Table
 
 PAGE_ROWS = 200
 """Rows that one look at what may be old reads."""
@@ -36,3 +36,10 @@ def _drop_together(table: Table, name: str, rows: list[Row], beside: dict[str, s
         else:
             return {each.row.rk for each in operations}
     return set()
+
+
+def drop_blobs(blob: Blob, prefix: str) -> None:
+    """Deletes all whose names begin so, whoever has written them: what no row names any more, too."""
+    while names := blob.names(prefix):
+        for name in names:
+            blob.delete(name)

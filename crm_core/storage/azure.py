@@ -30,6 +30,7 @@ from crm_core.storage.batch import (
     Wire,
     check_blob,
     check_message,
+    check_names,
     check_operations,
     encode_transaction,
     entity_path,
@@ -367,3 +368,18 @@ class AzureBlob:
         client = self._service.get().get_blob_client(self._container, name)
         with suppress(Missing), _calling(f"deletion in container {self._container}"):
             client.delete_blob()
+
+    def names(self, prefix: str, top: int = 1000) -> list[str]:
+        """None while there is no container."""
+        check_names(prefix, top)
+        client = self._service.get().get_container_client(self._container)
+        pages = client.list_blob_names(name_starts_with=prefix, results_per_page=top).by_page()
+        while True:
+            try:
+                with _calling(f"list of container {self._container}"):
+                    found = list(next(pages, ()))
+            except Missing:
+                return []
+            # The service may give an empty page that is not the last.
+            if found or not getattr(pages, "continuation_token", None):
+                return found

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 MAX_NAME_CHARACTERS = 255
 MAX_PAGE_ROWS = 1000
 MAX_BLOB_NAME_CHARACTERS = 1024
+MAX_NAMES = 5000
+"""Of a page of the names of blobs."""
 SYSTEM_NAMES = frozenset({"PartitionKey", "RowKey", "Timestamp"})
 READ_HEADERS = {"Accept": "application/json;odata=minimalmetadata", "DataServiceVersion": "3.0"}
 
@@ -124,6 +126,14 @@ def check_blob(name: str, offset: int = 0, length: int | None = None) -> None:
         )
     if offset < 0 or (length is not None and length < 0):
         raise ValueError("a range has no negative offset or length")
+
+
+def check_names(prefix: str, top: int) -> None:
+    """Raises ValueError for a prefix that is too long, and for a page of no names or of too many."""
+    if len(prefix) > MAX_BLOB_NAME_CHARACTERS:
+        raise ValueError(f"the name of a blob has at most {MAX_BLOB_NAME_CHARACTERS} characters")
+    if not 1 <= top <= MAX_NAMES:
+        raise ValueError(f"a page has 1 to {MAX_NAMES} names, not {top}")
 
 
 # --- rows -------------------------------------------------------------------------------------------------

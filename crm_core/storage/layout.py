@@ -41,7 +41,7 @@ Blobs: container `crmhub`.
 
 | blob                                             | holds                                    | deleted by            |
 |--------------------------------------------------|------------------------------------------|-----------------------|
-| runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read                 | the run's end         |
+| runs/{tenant}/{run id}/{worker's mark}/{number}  | ids that a full run read; the mark begins with a number | the run's end |
 | runs/{tenant}/{run id}/items                     | the operations of a batch                | the run's end         |
 | runs/{tenant}/{run id}/outcomes/{number}-{mark}  | what became of them                      | with the run          |
 | runs/{tenant}/{run id}/plan/{mark}/{number}      | what a run decided, a line each          | with the run          |
@@ -326,6 +326,18 @@ def watched_range() -> tuple[str, str]:
 
 def watched_tenant(pk: str) -> Tenant:
     return Tenant(pk.rpartition("~")[2])
+
+
+def run_blobs(tenant: Tenant, run_id: str) -> str:
+    """How the names of all blobs begin that a run has written."""
+    return f"runs/{tenant.name}/{run_id}/"
+
+
+def numbered_blobs(tenant: Tenant, run_id: str) -> str:
+    """How those begin that are numbered from its worker's mark on, whatever the mark: ids of a full run, parts of an export.
+    No run has 100,000 of them.
+    """
+    return f"{run_blobs(tenant, run_id)}0"
 
 
 def made_at(unique: str) -> int | None:

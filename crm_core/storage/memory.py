@@ -30,6 +30,7 @@ from crm_core.ports import (
 from crm_core.storage.batch import (
     check_blob,
     check_message,
+    check_names,
     check_operations,
     decode_token,
     encode_token,
@@ -326,3 +327,8 @@ class MemoryBlob:
         check_blob(name)
         count("storage_calls")
         self._blobs.pop(name, None)
+
+    def names(self, prefix: str, top: int = 1000) -> list[str]:
+        check_names(prefix, top)
+        count("storage_calls")
+        return sorted(name for name in list(self._blobs) if name.startswith(prefix))[:top]

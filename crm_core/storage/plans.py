@@ -160,13 +160,6 @@ class PlanReader:
                     int.from_bytes(data[middle : middle + DIGEST_BYTES], "big"),
                 )
 
-    def forget(self) -> None:
-        """Deletes the parts."""
-        for number in range(self.parts.parts):
-            name = self._name(number)
-            self.blob.delete(name)
-            self.blob.delete(layout.plan_digests(name))
-
     def _name(self, number: int) -> str:
         return layout.plan_blob(self.tenant, self.run, number, self.parts.mark_of(number))
 

@@ -182,7 +182,7 @@ def cancel(engine: Engine, tenant: Tenant, run: Run) -> Run:
         _release(engine, tenant, run, lambda state: push_runs.ended(state, run, now))
         return run
     _release(engine, tenant, run, put_off(engine, tenant, run.connection))
-    compare.forget(engine, tenant, run)
+    compare.forget(engine, tenant, run.id)
     return run
 
 

@@ -74,7 +74,7 @@ def _let_go(engine: Engine, tenant: Tenant, run: Run) -> None:
     if run.mode == "batch":
         forget_items(engine, tenant, run)
         return
-    compare.forget(engine, tenant, run)
+    compare.forget(engine, tenant, run.id)
     later = brake.put_off(engine, tenant, run.connection)
     for _ in range(TRIES):
         states = engine.states.read(tenant, run.connection)

@@ -14,6 +14,8 @@ from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.record import Record
 from crm_core.model.state import Run
+from crm_core.storage import layout
+from crm_core.storage.ageing import drop_blobs
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import Snapshot
@@ -67,15 +69,15 @@ def _gone(applier: Applier, rids: Sequence[str]) -> int:
     return len(rids) - len(applier.opened.connector.get_many(applier.entity.name, rids))
 
 
-def forget(engine: Engine, tenant: Tenant, run: Run) -> None:
-    for number in range(run.seen):
-        engine.blob.delete(blob_name(tenant, run, number))
+def forget(engine: Engine, tenant: Tenant, run_id: str) -> None:
+    """Deletes the blobs of a run, those of workers too that died or were overtaken before its row named them."""
+    drop_blobs(engine.blob, layout.numbered_blobs(tenant, run_id))
 
 
 def blob_name(tenant: Tenant, run: Run, number: int) -> str:
     """With the mark of the worker that wrote it: one that was overtaken must not write over another's."""
     marks = (f"{part}/" for part in reversed(run.parts) if int(part[:NUMBER_DIGITS]) <= number)
-    return f"runs/{tenant.name}/{run.id}/{next(marks, '')}{number:0{NUMBER_DIGITS}}"
+    return f"{layout.run_blobs(tenant, run.id)}{next(marks, '')}{number:0{NUMBER_DIGITS}}"
 
 
 def _seen(applier: Applier, run: Run, first_digit: int) -> Iterator[bytes]:

@@ -66,9 +66,7 @@ def part(engine: Engine, tenant: Tenant, run: Run, number: int) -> bytes | None:
 
 def delete(engine: Engine, tenant: Tenant, row: DueRow) -> None:
     """The parts of an export whose time is over."""
-    run = engine.runs.get(tenant, row.id)
-    if run is not None:
-        compare.forget(engine, tenant, run)
+    compare.forget(engine, tenant, row.id)
 
 
 # --- the work ----------------------------------------------------------------------------------------------------

@@ -171,13 +171,6 @@ def forget_items(engine: Engine, tenant: Tenant, run: Run) -> None:
     engine.blob.delete(_items_name(tenant, run))
 
 
-def forget(engine: Engine, tenant: Tenant, run: Run) -> None:
-    """Deletes the operations and what became of them, long after the run's end."""
-    forget_items(engine, tenant, run)
-    for number, mark in enumerate(run.parts):
-        engine.blob.delete(part_name(tenant, run, number, mark))
-
-
 def _missing(run: Run, progress: Progress, index: int) -> Result:
     """The result of an operation that a run which ended before its time left without one."""
     why = HubError(run.problem.message if run.problem else "the run was ended.")

@@ -13,12 +13,14 @@ from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
 from crm_core.storage import layout
+from crm_core.storage.ageing import drop_blobs
 from crm_core.storage.due import DueRow
-from crm_core.storage.plans import Parts, PlanReader
-from crm_core.sync import compare, exports, results
+from crm_core.sync import exports
 from crm_core.sync.engine import Engine, Job
 
 DUE_PIECE = 20
+WITH_BLOBS = frozenset({"full", "batch", "plan", "apply", "undo", "export"})
+"""The modes of runs that write blobs."""
 
 DELETES: Mapping[str, Callable[[Engine, Tenant, DueRow], None]] = {exports.JOB: exports.delete}
 """Who deletes what is due, by its kind."""
@@ -90,9 +92,6 @@ def _runs(engine: Engine, tenant: Tenant, before: int, place: str | None) -> str
 
 
 def _forget(engine: Engine, tenant: Tenant, run: Run) -> None:
-    if run.mode == "batch":
-        results.forget(engine, tenant, run)
-    elif run.seen:
-        compare.forget(engine, tenant, run)
-    if run.plan:
-        PlanReader(engine.blob, tenant, run.id, Parts.from_json(run.plan)).forget()
+    """All its blobs, those of workers too that died or were overtaken before its row named them."""
+    if run.mode in WITH_BLOBS and not run.children:
+        drop_blobs(engine.blob, layout.run_blobs(tenant, run.id))

@@ -13,6 +13,7 @@ from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time, seconds_until
 from crm_core.model.state import Run
 from crm_core.storage import layout
+from crm_core.storage.ageing import drop_blobs
 from crm_core.storage.state import Watched
 from crm_core.sync.engine import Engine, Job
 
@@ -71,6 +72,8 @@ def sweep(engine: Engine) -> int:
 def _looked_at(engine: Engine, tenant: Tenant, watched: Watched, now: datetime) -> bool:
     """Whether a message was sent."""
     run = engine.runs.get(tenant, watched.id)
+    if run is None:  # whoever began it died before its row was there
+        drop_blobs(engine.blob, layout.run_blobs(tenant, watched.id))
     if run is None or run.ended or run.status == "stopped":  # approved, the entity's row holds it
         engine.runs.unwatch(tenant, watched.id)
         return False

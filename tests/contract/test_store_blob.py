@@ -78,6 +78,29 @@ def test_names_and_ranges_that_can_not_be(store):
             call()
 
 
+def test_names_by_how_they_begin(store):
+    assert store.names("runs/") == []  # before there is a container, too
+    wanted = [f"runs/a/1/{number:03d}" for number in range(7)]
+    for name in (*reversed(wanted), "runs/a/10/000", "runs/b/1/000", "run", "ñ/1"):
+        store.put(name, b"1")
+    assert store.names("runs/a/1/") == wanted
+    assert store.names("runs/a/1/", 3) == wanted[:3]
+    assert store.names("runs/a/1/00", 1) == wanted[:1]
+    assert store.names("ñ/") == ["ñ/1"]
+    assert store.names("x") == []
+    assert len(store.names("")) == 11
+    for name in wanted[:3]:
+        store.delete(name)
+    assert store.names("runs/a/1/", 3) == wanted[3:6]
+    for call in (
+        lambda: store.names("x" * 1025),
+        lambda: store.names("x", 0),
+        lambda: store.names("x", 5001),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+
 def test_every_call_is_counted_once(store):
     store.put("x", b"makes the container")
     with measured() as meter:
@@ -86,7 +109,8 @@ def test_every_call_is_counted_once(store):
         store.get("x", 5)
         store.delete("x")
         store.get("x")
-    assert meter.total("storage_calls") == 5
+        store.names("x")
+    assert meter.total("storage_calls") == 6
 
 
 def test_the_container_is_made_on_first_need(azurite):

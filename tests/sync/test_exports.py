@@ -342,6 +342,28 @@ def test_parts_and_old_lines_are_deleted_and_the_rest_stays(world):
     assert messages(engine, 40) == ["kept"]
 
 
+def test_what_dead_workers_left_of_an_export_goes_with_its_parts(world, monkeypatch):
+    many(world, 30)
+    engine = world.engine
+    run = exports.start(engine, TENANT, export_sources.Wanted("records", "jsonl"), "account", "me", "", "")
+    job = Job(exports.JOB, TENANT, "", "account", run.id)
+    for _ in range(2):
+        die_once(engine, monkeypatch, job)
+    overtaken = f"runs/{TENANT.name}/{run.id}/000000-overtake/000001"
+    engine.blob.put(overtaken, b"by a worker that was too slow")
+    exports.export(engine, job, layout.BULK)
+    assert engine.runs.get(TENANT, run.id).status == "succeeded"
+    other, (kept,) = exported(world, "account", export_sources.Wanted("records", "jsonl"))
+    assert overtaken in names_of(engine.blob)
+    world.later(7 * 24 * 3600 - 10)
+    fresh, _ = exported(world, "account", export_sources.Wanted("records", "jsonl"))
+    world.later(11)
+    engine.runs.delete(TENANT, [engine.runs.get(TENANT, other.id)])
+    retention(engine, Job("retention", TENANT), layout.BULK)
+    assert kept
+    assert {name.split("/")[2] for name in names_of(engine.blob)} == {fresh.id}
+
+
 def messages(engine, days):
     now = engine.clock.now()
     found, place = [], {}

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
 from crm_core.model.connection import DEFAULT_TENANT
-from crm_core.model.state import Run
+from crm_core.model.state import Mode, Run
 from crm_core.storage import layout
 from crm_core.storage.events import Inbound
 from crm_core.storage.plans import Parts, PlanReader, PlanWriter
@@ -110,6 +111,9 @@ def test_runs_go_after_90_days_with_their_plans_if_they_have_ended(hub):
         writer = PlanWriter(engine.blob, DEFAULT_TENANT, run.id, Parts(), "abcdefgh")
         writer.add({"action": "create"})
         made[name] = engine.runs.insert(DEFAULT_TENANT, replace(run, plan=writer.flush().to_json()))
+        overtaken = PlanWriter(engine.blob, DEFAULT_TENANT, run.id, Parts(), "overtook")
+        overtaken.add({"action": "create"})
+        overtaken.flush()
     sweep(hub, 89)
     assert all(engine.runs.get(DEFAULT_TENANT, each.id) for each in made.values())
     sweep(hub, 2)
@@ -121,6 +125,28 @@ def test_runs_go_after_90_days_with_their_plans_if_they_have_ended(hub):
         return list(PlanReader(engine.blob, DEFAULT_TENANT, run.id, parts).every())
 
     assert [len(kept(each)) for each in made.values()] == [0, 1]
+    left = f"runs/{DEFAULT_TENANT.name}/{made['left'].id}/plan/"
+    assert [name.startswith(left) for name in engine.blob._blobs] == [True] * 4
+
+
+def test_all_that_workers_left_of_any_run_goes_with_it(hub):
+    engine = hub.hub.engine
+    now = int(hub.clock.now().timestamp() * 1000)
+    modes = [mode for mode in get_args(Mode) if mode not in ("incremental", "push", "resolve")]
+    for number, mode in enumerate(modes):
+        run_id = layout.newest_first(now + number, "a")
+        engine.runs.insert(DEFAULT_TENANT, Run(run_id, "c", "contact", mode, status="failed"))
+        for name in (
+            "items",
+            "outcomes/0000-x",
+            "000000-aa/000000",
+            "123456-aa/123456",
+            "plan/000000-x/000000",
+        ):
+            engine.blob.put(f"runs/{DEFAULT_TENANT.name}/{run_id}/{name}", b"x")
+    sweep(hub, 91)
+    assert engine.runs.page(DEFAULT_TENANT, top=10, token=None)[0] == []
+    assert dict(engine.blob._blobs) == {}
 
 
 def test_a_slice_whose_time_is_up_tells_the_next_one_how_far_it_came(hub):

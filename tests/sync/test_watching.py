@@ -186,9 +186,11 @@ def test_an_idle_tick_costs_one_query_for_this():
 
 def test_a_run_that_never_got_a_row_is_forgotten(world):
     watching.watch(world.engine, TENANT, "99999999999999-aaaaaaaa-aaa")
+    world.engine.blob.put(f"runs/{TENANT.name}/99999999999999-aaaaaaaa-aaa/items", b"of a batch")
     world.later(121)
     schedule.tick(world.engine)
     assert list(world.engine.runs.watched()) == []
+    assert world.engine.blob.names("runs/") == []
 
 
 def test_a_run_that_the_brake_stopped_is_left_to_who_approves_it(world):
@@ -232,6 +234,14 @@ def test_a_plan_that_the_system_lets_wait_for_hours_is_not_taken_for_lost(world)
         schedule.tick(world.engine)
         assert [each for each in bodies(world) if each.run == run.id] == []
     assert ends(world, run, 3600).status == "succeeded"
+
+
+def test_what_a_dead_worker_of_a_full_run_left_goes_at_its_end(world):
+    run = ask(world, "r1", "full")
+    world.engine.blob.put(f"runs/{TENANT.name}/{run.id}/000000-deadbeef/000000", b"ids")
+    world.work()
+    assert stored(world, run.id).status == "succeeded"
+    assert world.engine.blob.names("runs/") == []
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))

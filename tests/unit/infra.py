@@ -14,7 +14,7 @@ from typing import Any
 
 from azure.data.tables import TableServiceClient
 from azure.keyvault.secrets import SecretClient
-from azure.storage.blob import BlobClient, BlobServiceClient
+from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueClient, QueueServiceClient
 
 from crm_core.errors import Misconfigured
@@ -100,8 +100,8 @@ PORTS = {
     ),
     "AzureBlob": Port(
         STORAGE,
-        (BlobServiceClient, BlobClient),
-        frozenset({"download_blob"}),
+        (BlobServiceClient, ContainerClient, BlobClient),
+        frozenset({"download_blob", "list_blob_names"}),
         "Storage Blob Data Reader",
         "Storage Blob Data Contributor",
     ),
@@ -113,7 +113,13 @@ PORTS = {
         "Key Vault Secrets Officer",
     ),
 }  # fmt: skip
-_CALLS_NOBODY = {"close", "from_connection_string", "get_queue_client", "get_blob_client"}
+_CALLS_NOBODY = {
+    "close",
+    "from_connection_string",
+    "get_queue_client",
+    "get_blob_client",
+    "get_container_client",
+}
 
 
 def role_of(port: str, source: str) -> tuple[str, str]:

@@ -85,7 +85,7 @@ class Reading(Ending):
             if self._time_is_up() and number + 1 < len(layout.BUCKETS):
                 self._continue()  # after a step, so that however short a slice is it gets further
                 return
-        compare.forget(self.engine, self.job.tenant, self.run)
+        compare.forget(self.engine, self.job.tenant, self.run.id)
         self.state = replace(
             self.state, known=live
         )  # counted, where a crash can have made the running sum wrong
