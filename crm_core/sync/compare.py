@@ -26,8 +26,9 @@ NUMBER_DIGITS = 6
 
 
 def begin_part(run: Run, mark: str) -> Run:
-    """The run in the hands of a worker with a mark of its own."""
-    return replace(run, parts=(*run.parts, f"{run.seen:0{NUMBER_DIGITS}}-{mark[:8]}"))
+    """The run in the hands of a worker with a mark of its own. The mark of one that wrote nothing is forgotten."""
+    kept = tuple(each for each in run.parts if int(each[:NUMBER_DIGITS]) < run.seen)
+    return replace(run, parts=(*kept, f"{run.seen:0{NUMBER_DIGITS}}-{mark[:8]}"))
 
 
 def remember(applier: Applier, run: Run, batch: Sequence[Snapshot]) -> Run:

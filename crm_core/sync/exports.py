@@ -4,22 +4,23 @@ A run of mode `export` without a lease: its row says which worker is at it and h
 part, whatever is exported, and a worker that dies costs the part in hand. Parts put together are the file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from crm_core.errors import HubError
+from crm_core.errors import BadRequest, HubError
 from crm_core.log import bind
 from crm_core.model import csv_text
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.state import Run
-from crm_core.ports import Meter, RowChanged, measured
+from crm_core.ports import Meter, RowChanged, measured, wire_size
 from crm_core.storage import layout
 from crm_core.storage.due import DueRow
 from crm_core.storage.run_log import note
+from crm_core.storage.state import json_values
 from crm_core.sync import compare, failures, watching
 from crm_core.sync.engine import Engine, Job, calls_with
 from crm_core.sync.export_sources import SOURCES, Place, Wanted
@@ -27,6 +28,14 @@ from crm_core.sync.export_sources import SOURCES, Place, Wanted
 JOB = "export"
 PART_BYTES = 4 * 1024 * 1024
 """The most that a part holds; a single line that is longer has a part of its own."""
+MAX_ASKED_BYTES = 48 * 1024
+"""Of the run's row at its beginning, which has 64 KiB; it grows by a mark for each slice."""
+TOO_LARGE = {
+    "filter": "is too long for an export of this entity; make it shorter.",
+    "entity": "has more custom fields, with their choices, than an export can carry; take choices out of their mappings.",
+    "connection": "there are more connections than an export can name; delete those that are not used any more.",
+}
+"""What to do about each thing that may be too large."""
 
 # --- asked for, read, deleted ------------------------------------------------------------------------------------
 
@@ -34,10 +43,14 @@ PART_BYTES = 4 * 1024 * 1024
 def start(
     engine: Engine, tenant: Tenant, wanted: Wanted, entity: str, origin: str, since: str, where: str
 ) -> Run:
-    """Puts an export on its way. Its parts are deleted in `export_days`, which is written down before there are any."""
+    """Puts an export on its way. Its parts are deleted in `export_days`, which is written down before there are any.
+
+    Raises BadRequest for what its row can't hold.
+    """
     run = engine.new_run(
         wanted.connection, entity, "export", origin, since=since, filter=where, cursor=vars(wanted)
     )
+    _check_size(run, wanted)
     engine.due.add(tenant, expires_at(engine, run), JOB, run.id, {})
     watching.watch(engine, tenant, run.id)
     run = engine.runs.insert(tenant, run)
@@ -50,6 +63,24 @@ def start(
             failures.end_run(engine, tenant, run, error.code, error.message)
             raise
     return run
+
+
+def _check_size(run: Run, wanted: Wanted) -> None:
+    """Raises BadRequest that names what the run's row can't hold."""
+    if _size(run.to_json()) <= MAX_ASKED_BYTES:
+        return
+    sizes = {
+        "filter": _size({"": run.filter}),
+        "entity": _size({"": wanted.customs}),
+        "connection": _size({"": wanted.names}),
+    }
+    largest = max(sizes, key=lambda name: sizes[name])
+    raise BadRequest.field(largest, f"{largest}: {TOO_LARGE[largest]}")
+
+
+def _size(data: Mapping[str, Any]) -> int:
+    """In bytes, as the store counts them."""
+    return wire_size(json_values(data)["json"])
 
 
 def expires_at(engine: Engine, run: Run) -> str:

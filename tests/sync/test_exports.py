@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crm_core.errors import NotFound
+from crm_core.errors import BadRequest, NotFound
 from crm_core.functions.exports import part
 from crm_core.functions.web import Call, Incoming, Principal, Role
 from crm_core.model import csv_text
@@ -316,6 +316,42 @@ def test_of_two_workers_one_goes_on_and_the_other_leaves_nothing(world, monkeypa
     assert len(names_of(engine.blob)) == 1
     with pytest.raises(RowChanged):
         engine.runs.save(TENANT, run)
+
+
+FILTER = " or ".join(f"name eq '{number:040}'" for number in range(75))
+CHOICES = tuple(f"choice number {number:05}" for number in range(2000))
+CONNECTIONS = {f"{number:036}": f"connection-{number}" for number in range(700)}
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted", "where"),
+    [
+        ("entity", {"customs": ({"name": "x_kind", "type": "choice", "choices": CHOICES},)}, ""),
+        ("connection", {"names": CONNECTIONS}, "name eq 'x'"),
+        ("filter", {}, FILTER * 10),
+    ],
+)
+def test_what_its_row_can_t_hold_is_refused_by_name_and_leaves_nothing(world, field, wanted, where):
+    engine = world.engine
+    asked = export_sources.Wanted("records", "csv", **wanted)
+    waiting = world.queue.size(layout.FRESH)
+    with pytest.raises(BadRequest, match=f"^{field}: ") as refused:
+        exports.start(engine, TENANT, asked, "account", "me", "", where)
+    assert [each.field for each in refused.value.errors] == [field]
+    assert engine.runs.page(TENANT, top=10, token=None)[0] == []
+    assert (list(engine.runs.watched()), world.queue.size(layout.FRESH)) == ([], waiting)
+    assert engine.due.until(TENANT, "9999", 10) == []
+
+
+def test_as_much_as_is_taken_fits_to_the_end_of_a_long_export(world, monkeypatch):
+    monkeypatch.setattr(export_sources, "PAGE", 1)
+    many(world, 150, 6)
+    tuning = replace(world.engine.tuning, fresh_slice_seconds=0, bulk_slice_seconds=0)
+    world.engine = replace(world.engine, tuning=tuning)
+    choices = tuple(f"{number:05}" for number in range(2640))
+    kind = {"name": "x_kind", "type": "choice", "choices": choices}
+    run, parts = exported(world, "account", export_sources.Wanted("records", "csv", customs=(kind,)))
+    assert (run.read, run.slices > 150, len(parts)) == (150, True, 150)
 
 
 # --- deleted after their time ------------------------------------------------------------------------------------
