@@ -257,7 +257,8 @@ def cancel(call: Call) -> Reply:
     """Ends a run that has not ended: failed, with the code Cancelled. What it had applied stays.
 
     Its worker stops at the next checkpoint, and the next pull of the schedule goes on from there. Where the brake had
-    stopped it that one stops again if the remote system shows the same deletes. 409 for a run that has ended.
+    stopped it that one stops again if the remote system shows the same deletes. What a changed configuration wants of a
+    push run comes later all the same: `problem` says when. 409 for a run that has ended.
     """
     hub: Hub = call.hub
     run = hub.cancel_run(call.tenant, find(call))

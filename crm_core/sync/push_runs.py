@@ -36,8 +36,10 @@ def wanted(state: EntityState) -> str:
 
 
 def due(state: EntityState) -> str:
-    """When a message is to be sent for a push run, "" for never. Older code forgets the time and keeps the wish."""
-    return state.push_due or state.push_wanted
+    """When a message is to be sent for a push run, "" for never, such as while the brake has stopped one. Older code forgets
+    the time and keeps the wish.
+    """
+    return "" if state.stopped_run else state.push_due or state.push_wanted
 
 
 def is_outdated(state: EntityState, run: Run, now: datetime) -> bool:

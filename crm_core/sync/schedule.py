@@ -113,7 +113,7 @@ def tick(engine: Engine) -> int:
                 run = state.lease_run if lapsed(state, now) else ""
                 engine.send(layout.FRESH, Job("pull", tenant, connection=uid, entity=entity, run=run))
                 sent += 1
-            if is_reached(push_runs.due(state), now) and not state.stopped_run:
+            if is_reached(push_runs.due(state), now):
                 engine.send(
                     layout.FRESH, Job("widen", tenant, connection=uid, entity=entity, run=state.push_run)
                 )

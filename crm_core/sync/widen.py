@@ -73,6 +73,10 @@ def _may_work(engine: Engine, job: Job, opened: Opened, state: EntityState, run:
         return False
     if run.status == "stopped":
         return False
+    if state.stopped_run:  # one that began to wait before that fails; its caller may ask again
+        message = brake.stands_in_the_way(job.entity, state.stopped_run)
+        failures.end_run(engine, job.tenant, run, brake.CODE, message)
+        return False
     if run.started_at and state.push_run != run.id:
         _end_overtaken(engine, job, state, run)
         return False

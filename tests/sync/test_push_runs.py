@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from crm_core.connection_admin import Wanted
+from crm_core.model.connection import DEFAULT_TENANT, EntitySync
 from crm_core.model.fields import hub_time
 from crm_core.storage import layout
 from crm_core.sync import brake, cancelling, jobs, push_runs, schedule
@@ -345,3 +347,52 @@ def test_a_message_too_many_begins_no_second_run(world):
     assert len(runs(world)) == 1
     come_to_rest(world)
     assert len(runs(world)) == 1
+
+
+def test_beside_a_stopped_run_none_begins(world):
+    tune(world, brake_creates=5)
+    change(world)
+    lose_messages(world)
+    world.later(DELAY + 1)
+    schedule.tick(world.engine)
+    by_hand = ask(world, "r2", "push")
+    lose_messages(world)
+    body = Job("widen", TENANT, "r2", world.entity).to_message()
+    jobs.handle(world.engine, layout.FRESH, body, 1)
+    stopped = state(world, "r2").stopped_run
+    jobs.handle(world.engine, layout.FRESH, body, 1)
+    late = Job("widen", TENANT, "r2", world.entity, by_hand.id).to_message()
+    jobs.handle(world.engine, layout.FRESH, late, 1)
+    assert {each.id for each in runs(world)} == {stopped, by_hand.id}
+    refused = stored(world, by_hand.id)
+    assert (refused.status, refused.problem.code) == ("failed", "Brake")
+    assert f"Run {stopped}" in refused.problem.message
+    assert state(world, "r2").stopped_run == stopped
+    schedule.tick(world.engine)
+    assert state(world, "r2").push_run == ""
+
+
+def test_a_saved_configuration_wants_a_run_until_nothing_is_pushed_any_more(memory_bench):
+    bench = memory_bench
+    bench.connect(entities={"account": {"direction": "both"}})
+    row = bench.state()
+    assert row.push_due == row.push_wanted > hub_time(bench.hub.clock.now())
+
+    def save(**sync):
+        bench.connection = bench.hub.admin.update(
+            bench.hub.find(DEFAULT_TENANT, "demo"), Wanted(entities={"account": EntitySync.from_json(sync)})
+        )
+        return bench.state()
+
+    row = save(direction="pull")
+    assert (row.push_due, row.push_wanted) == ("", "")
+    row = save(direction="both", deletes="ignore")
+    assert row.push_due == row.push_wanted > hub_time(bench.hub.clock.now())
+    named = replace(row, push_run="a run", push_due="2020-01-01T00:00:00Z")
+    bench.hub.states.save_entity(DEFAULT_TENANT, bench.connection.uid, "account", named)
+    again = save(direction="both", deletes="mark")
+    assert (again.push_run, again.push_due) == ("a run", again.push_wanted)
+    assert again.push_wanted > row.push_wanted
+    none = save(direction="pull")
+    assert (none.push_run, none.push_wanted) == ("a run", "")
+    assert none.push_due > hub_time(bench.hub.clock.now())
