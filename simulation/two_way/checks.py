@@ -63,7 +63,7 @@ class Checks:
             if states.connection.health != "ok":
                 return f"{uid} is {states.connection.health}: {states.connection.problem}"
             for entity, state in states.entities.items():
-                if state.lease_run or state.waits or state.push_due or state.push_run:
+                if state.lease_run or state.waits or state.push_due or state.push_run or state.push_wanted:
                     return f"{entity} of {uid}: {state}"
                 if world.stores.connections[uid].entities[entity].pulls and state.last_success < after:
                     return f"{entity} of {uid} was not pulled"
