@@ -10,8 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from crm_core.errors import BadRequest, HubError
-from crm_core.log import bind
+from crm_core.errors import BadRequest
 from crm_core.model import csv_text
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time, parse_instant
@@ -19,9 +18,8 @@ from crm_core.model.state import Run
 from crm_core.ports import Meter, RowChanged, measured, wire_size
 from crm_core.storage import layout
 from crm_core.storage.due import DueRow
-from crm_core.storage.run_log import note
 from crm_core.storage.state import json_values
-from crm_core.sync import compare, failures, watching
+from crm_core.sync import compare, failures, starting
 from crm_core.sync.engine import Engine, Job, calls_with
 from crm_core.sync.export_sources import SOURCES, Place, Wanted
 
@@ -52,17 +50,7 @@ def start(
     )
     _check_size(run, wanted)
     engine.due.add(tenant, expires_at(engine, run), JOB, run.id, {})
-    watching.watch(engine, tenant, run.id)
-    run = engine.runs.insert(tenant, run)
-    bind(run=run.id)
-    note("run.asked", f"An export of {wanted.what} was asked for by {origin}.")
-    try:
-        engine.send(layout.FRESH, Job(JOB, tenant, wanted.connection, entity, run.id, trace=run.trace))
-    except HubError as error:
-        with suppress(RowChanged):  # the answer was lost, and somebody is at work on it
-            failures.end_run(engine, tenant, run, error.code, error.message)
-            raise
-    return run
+    return starting.begin_one(engine, tenant, run, f"An export of {wanted.what}")
 
 
 def _check_size(run: Run, wanted: Wanted) -> None:

@@ -29,15 +29,6 @@ _log = Log("crm_core.jobs")
 
 NOT_A_JOB = "NotAJob"
 
-
-def _resolve(engine: Engine, job: Job, lane: str, deliveries: int) -> None:
-    """Conflicts decided at once, with the line of a run that begins."""
-    run = engine.runs.get(job.tenant, job.run) if job.run else None
-    if run is not None and not run.started_at and not run.ended:
-        failures.begun(run)
-    resolving_many.work(engine, job, lane, deliveries)
-
-
 Handler = Callable[[Engine, Job, str, int], None]
 HANDLERS: Mapping[str, Handler] = {
     "pull": pull,
@@ -55,7 +46,7 @@ HANDLERS: Mapping[str, Handler] = {
     deadletters.JOB: deadletters.many,
     exports.JOB: exports.export,
     RETENTION: retention,
-    resolving_many.JOB: _resolve,
+    resolving_many.JOB: resolving_many.work,
 }
 
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from crm_core.errors import BadRequest, HubError, NotFound, Stale, StoreUnavailable
-from crm_core.log import Log, bind
+from crm_core.log import Log
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time, parse_instant
@@ -23,7 +23,7 @@ from crm_core.model.record import digest
 from crm_core.model.state import Run
 from crm_core.ports import RowChanged, wire_size
 from crm_core.storage import layout
-from crm_core.sync import conflicts, failures, watching
+from crm_core.sync import conflicts, failures, starting
 from crm_core.sync.conflicts import REVIEWS, Conflict
 from crm_core.sync.edit import Editor, QuietEditor
 from crm_core.sync.engine import Engine, Job
@@ -85,15 +85,7 @@ def start(engine: Engine, tenant: Tenant, task: Task, by: str) -> Run:
         by,
         cursor={**task.to_json(), "place": {}},
     )
-    watching.watch(engine, tenant, run.id)
-    run = engine.runs.insert(tenant, run)
-    bind(run=run.id)
-    try:
-        engine.send(layout.FRESH, Job(JOB, tenant, run.connection, run.entity, run.id))
-    except HubError as error:
-        failures.end_run(engine, tenant, run, error.code, error.message)
-        raise
-    return run
+    return starting.begin_one(engine, tenant, run, f"A decision about many: {task.take}")
 
 
 def preview(
@@ -169,8 +161,11 @@ class _Many:
         self.done = False
 
     def begin(self) -> None:
-        now = hub_time(self.engine.clock.now())
-        self._save(status="running", started_at=self.run.started_at or now)
+        if self.run.started_at:
+            self._save(status="running")
+        else:
+            self._save(status="running", started_at=hub_time(self.engine.clock.now()))
+            failures.begun(self.run)
 
     def portion(self) -> None:
         """Decides a part of what waits, and saves how far that is."""

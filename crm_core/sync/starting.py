@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from crm_core.errors import BadRequest, Conflict, HubError
 from crm_core.log import bind
-from crm_core.model.connection import Connection
+from crm_core.model.connection import Connection, Tenant
 from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.filters import parse_filter
 from crm_core.model.state import Mode, Run
@@ -120,13 +120,27 @@ def begin(engine: Engine, connection: Connection, runs: Sequence[Run], *, of: st
     )
     for index, run in enumerate(runs):
         try:
-            send(engine, connection, run)
+            send(engine, tenant, run)
         except HubError as error:
-            if _never_began(engine, connection, run, error):
+            if _never_began(engine, tenant, run, error):
                 for unsent in runs[index + 1 :]:  # nobody would ever work on them
                     failures.end_run(engine, tenant, unsent, error.code, error.message)
                 raise
     return followed
+
+
+def begin_one(engine: Engine, tenant: Tenant, run: Run, what: str) -> Run:
+    """A run of no connection's entity into its row and on its way. `what` is asked for, as the log of runs says."""
+    watching.watch(engine, tenant, run.id)
+    run = engine.runs.insert(tenant, run)
+    bind(run=run.id)
+    failures.asked(run, what)
+    try:
+        send(engine, tenant, run)
+    except HubError as error:
+        if _never_began(engine, tenant, run, error):
+            raise
+    return run
 
 
 def may_start(engine: Engine, opened: Opened, entities: Sequence[str], asked: Asked) -> list[str]:
@@ -153,9 +167,9 @@ def start_batch(
     results.keep_items(engine, tenant, run, items)
     run = engine.runs.insert(tenant, run)
     try:
-        send(engine, connection, run)
+        send(engine, tenant, run)
     except HubError as error:
-        if _never_began(engine, connection, run, error):
+        if _never_began(engine, tenant, run, error):
             results.forget_items(engine, tenant, run)
             raise
     return run
@@ -208,15 +222,15 @@ def refuse_old(engine: Engine, plan: Run) -> None:
         raise Conflict(f"The plan {plan.id} is older than {hours:g} hours; make another one.")
 
 
-def send(engine: Engine, connection: Connection, run: Run) -> None:
+def send(engine: Engine, tenant: Tenant, run: Run) -> None:
     """The run's first message."""
-    engine.send(layout.FRESH, watching.job_of(engine, connection.tenant, run))
+    engine.send(layout.FRESH, watching.job_of(engine, tenant, run))
 
 
-def _never_began(engine: Engine, connection: Connection, run: Run, error: HubError) -> bool:
+def _never_began(engine: Engine, tenant: Tenant, run: Run, error: HubError) -> bool:
     """Ends a run whose message was not sent. Its answer may have been lost: then somebody is at work on the run."""
     try:
-        failures.end_run(engine, connection.tenant, run, error.code, error.message)
+        failures.end_run(engine, tenant, run, error.code, error.message)
     except RowChanged:
         return False
     return True
@@ -234,7 +248,7 @@ def _refuse_second(engine: Engine, connection: Connection, entities: Sequence[st
             continue
         if not run.ended and run.owed and run.created_at >= oldest:
             if run.status == "queued" and run.created_at < late:
-                send(engine, connection, run)  # whoever asked for it may have died before it was sent
+                send(engine, connection.tenant, run)  # whoever asked for it may have died before it was sent
             raise Conflict(
                 f"Run {run.id} is doing this for {run.entity} now; follow it at /api/runs/{run.id}."
             )

@@ -82,7 +82,7 @@ def test_many_decisions_at_once_tell_when_they_began_and_how_they_ended(api, con
     started = api("POST", "/api/conflicts/resolve", {**body, "as_of": as_of})
     assert started.status_code == 202, started.text
     found = of_run(api, api.ended(started.headers["Operation-Location"]))
-    assert events(found) == ["run.ended", "run.begun"]
+    assert events(found) == ["run.ended", "run.begun", "run.asked"]
     assert (found[1]["message"], found[1]["origin"]) == (
         "A run of mode resolve began, for key:settings.", "key:settings",
     )  # fmt: skip

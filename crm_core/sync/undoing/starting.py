@@ -1,19 +1,15 @@
 """The undo of a run that somebody asks for: its plan first, and then the plan carried out."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 
-from crm_core.errors import BadRequest, Conflict, HubError
-from crm_core.log import bind
+from crm_core.errors import BadRequest, Conflict
 from crm_core.model.connection import Tenant
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Mode, Run
-from crm_core.ports import RowChanged
 from crm_core.storage import layout
-from crm_core.sync import failures, watching
 from crm_core.sync.engine import Engine
-from crm_core.sync.starting import refuse_old
+from crm_core.sync.starting import begin_one, refuse_old
 from crm_core.sync.undoing.base import changes_made, parts_of
 
 UNDOABLE = frozenset({"incremental", "full", "apply", "undo"})
@@ -66,14 +62,5 @@ def apply(engine: Engine, tenant: Tenant, plan: Run, origin: str) -> Run:
 
 def _begun(engine: Engine, tenant: Tenant, about: Run, mode: Mode, of: str, undoes: str, origin: str) -> Run:
     run = engine.new_run(about.connection, about.entity, mode, origin, of=of, undoes=undoes)
-    watching.watch(engine, tenant, run.id)
-    run = engine.runs.insert(tenant, run)
-    bind(run=run.id)
-    failures.asked(run, f"{'A plan of the' if mode == 'plan' else 'The'} undo of run {undoes}")
-    try:
-        engine.send(layout.FRESH, watching.job_of(engine, tenant, run))
-    except HubError as error:
-        with suppress(RowChanged):  # the answer was lost, and somebody is at work on it
-            failures.end_run(engine, tenant, run, error.code, error.message)
-            raise
-    return run
+    what = f"{'A plan of the' if mode == 'plan' else 'The'} undo of run {undoes}"
+    return begin_one(engine, tenant, run, what)
