@@ -12,7 +12,7 @@ from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
 from crm_core.model.filters import parse_filter
 from crm_core.model.matching import check_name, matcher
-from crm_core.model.record import HUB, Link, Record, digest
+from crm_core.model.record import Link, Record, digest
 from crm_core.storage import layout
 from crm_core.sync import shelves
 from crm_core.sync.engine import Engine
@@ -82,14 +82,16 @@ class Conflict:
         if self.kind in REVIEWS:
             return max(_last_change(each) for each in (self.record, self.other) if each)
         stamp, links = self.record.stamp_of(self.field), self.record.links
-        moments = [links[uid].seen for uid in (self.connection, stamp.origin) if uid in links]
-        return max([*moments, *([stamp.time] if stamp.origin == HUB else [])], default="")
+        # A stamp of a connection may be of now too: a person has decided for what it holds.
+        return max(
+            [stamp.time, *(links[uid].seen for uid in (self.connection, stamp.origin) if uid in links)]
+        )
 
 
 def _last_change(record: Record) -> str:
     stamps = [record.stamp, *record.stamps.values()]
-    ours = [each.time for each in stamps if each.origin == HUB]
-    return max([record.created["time"], *ours, *(each.seen for each in record.links.values())])
+    seen = (each.seen for each in record.links.values())
+    return max([record.created["time"], *(each.time for each in stamps), *seen])
 
 
 def of(record: Record) -> Iterator[Conflict]:

@@ -145,6 +145,10 @@ def _gone(conflict: Conflict) -> NotFound:
 def _take(draft: Draft, conflict: Conflict, choice: Choice, now: str) -> None:
     """One of two values of a field, or a third one."""
     link, name = draft.link(conflict.connection), conflict.field
+    if (
+        name not in link.conflict
+    ):  # the field is mapped otherwise since, and what is held there has to be read anew
+        raise _stale(conflict)
     theirs = link.conflict.pop(name)["theirs"]
     draft.flips.pop(name, None)
     draft.losers[name] = draft.before.fields.get(name) if choice.take == "theirs" else theirs

@@ -27,6 +27,7 @@ from crm_core.sync import conflicts, failures, starting
 from crm_core.sync.conflicts import REVIEWS, Conflict
 from crm_core.sync.edit import Editor, QuietEditor
 from crm_core.sync.engine import Engine, Job
+from crm_core.sync.intake import CAREFUL_DELIVERY
 from crm_core.sync.resolving import Choice, Outcome, outcome, resolve_all
 
 _log = Log("crm_core.conflicts")
@@ -129,13 +130,15 @@ def _check_age(conflict: Conflict, task: Task) -> None:
         raise Stale(f"It may have changed since {task.as_of}; look at it again.")
 
 
-def work(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # noqa: ARG001  # a handler's parameters
-    """Works on one slice; what is not done continues in another message."""
+def work(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:
+    """Works on one slice; what is not done continues in another message. From the third delivery on a conflict that fails
+    unexpectedly is left, so that it does not keep the others from being decided.
+    """
     run = engine.runs.get(job.tenant, job.run) if job.run else None
     if run is None or run.mode != "resolve" or run.ended:
         return
     slice_end = engine.slice_end(lane)
-    many = _Many(engine, job.tenant, run)
+    many = _Many(engine, job.tenant, run, careful=deliveries >= CAREFUL_DELIVERY)
     try:
         many.begin()
         while not many.done and engine.clock.monotonic() < slice_end:
@@ -151,7 +154,8 @@ def work(engine: Engine, job: Job, lane: str, deliveries: int = 1) -> None:  # n
 
 
 class _Many:
-    def __init__(self, engine: Engine, tenant: Tenant, run: Run) -> None:
+    def __init__(self, engine: Engine, tenant: Tenant, run: Run, *, careful: bool) -> None:
+        self.careful = careful
         self.engine = engine
         self.tenant = tenant
         self.run = run
@@ -213,6 +217,11 @@ class _Many:
             return "unchanged", ""  # somebody was faster, or it was one question with another one
         except HubError as error:
             return ("unchanged" if isinstance(error, Stale) else "failed"), error.message
+        except Exception as error:
+            if not self.careful:
+                raise
+            _log.bug("conflict", error, record=some[0].record.id)
+            return "failed", "It failed in a way that nobody expected; the log of the function says why."
         return "updated", ""
 
     def _save(self, **changes: Any) -> None:
