@@ -22,7 +22,10 @@ WEBHOOKS = int(os.environ.get("CRMHUB_FLOOD_WEBHOOKS", "4000"))
 SENDERS = int(os.environ.get("CRMHUB_FLOOD_SENDERS", "8"))
 ACCOUNTS = 5 * SENDERS
 PATIENCE = 300 + WEBHOOKS / 5
-"""Azurite takes the longer for each message the more there are in its queue, a fifteenth of a second with 15,000."""
+INVISIBLE = 3 + WEBHOOKS // 1000
+"""Seconds. Azurite takes the longer for each message the more there are in its queue, a fifteenth of a second with 15,000;
+to take one out of sight for longer costs as much as to work on it.
+"""
 KEY = "the~key/of+a+flood-0123456789"
 
 
@@ -52,7 +55,14 @@ class Parts:
         settings.write_text('{"IsEncrypted": false, "Values": {}}')
         environment = hub_environment(self._azurite, self._authority)
         environment |= {"WEBHOOKS_PER_SOURCE": "600000", "WEBHOOKS_PER_MINUTE": "600000"}
-        arguments = ["--port", str(self._port), "--settings", str(settings), "--queue-invisibility", "3"]
+        arguments = [
+            "--port",
+            str(self._port),
+            "--settings",
+            str(settings),
+            "--queue-invisibility",
+            str(INVISIBLE),
+        ]
         self._child = Child(
             ROOT, *arguments, "--poll-min", "0.05", "--poll-max", "0.2", env=environment
         ).ready()
