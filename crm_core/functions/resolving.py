@@ -131,6 +131,7 @@ def _value(call: Call, body: "ResolveBody", wanted: "Sought") -> Any:
 
 def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
     from crm_core.sync.conflicts import page
+    from crm_core.sync.resolving import in_turn
     from crm_core.sync.resolving_many import preview
 
     hub: Hub = call.hub
@@ -160,6 +161,8 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
             shown, following = len(some), place
     editors = {name: hub.editor(call.tenant, each, call.principal.id) for name, each in ENTITIES.items()}
     would = preview(editors, hub.engine, found, task)
+    if task.take == "value":
+        would = in_turn(editors[wanted.entity], wanted.field, would)
     body = _told(call, task, found, would, shown)
     body["counts"]["countIsLowerBound"] = place is not None
     if following is not None:

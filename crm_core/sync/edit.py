@@ -103,6 +103,17 @@ class Editor:
         names = [name for name in self._match_names() if name not in written]
         claim_next(self.engine, self.tenant, names, before, after)
 
+    def check_claim(self, before: Record, after: Record, written: Collection[str]) -> None:
+        """Raises what `claim` would raise now, and claims nothing."""
+        for name, key in self._claims(before, {name: after.fields.get(name) for name in written}):
+            holder = self.engine.keys.match_of(self.tenant, self.entity.name, key)
+            if holder is not None:
+                self._check_holder(name, key, holder, before)
+
+    def is_match_key(self, name: str, value: Any) -> bool:
+        """Whether a value is one that only one record can have."""
+        return name in self._match_names() and bool(match_key(name, value))
+
     def unite(
         self, duplicate_id: str, kept_id: str, check: Callable[[Record, Record], None] | None = None
     ) -> Record:
@@ -210,7 +221,7 @@ class Editor:
             if isinstance(found, Record) and match_key(name, found.fields.get(name)) != key:
                 self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, target)
             elif isinstance(found, Record) and not found.dead:
-                raise _taken(self.entity, name, found.id)
+                raise taken(self.entity, name, found.id)
             elif target == record_id:
                 target = found.id if isinstance(found, Record) else holder
         if target != record_id:
@@ -224,25 +235,37 @@ class Editor:
         """Claims the match key that a change gives the record, or that it has already: of a record that was dead
         somebody else may have it by now.
         """
-        for name in self._match_names():
-            key = match_key(name, fields.get(name)) if name in fields else ""
-            if not key or (key == match_key(name, record.fields.get(name)) and not unchanged_too):
-                continue
+        for name, key in self._claims(record, fields, unchanged_too=unchanged_too):
             while (holder := self._holder(name, key, record)) != record.id:
                 if self.engine.keys.move_match(self.tenant, self.entity.name, key, holder, record.id):
                     break
+
+    def _claims(
+        self, record: Record, fields: Mapping[str, Any], *, unchanged_too: bool = False
+    ) -> list[tuple[str, str]]:
+        """(field, match key) of each key that these values give a record."""
+        keys = [(name, match_key(name, fields[name])) for name in self._match_names() if name in fields]
+        return [
+            (name, key)
+            for name, key in keys
+            if key and (unchanged_too or key != match_key(name, record.fields.get(name)))
+        ]
 
     def _holder(self, name: str, key: str, record: Record) -> str:
         """Who has claimed a key that a record is to have, the record itself if nobody had. Raises Conflict where that one
         lives and has the key.
         """
         holder = self.engine.keys.claim_match(self.tenant, self.entity.name, key, record.id)
+        self._check_holder(name, key, holder, record)
+        return holder
+
+    def _check_holder(self, name: str, key: str, holder: str, record: Record) -> None:
+        """Raises Conflict where who has claimed a key is another record that lives and has it."""
         stored = self._stored(holder) if holder != record.id else None
         found = stored.content if stored else None
         others = isinstance(found, Record) and found.id != record.id and not found.dead
         if isinstance(found, Record) and others and match_key(name, found.fields.get(name)) == key:
-            raise _taken(self.entity, name, found.id)
-        return holder
+            raise taken(self.entity, name, found.id)
 
     def _leads(self, entity: str, record_id: str) -> str:
         """The id of the living record that an id leads to; "" for none."""
@@ -320,7 +343,7 @@ def no_record(entity: Entity, record_id: str) -> NotFound:
     return NotFound(f"There is no stored {entity.name} '{record_id}'.")
 
 
-def _taken(entity: Entity, name: str, record_id: str) -> Conflict:
+def taken(entity: Entity, name: str, record_id: str) -> Conflict:
     return Conflict(
         f"{name}: the {entity.name} {record_id} has this value, by which records are matched; change that one.",
         errors=[FieldError(name, f"{name}: is that of the {entity.name} {record_id}.")],

@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crm_core.errors import BadRequest, NotFound, Stale
+from crm_core.errors import BadRequest, HubError, NotFound, Stale
 from crm_core.model.fields import hub_time
 from crm_core.model.record import HUB, Record
 from crm_core.sync.conflicts import REVIEWS, VALUES, WAYS, Conflict, of
 from crm_core.sync.draft import Draft
-from crm_core.sync.edit import Editor
+from crm_core.sync.edit import Editor, no_record, taken
 from crm_core.sync.sides import Config
 from crm_core.sync.unite import united
 
@@ -53,7 +53,7 @@ def resolve_all(editor: Editor, choices: Sequence[Choice]) -> Record:
         _check_way(each)
     if first.kind in REVIEWS:
         return _reviewed(editor, choices[0])
-    written = [each.conflict.field for each in choices if each.take == "value"]
+    written = _written(choices)
 
     def change(record: Record, config: Config) -> Record:
         after = decided(record, config, choices, editor.by, _now(editor))
@@ -63,8 +63,15 @@ def resolve_all(editor: Editor, choices: Sequence[Choice]) -> Record:
     return editor.change(first.record.id, change)
 
 
+def _written(choices: Iterable[Choice]) -> list[str]:
+    """The fields of which a person says the value."""
+    return [each.conflict.field for each in choices if each.take == "value"]
+
+
 def outcome(editor: Editor, config: Config, choices: Sequence[Choice]) -> Outcome:
-    """What `resolve_all` would do now. Raises what it would raise; writes nothing."""
+    """What `resolve_all` would do now; writes nothing. Raises what it would raise, but for a record that would not fit
+    into its row.
+    """
     first, now = choices[0].conflict, _now(editor)
     for each in choices:
         _check_way(each)
@@ -74,14 +81,34 @@ def outcome(editor: Editor, config: Config, choices: Sequence[Choice]) -> Outcom
         if kept_id not in by_id or duplicate_id not in by_id:
             raise _gone(first)
         kept = by_id[kept_id]
+        if kept.dead:
+            raise no_record(editor.entity, kept.id)
+        _current(first.record, choices[0], first.other)
         after, losers = united(kept, by_id[duplicate_id], config, now)
         return Outcome([(kept, after)], losers)
     after = decided(first.record, config, choices, editor.by, now)
+    editor.check_claim(first.record, after, _written(choices))
     steps = [(first.record, after)]
     if first.kind == "match" and choices[0].take == "separate" and first.other is not None:
         answered = _answered(first.other, config, first, editor.by, now)
         steps += [(first.other, answered)] if answered is not first.other else []
     return Outcome(steps, _given_up(first.record, after, choices))
+
+
+def in_turn(editor: Editor, name: str, outcomes: Iterable[Outcome | HubError]) -> list[Outcome | HubError]:
+    """Outcomes of decisions that give a field of many records one and the same value, each as if those before it were
+    carried out: of a match key the first record takes it, and the others have a Conflict.
+    """
+    found: list[Outcome | HubError] = []
+    first = ""
+    for each in outcomes:
+        after = None if isinstance(each, HubError) else each.steps[0][1]
+        if after is None or not editor.is_match_key(name, after.fields.get(name)):
+            found.append(each)
+            continue
+        first = first or after.id
+        found.append(each if after.id == first else taken(editor.entity, name, first))
+    return found
 
 
 def _given_up(before: Record, after: Record, choices: Iterable[Choice]) -> dict[str, Any]:
