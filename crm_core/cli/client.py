@@ -259,10 +259,11 @@ class Pages:
             if told == self._limit:
                 self.more = True
                 return
-            path, query = _same_hub(following), {}
+            path, query = _following(self._path, following), {}
 
 
-def _same_hub(link: str) -> str:
-    """The path and query of a link of the hub's: its host may be a name that only others know, and gets no key."""
-    parts = urlsplit(link)
-    return f"/{parts.path.lstrip('/')}?{parts.query}"
+def _following(path: str, link: str) -> str:
+    """The path and query of the next page of a list. Of its link only the query is taken: what is before it is how the hub calls
+    itself, which may be a name and a path that only others know, and gets no key.
+    """
+    return f"{path}?{link.partition('?')[2]}"
