@@ -13,6 +13,8 @@ from crm_core.cli.failures import Exit, Failure, Refusal, Unreachable
 LOCAL = "http://127.0.0.1:7071"
 """Where `make run` and Core Tools serve."""
 HERE = Path(__file__).resolve().parents[2]
+LONGEST = 86_400
+"""Seconds that anybody may wait for an answer: beyond some years no system can count them."""
 PAGE = 200
 """Items that are asked for at once: what every list takes."""
 NOT_RUNNING = (
@@ -99,6 +101,8 @@ class Client:
             raise Failure(Exit.USAGE, "--url: expected an address such as https://hub.example.com.")
         if not (self.key.text.isascii() and (self.key.text.isprintable())):
             raise Failure(Exit.USAGE, f"{self.key.source}, which has characters that no key has.")
+        if not 1 <= self.timeout <= LONGEST:  # nor is it what is no number
+            raise Failure(Exit.USAGE, f"--timeout: expected 1 to {LONGEST} seconds.")
         self.url = self.url.rstrip("/")
 
     @property

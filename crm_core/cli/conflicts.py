@@ -155,7 +155,7 @@ def resolve(
     if conflict_id and (where or preview):
         raise Failure(Exit.USAGE, "Name one by its id, or many by the options; not both.")
     if conflict_id:
-        headers = {"If-Match": etag if etag.startswith('"') else f'"{etag}"'} if etag else None
+        headers = {"If-Match": _quoted(etag)} if etag else None
         job.out.one(job.hub.call("POST", path_of("conflicts", conflict_id), None, decision, headers)[0])
         return Exit.OK
     if etag:
@@ -167,6 +167,14 @@ def resolve(
             Exit.USAGE, "Name one by its id, or many by --kind, --entity, --connection, --field or --filter."
         )
     return _many(job, {"where": where, **decision}, preview=preview, yes=yes)
+
+
+def _quoted(etag: str) -> str:
+    """An etag as a header has it, given with or without its quotes."""
+    text = etag[1:-1] if etag[:1] == etag[-1:] == '"' else etag
+    if not (text.isascii() and text.isprintable()) or '"' in text:
+        raise Failure(Exit.USAGE, "--etag: expected one as `--output json` shows it.")
+    return f'"{text}"'
 
 
 def _decision(take: str, value: str | None, value_json: str | None) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def _run(arguments: Sequence[str]) -> int:
         typer.completion.get_completion_inspect_parameters()
     program = typer.main.get_command(app)
     try:
+        for each in arguments:
+            _check_text(each)
         return int(
             program.main(arguments, prog_name=PROGRAM, complete_var=complete.VARIABLE, standalone_mode=False)
             or Exit.OK
@@ -111,3 +113,11 @@ def _run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except typer.Abort:
         return Exit.INTERRUPTED
+
+
+def _check_text(argument: str) -> None:
+    """Bytes that are no text can be sent nowhere."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise Failure(Exit.USAGE, f"The argument {argument} is not UTF-8.") from None

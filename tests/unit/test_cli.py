@@ -87,6 +87,25 @@ class TestErrors:
         done = piped("runs", "--url", url)
         assert (done.code, "--url: expected an address" in done.err) == (2, True), done.err
 
+    @pytest.mark.parametrize("text", ["inf", "1e400", "nan", "86401", "0"])
+    def test_a_time_that_nobody_waits_is_refused(self, hub, cli, text):
+        done = cli("runs", "--timeout", text)
+        assert (done.code, "--timeout" in done.err, hub.asked) == (2, True, []), done.err
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("records", "list", b"\x80"),
+            ("records", "list", "accounts", "--filter", b"\x80"),
+            ("conflicts", "resolve", "c", "--value", b"\x80"),
+            ("runs", "--columns", b"id,\x80"),
+            (b"\x80",),
+        ],
+    )
+    def test_what_is_no_text_is_refused(self, hub, cli, arguments):
+        done = cli(*arguments)
+        assert (done.code, "is not UTF-8" in done.err, hub.asked) == (2, True, []), done.err
+
     def test_without_its_packages_it_says_which_are_missing(self):
         program = "import sys; sys.modules['typer'] = None; sys.argv = ['x']; from crm_core.__main__ import main; sys.exit(main())"
         done = subprocess.run(

@@ -115,6 +115,11 @@ class TestPlans:
         assert [each.headers.get("if-match") for each in hub.asked] == ['"20776b1a"'] * 2
         assert cli("conflicts", "resolve", "--kind", "value", "--take", "ours", "--etag", "x").code == 2
 
+    @pytest.mark.parametrize("etag", ["a\nX-Evil: 1", "a\r", "\u20ac", "\u00e9", '"a'])
+    def test_what_no_etag_can_be_is_refused(self, hub, cli, etag):
+        done = cli("conflicts", "resolve", "c", "--take", "ours", "--etag", etag)
+        assert (done.code, "--etag: " in done.err, hub.asked) == (2, True, []), done.err
+
     def test_why_says_what_each_connection_holds(self, cli):
         done = cli("records", "why", "accounts", "r-1", "phone")
         assert re.search(r"^replaced +1$", done.out, flags=re.MULTILINE)
