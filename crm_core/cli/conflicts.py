@@ -141,7 +141,7 @@ def resolve(
     ] = False,
     yes: Yes = False,
 ) -> Exit:
-    """Decides one, or all that the options name: those are shown first, and it asks."""
+    """Decides one, or all that the options name: unless --yes is said, the first of those are shown, and it asks."""
     decision = _decision(take, value, value_json)
     where = {
         "kind": kind,
@@ -213,6 +213,9 @@ def _many(job: Job, body: dict[str, Any], *, preview: bool, yes: bool) -> Exit:
         _tell(job, seen)
         job.say(f"Would decide {words}.")
         return Exit.OK
+    if not yes and job.out.form == "table":
+        _tell(job, seen)
+        job.out.gap()
     job.confirm(f"Decide {words}?", yes=yes)
     run = follow.until_end(job, follow.start(job, path, {**body, "as_of": seen["as_of"]}))
     code = follow.show(job, run)

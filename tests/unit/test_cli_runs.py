@@ -99,6 +99,16 @@ class TestPlans:
             None,
         ]
 
+    def test_many_conflicts_are_shown_before_it_asks(self, hub, there):
+        words = ("conflicts", "resolve", "--kind", "value", "--field", "phone", "--take", "theirs")
+        done = at_terminal(*words, env=there, answers=[("[y/N]", "n\n")])
+        shown, asked, _ = without_colours(done.out).partition("Decide 2 by theirs")
+        assert (done.code, bool(asked), "update at odoo" in shown) == (1, True, True), done.out
+        assert len(hub.asked) == 1
+        for form in ("json", "csv"):  # what a program reads is the run alone
+            done = at_terminal(*words, "-o", form, env=there, answers=[("[y/N]", "y\n")], out=False)
+            assert (done.code, "update at odoo" in done.out) == (0, False)
+
     def test_a_value_is_text_or_json(self, hub, cli):
         hub.say("POST", "/api/conflicts/c", (200, {"id": "r-1"}))
         for option, text in (("--value", "5"), ("--value-json", "5"), ("--value-json", "null")):
