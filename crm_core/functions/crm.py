@@ -321,6 +321,8 @@ def _if_match(call: Call) -> str:
 
 
 def etag_of(if_match: str) -> str:
-    """The version that an If-Match asks for, "" for any."""
+    """The version that an If-Match asks for, "" for any. Raises BadRequest for what no ETag can be."""
     value = if_match.strip()
+    if not (value.isascii() and value.isprintable()):
+        raise BadRequest.field("If-Match", "If-Match: expected an ETag as the hub gave it, in ASCII.")
     return "" if value == "*" else value

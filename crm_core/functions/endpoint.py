@@ -178,7 +178,7 @@ def respond(req: func.HttpRequest) -> func.HttpResponse:
     began = time.perf_counter()
     trace = trace_id(req.headers.get("traceparent", "")) or new_trace()
     with bound(trace=trace):
-        reply = _replied(req, trace)
+        reply, response = rendered(_replied(req, trace), trace)
         refusal = reply.body if reply.content_type == PROBLEM and isinstance(reply.body, dict) else {}
         tell = _log.info if reply.status < 500 else _log.warning
         tell(
@@ -188,7 +188,7 @@ def respond(req: func.HttpRequest) -> func.HttpResponse:
             error=refusal.get("code", ""),
             ms=round((time.perf_counter() - began) * 1000),
         )
-    return _response(reply, trace)
+    return response
 
 
 def _replied(req: func.HttpRequest, trace: str) -> Reply:
@@ -205,9 +205,22 @@ def _replied(req: func.HttpRequest, trace: str) -> Reply:
     except HubError as error:
         return problem(error, trace)
     except Exception as error:  # noqa: BLE001  # the last place that can still give the caller an answer
-        _log.bug("bug while answering", error)
-        return _problem(500, "Bug", "Something went wrong here; the trace id helps to find it.", trace)
+        return _bug(error, trace)
     return reply
+
+
+def _bug(error: Exception, trace: str) -> Reply:
+    _log.bug("bug while answering", error)
+    return _problem(500, "Bug", "Something went wrong here; the trace id helps to find it.", trace)
+
+
+def rendered(reply: Reply, trace: str) -> tuple[Reply, func.HttpResponse]:
+    """(what is answered, as the platform takes it): the reply, or that it can't be written."""
+    try:
+        return reply, _response(reply, trace)
+    except Exception as error:  # noqa: BLE001  # as above: a caller gets an answer, whatever is wrong with this one
+        bug = _bug(error, trace)
+        return bug, _response(bug, trace)
 
 
 def _response(reply: Reply, trace: str) -> func.HttpResponse:

@@ -9,6 +9,9 @@ from urllib.parse import quote
 import pytest
 
 from crm_core.connectors.dynamics365 import Dynamics365
+from crm_core.functions.endpoint import rendered
+from crm_core.functions.web import Reply
+from crm_core.log import new_trace
 from crm_core.model.entities import BY_PATH
 
 pytestmark = [pytest.mark.xdist_group("app-api"), pytest.mark.usefixtures("demo")]
@@ -939,3 +942,36 @@ def test_a_secret_that_the_remote_repeats_is_not_passed_on(api, faults, sandbox)
     assert answer.json()["detail"] == (
         "dynamics365 answered 400: You said client_secret=*** and Bearer ***, ***"
     )
+
+
+# --- headers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "/api/records/accounts/{}", {"phone": "5"}),
+        ("DELETE", "/api/records/accounts/{}?confirm=true", None),
+        ("POST", "/api/records/accounts/{}/undo", {"version": 1}),
+        ("PATCH", ACCOUNTS + "/{}", {"phone": "5"}),
+        ("POST", "/api/integrations/demo/mappings/account/rollback", {"version": 0}),
+    ],
+)
+@pytest.mark.parametrize("given", [b"\xff", "\u00e9".encode()], ids=["bytes", "letter"])
+def test_an_if_match_that_is_no_etag_is_400_and_names_it(api, problem, method, path, body, given):
+    record = api.ok("POST", "/api/records/accounts", {"name": "Header"})
+    answer = api(method, path.format(record["id"]), body, headers={"If-Match": b'"' + given + b'"'})
+    bad(problem, answer, "If-Match: expected an ETag as the hub gave it, in ASCII.", "If-Match")
+    assert api.ok("GET", f"/api/records/accounts/{record['id']}")["etag"] == record["etag"]
+
+
+def test_an_answer_that_no_one_can_write_is_a_bug_with_its_trace():
+    """Such as a text with half a character, wherever it came from."""
+    trace = new_trace()
+    told, answer = rendered(Reply(200, {"name": "\udcff"}), trace)
+    assert (told.status, answer.status_code, answer.mimetype) == (500, 500, "application/problem+json")
+    refusal = json.loads(answer.get_body())
+    assert (refusal["code"], refusal["traceId"]) == ("Bug", trace)
+    assert trace in answer.headers["traceparent"]
+    _, answer = rendered(Reply(200, {"name": "\u00ff"}), trace)
+    assert (answer.status_code, json.loads(answer.get_body())) == (200, {"name": "\u00ff"})
