@@ -100,7 +100,7 @@ def is_long(items: "list[Item]", batch_size: int) -> bool:
 def outcomes(call: Call) -> Reply:
     """What became of each operation of a batch, in their order; complete once the run has ended.
 
-    Before that, those that are known so far. They are kept: nothing removes them yet.
+    Before that, those that are known so far. They go with their run, after `RUN_DAYS`.
     """
     from crm_core.sync.results import Progress, results
 
