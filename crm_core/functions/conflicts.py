@@ -130,7 +130,8 @@ def one(call: Call) -> Reply:
     """One of them: both values and the base, who set them and when, what other connections hold, and what each choice would do.
 
     `pushes` of a choice: what would be sent where, of each field what is held there and what is to be. Its ETag is another one as
-    soon as anything is other than it says.
+    soon as its kind, our value or what is asked (the base, what the system has or said, and when) is another; of a match or merge, a
+    value of either record. What other connections hold, and what would be sent there, is no part of it.
     """
     from crm_core.sync.explaining import explain
 

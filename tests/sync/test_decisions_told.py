@@ -75,6 +75,27 @@ def test_that_a_record_was_deleted_to_which_another_is_to_be_linked_is_told():
     assert len(choices["separate"].steps) == 1
 
 
+def test_the_etag_of_a_conflict_is_about_what_is_asked_and_nothing_else(asked):
+    world, found = asked
+
+    def now():
+        return explaining.explain(
+            world.engine, TENANT, world._editor(), conflicts.find(world.engine, TENANT, found.id)
+        )
+
+    before = now()
+    world.settle()  # another connection gets what it is to have
+    world.edit(phone="9")
+    assert (now().conflict.etag, now().conflict.record.version) == (
+        found.etag,
+        before.conflict.record.version + 1,
+    )
+    assert now().held != before.held
+    world.change("r1", email="theirs-again@example.com")
+    world.pull("r1")
+    assert now().conflict.etag != found.etag
+
+
 def ask(pair, **body):
     """What the call that decides many answers."""
     principal = Principal(DEFAULT_TENANT, "key:test", Role.OPERATOR)
