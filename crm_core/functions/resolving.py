@@ -161,12 +161,15 @@ def _preview(call: Call, wanted: "Sought", task: "Task") -> Reply:
             shown, following = len(some), place
     editors = {name: hub.editor(call.tenant, each, call.principal.id) for name, each in ENTITIES.items()}
     would = preview(editors, hub.engine, found, task)
+    taken_by = ""
     if task.take == "value":
-        would = in_turn(editors[wanted.entity], wanted.field, would)
+        turn = editors[wanted.entity], wanted.field, task.value
+        head, taken_by = in_turn(*turn, would[:shown], sealed.get("taken_by", ""))
+        would = head + in_turn(*turn, would[shown:], taken_by)[0]
     body = _told(call, task, found, would, shown)
     body["counts"]["countIsLowerBound"] = place is not None
     if following is not None:
-        going_on = {"place": following, "as_of": task.as_of}
+        going_on = {"place": following, "as_of": task.as_of, "taken_by": taken_by}
         query = {**parameters, "skiptoken": hub.seal_token(going_on, *about)}
         body["nextLink"] = link(hub.settings.public_url, call.incoming.path, query)
     return Reply(200, body)

@@ -95,20 +95,22 @@ def outcome(editor: Editor, config: Config, choices: Sequence[Choice]) -> Outcom
     return Outcome(steps, _given_up(first.record, after, choices))
 
 
-def in_turn(editor: Editor, name: str, outcomes: Iterable[Outcome | HubError]) -> list[Outcome | HubError]:
-    """Outcomes of decisions that give a field of many records one and the same value, each as if those before it were
-    carried out: of a match key the first record takes it, and the others have a Conflict.
+def in_turn(
+    editor: Editor, name: str, value: Any, outcomes: Iterable[Outcome | HubError], first: str = ""
+) -> tuple[list[Outcome | HubError], str]:
+    """(outcomes of decisions that give a field of many records one value, each as if those before it were carried out; the
+    record that takes a match key): the first one, and the others have a Conflict. `first`: that has taken it already.
     """
-    found: list[Outcome | HubError] = []
-    first = ""
-    for each in outcomes:
-        after = None if isinstance(each, HubError) else each.steps[0][1]
-        if after is None or not editor.is_match_key(name, after.fields.get(name)):
-            found.append(each)
-            continue
-        first = first or after.id
-        found.append(each if after.id == first else taken(editor.entity, name, first))
-    return found
+    found = list(outcomes)
+    if not editor.is_match_key(name, value):
+        return found, ""
+    for number, each in enumerate(found):
+        if not isinstance(each, HubError):
+            record_id = each.steps[0][1].id
+            first = first or record_id
+            if record_id != first:
+                found[number] = taken(editor.entity, name, first)
+    return found, first
 
 
 def _given_up(before: Record, after: Record, choices: Iterable[Choice]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What a hub tells a person of a decision before it is made is what becomes of it."""
 
+from urllib.parse import parse_qsl
+
 import pytest
 
 from crm_core.errors import Conflict, NotFound
@@ -96,11 +98,23 @@ def test_the_etag_of_a_conflict_is_about_what_is_asked_and_nothing_else(asked):
     assert now().conflict.etag != found.etag
 
 
-def ask(pair, **body):
+def ask(pair, parameters=None, **body):
     """What the call that decides many answers."""
     principal = Principal(DEFAULT_TENANT, "key:test", Role.OPERATOR)
     incoming = Incoming("POST", "/api/conflicts/resolve", {}, {}, b"")
-    return over_http.resolve_many(Call(pair.hub, principal, incoming, {}, {}, ResolveBody(**body))).body
+    return over_http.resolve_many(
+        Call(pair.hub, principal, incoming, {}, parameters or {}, ResolveBody(**body))
+    ).body
+
+
+def pages(pair, top, **body):
+    """Every page of a preview."""
+    page = ask(pair, {"top": str(top)}, **body, preview=True)
+    yield page
+    while "nextLink" in page:
+        given = dict(parse_qsl(page["nextLink"].partition("?")[2]))
+        page = ask(pair, given, **body, preview=True)
+        yield page
 
 
 @pytest.mark.parametrize("value", ["https://same.example", None])
@@ -119,6 +133,7 @@ def test_one_match_key_for_many_records_is_told_as_the_run_does_it(pair, value):
     body = {"where": {"entity": "accounts", "field": "website"}, "take": "value", "value": value}
     seen = ask(pair, **body, preview=True)
     problems = {each["id"]: each["problem"]["message"] for each in seen["value"] if "problem" in each}
+    assert [each for page in pages(pair, 1, **body) for each in page["value"]] == seen["value"]
     run = ask(pair, **body, as_of=seen["as_of"])
     pair.work()
     done = pair.hub.runs.get(DEFAULT_TENANT, run["id"])
