@@ -61,7 +61,7 @@ class Conflict:
 
     @property
     def etag(self) -> str:
-        """Another one as soon as anything is other than a person saw it who decides."""
+        """Another one as soon as the values that a person decides between are other than they were seen."""
         told = {name: value for name, value in self.about.items() if name != "flips"}
         if self.kind in REVIEWS:
             records = [[each.id, each.fields] for each in (self.record, self.other) if each]
