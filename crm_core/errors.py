@@ -168,6 +168,12 @@ class StoreUnavailable(HubError):
 
     status = 503
     recovery = Recovery.RETRY
+    outcome_unknown = False
+    """A write may have been carried out all the same."""
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
 
 
 class NotBegun(HubError):

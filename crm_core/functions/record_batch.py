@@ -36,7 +36,8 @@ def batch(call: Call) -> Reply:
     The answer is 200 whatever the outcomes are: each has the status that the call alone would have had, in the order of the
     operations, and `counts` sums them up. What is wrong with one is its outcome and stops no other; what is wrong with the
     whole, such as a delete without confirm=true, is refused before anything is done. Operations on one record are carried
-    out in their order. What the time did not suffice for is 503 `NotBegun`: send it again.
+    out in their order. What the time did not suffice for, or the store does not answer any more, is 503 `NotBegun`: send
+    it again. What was sent to the store and not answered is 503 with `outcome_unknown`: it may have been done.
 
     With `Prefer: return=minimal` outcomes have no item.
     """
@@ -47,11 +48,11 @@ def batch(call: Call) -> Reply:
     operations: list[Any] = cast("BatchBody", call.body).operations
     check_confirmed(call, operations)
     edits = [_edit(call, entity, index, each) for index, each in enumerate(operations)]
+    names = names_of(hub, call.tenant)  # before anything is done: afterwards no outcome may be lost
     end = hub.clock.monotonic() + BEGIN_SECONDS
     editor = ManyEditor(hub.engine, call.tenant, entity, call.principal.id)
     found = editor.carry_out(edits, lambda: hub.clock.monotonic() < end)
     minimal = preferences(call.incoming.headers).get("return") == "minimal"
-    names = names_of(hub, call.tenant)
     shown = [
         _outcome(call, index, edit, each, None if minimal else names)
         for index, (edit, each) in enumerate(zip(edits, found, strict=True))

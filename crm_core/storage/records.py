@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crm_core.errors import StoreUnavailable
 from crm_core.frozen import frozen_dataclass
 from crm_core.model.connection import Tenant
 from crm_core.model.record import SCHEMA_VERSION, Record, open_items
@@ -128,11 +129,14 @@ class RecordWrite:
 
 @dataclass
 class CommitResult:
-    """`stale`: the row was not as it had been read: decide again. `too_large`: with what is too large."""
+    """`stale`: the row was not as it had been read: decide again. `too_large`: with what is too large. `unsure`: what was
+    sent and not answered.
+    """
 
     written: list[RecordWrite] = field(default_factory=list)
     stale: list[RecordWrite] = field(default_factory=list)
     too_large: list[tuple[RecordWrite, str]] = field(default_factory=list)
+    unsure: list[RecordWrite] = field(default_factory=list)
 
 
 class Records:
@@ -405,15 +409,21 @@ class Records:
         return found, page.rows[-1].rk if page.token else ""
 
     def commit(
-        self, tenant: Tenant, entity: str, record_bucket: str, writes: Iterable[RecordWrite]
+        self,
+        tenant: Tenant,
+        entity: str,
+        record_bucket: str,
+        writes: Iterable[RecordWrite],
+        result: CommitResult | None = None,
     ) -> CommitResult:
-        """Writes records of one bucket, as many to a transaction as fit.
+        """Writes records of one bucket, as many to a transaction as fit. `result`: to be filled in; it has what was done
+        also where this raises.
 
         A transaction in which one row was not as expected is sent again without it; where rows were expected to
         be missing and one exists, most others will exist too, so the whole transaction is stale.
         """
         pk = layout.records_pk(tenant, entity, record_bucket)
-        result = CommitResult()
+        result = CommitResult() if result is None else result
         for chunk in _pack(pk, writes, result):
             self._commit_chunk(chunk, result)
         return result
@@ -430,6 +440,9 @@ class Records:
                     result.stale.extend(write for write, _ in chunk)
                     return
                 result.stale.append(chunk.pop(failed)[0])
+            except StoreUnavailable:
+                result.unsure.extend(write for write, _ in chunk)
+                raise
             else:
                 result.written.extend(write for write, _ in chunk)
                 return

@@ -5,6 +5,7 @@ bucket by bucket and commits them as many to a transaction as fit; whose row has
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +20,12 @@ from crm_core.storage.records import RecordWrite, Redirect, Stored
 from crm_core.sync import deletes
 from crm_core.sync.edit import MAX_TRIES, Editor, check_version, contended, losers_of, no_record, too_large
 from crm_core.sync.engine import Engine
-from crm_core.sync.saving import Origin, save, write_of
+from crm_core.sync.saving import Origin, Saved, save, write_of
 
 DECIDE_WIDTH = 8
 """Writes that are decided at a time: a claim of a key and a look at what is referred to are calls to the store."""
 LATE = "The batch ran out of time."
+UNSURE = "The store gave no answer: it may have been written all the same."
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ManyEditor(Editor):
         self, edits: Sequence[Edit | HubError], go_on: Callable[[], bool] = lambda: True
     ) -> list[Edited]:
         """One outcome for each, in their order. What is an error already keeps it. Once `go_on` says no, or the store does
-        not answer, the rest is not begun.
+        not answer, the rest is not begun; of what was sent to it and not answered the outcome is unknown.
         """
         done = {index: Edited(error=each) for index, each in enumerate(edits) if isinstance(each, HubError)}
         todo = [_Open(index, each) for index, each in enumerate(edits) if isinstance(each, Edit)]
@@ -95,9 +97,13 @@ class ManyEditor(Editor):
                     break
                 todo = self._round(todo, done)
         except StoreUnavailable as error:
-            done |= {each.index: Edited(error=error) for each in todo if each.index not in done}
+            left = (each.index for each in todo if each.index not in done)
+            done |= {index: Edited(error=not_begun(error)) for index in left}
         finally:
-            self._wake(self._wakes)
+            with suppress(
+                StoreUnavailable
+            ):  # a lost wake-up costs time only, and the outcomes are what they are
+                self._wake(self._wakes)
         return [done[index] for index in range(len(edits))]
 
     def _round(self, todo: list[_Open], done: dict[int, Edited]) -> list[_Open]:
@@ -126,21 +132,28 @@ class ManyEditor(Editor):
     def _commit(
         self, planned: Mapping[str, tuple[_Open, RecordWrite]], done: dict[int, Edited]
     ) -> list[_Open]:
-        """Gives those whose row has moved on, as long as it is worth another try."""
+        """Gives those whose row has moved on, as long as it is worth another try. If the store stops answering, what it
+        did until then is told before this raises.
+        """
         writes = [write for _, write in planned.values()]
-        saved = save(self.engine, self.tenant, self.entity.name, writes, claimed=True)
-        self._wakes |= saved.wakes
-        again = []
-        for record_id, (each, write) in planned.items():
-            if record_id in saved.large:
-                done[each.index] = Edited(error=too_large())
-            elif record_id not in saved.stale:
-                assert isinstance(write.after, Record)
-                done[each.index] = Edited(write.after)
-            elif each.tries == MAX_TRIES:
-                done[each.index] = Edited(error=contended())
-            else:
-                again.append(_Open(each.index, each.edit, each.tries + 1))
+        saved, again = Saved(), list[_Open]()
+        try:
+            save(self.engine, self.tenant, self.entity.name, writes, claimed=True, saved=saved)
+        finally:
+            self._wakes |= saved.wakes
+            written, large, unsure = set(saved.written), set(saved.large), set(saved.unsure)
+            for record_id, (each, write) in planned.items():
+                if record_id in written:
+                    assert isinstance(write.after, Record)
+                    done[each.index] = Edited(write.after)
+                elif record_id in large:
+                    done[each.index] = Edited(error=too_large())
+                elif record_id in unsure:
+                    done[each.index] = Edited(error=StoreUnavailable(UNSURE, outcome_unknown=True))
+                elif record_id in saved.stale and each.tries == MAX_TRIES:
+                    done[each.index] = Edited(error=contended())
+                else:
+                    again.append(_Open(each.index, each.edit, each.tries + 1))
         return again
 
     def _rows(self, ids: Iterable[str]) -> dict[str, Stored]:

@@ -10,7 +10,7 @@ from crm_core.model.record import NOTHING, Record, wants_push
 from crm_core.model.record_event import RecordEvent, event_of, fitted, is_alive
 from crm_core.storage import layout
 from crm_core.storage.keys import MatchClaim
-from crm_core.storage.records import HistoryEntry, RecordWrite, Stored
+from crm_core.storage.records import CommitResult, HistoryEntry, RecordWrite, Stored
 from crm_core.sync import identity
 from crm_core.sync.engine import Engine
 from crm_core.sync.merge import old_values
@@ -80,34 +80,52 @@ def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @dataclass
 class Saved:
-    """`stale`: records to be read again; `large`: those that fit no row; `wakes`: (connection, bucket) of pushes."""
+    """`written`: the records that are; `stale`: those to be read again; `large`: those that fit no row; `unsure`: those
+    that may be written, since the store gave no answer; `wakes`: (connection, bucket) of pushes.
+    """
 
+    written: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     large: list[str] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
     wakes: set[tuple[str, str]] = field(default_factory=set)
 
 
 def save(
-    engine: Engine, tenant: Tenant, entity: str, writes: Sequence[RecordWrite], *, claimed: bool = False
+    engine: Engine,
+    tenant: Tenant,
+    entity: str,
+    writes: Sequence[RecordWrite],
+    *,
+    claimed: bool = False,
+    saved: Saved | None = None,
 ) -> Saved:
     """Commits writes bucket by bucket, and has deliveries made of what they did. The match keys that they give records are
-    claimed before, unless they are `claimed`, and those that they give up freed after that.
+    claimed before, unless they are `claimed`, and those that they give up freed after that. `saved`: to be filled in; it has
+    what was done also where this raises.
     """
+    saved = Saved() if saved is None else saved
     sides = engine.sides(tenant, entity)
     leaving = _leaving(engine, tenant, identity.match_names(sides), writes, claimed=claimed)
     buckets: dict[str, list[RecordWrite]] = {}
     for write in with_events(writes, sides):
         buckets.setdefault(layout.bucket(write.id), []).append(write)
-    saved = Saved()
-    for result in engine.pool.map(
-        lambda item: engine.records.commit(tenant, entity, item[0], item[1]),
-        list(buckets.items()),
-        WRITE_WIDTH,
-    ):
-        saved.stale += [write.id for write in result.stale]
-        saved.large += [write.id for write, _ in result.too_large]
-        saved.wakes |= wakes_of(result.written)
-        note_writes(result.written)
+    results = {bucket: CommitResult() for bucket in buckets}
+    try:
+        engine.pool.map(
+            lambda item: engine.records.commit(tenant, entity, item[0], item[1], results[item[0]]),
+            list(buckets.items()),
+            WRITE_WIDTH,
+        )
+    finally:
+        for result in results.values():
+            saved.written += [write.id for write in result.written]
+            saved.stale += [write.id for write in result.stale]
+            saved.large += [write.id for write, _ in result.too_large]
+            saved.unsure += [write.id for write in result.unsure]
+            saved.wakes |= wakes_of(result.written)
+            note_writes(result.written)
+    for result in results.values():
         for write in result.written:
             identity.free(engine, leaving.get(write.id, ()))
     return saved
