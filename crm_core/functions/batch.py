@@ -27,6 +27,8 @@ BEGIN_SECONDS = 70.0
 """While a caller waits nothing is begun after this time: a live call has 100 s, a request to the system 30 s of them."""
 DEFAULT_TOP, MAX_TOP = 100, 200
 STATUS: Mapping[str, int] = {"create": 201, "update": 200, "delete": 204}
+COUNTED: Mapping[int, str] = {201: "created", 200: "updated", 204: "deleted"}
+"""What an outcome's status counts as; any other one failed."""
 
 
 def batch_body() -> "type[BaseModel]":
@@ -50,7 +52,8 @@ def batch(call: Call) -> Reply:
     of the operations, and `counts` sums them up. (A 207 would say no more: clients look at the outcomes either way.)
     What is wrong with one operation is its outcome, 400, and stops no other; what is wrong with the whole, such as a
     delete without confirm=true, is refused before anything is done. Operations are carried out in any order. Once the
-    system asks to wait, does not answer, or the time is over, the rest are 503 `NotBegun`: send them again.
+    system asks to wait, does not answer, or the time is over, the rest are 503 `NotBegun`: send them again. The same
+    request under its `Idempotency-Key` carries out those of 5xx without `outcome_unknown`, and no other once more.
 
     Over 100 operations, over 50 where the system takes one in a call, or with `Prefer: respond-async`, it becomes a run: 202, and the outcomes
     are at /api/runs/{id}/outcomes. With `Prefer: return=minimal` outcomes have no item.
@@ -65,7 +68,8 @@ def batch(call: Call) -> Reply:
     minimal = wanted.get("return") == "minimal"
     applied = {"Preference-Applied": "return=minimal"} if minimal else {}
     raw = flag(call.parameters, "raw")
-    if "respond-async" in wanted or is_long(items, connector.batch_size):
+    known = known_of(call, minimal=minimal)
+    if not known and ("respond-async" in wanted or is_long(items, connector.batch_size)):
         progress = Progress.start(len(items), connector.batch_size, minimal=minimal, raw=raw)
         run = hub.start_batch(opened, entity.name, items, progress, call.principal.id)
         if "respond-async" in wanted:
@@ -73,11 +77,12 @@ def batch(call: Call) -> Reply:
         reply = runs.accepted(call, run)
         return replace(reply, headers={**reply.headers, **applied})
     end = hub.clock.monotonic() + BEGIN_SECONDS
-    found = carry_out(opened, entity.name, items, hub.pool, lambda: hub.clock.monotonic() < end)
-    shown = [_outcome(call, opened, entity, each, item=not minimal, raw=raw) for each in found]
-    waits = [each["retry_after"] for each in shown if "retry_after" in each]
-    after = {"Retry-After": str(max(waits))} if waits else {}
-    return Reply(200, {"counts": _counts(found), "value": shown}, {**applied, **after})
+    left = [index for index in range(len(items)) if index not in known]
+    todo = [items[index] for index in left]
+    found = carry_out(opened, entity.name, todo, hub.pool, lambda: hub.clock.monotonic() < end)
+    results = (replace(each, index=left[each.index]) for each in found)
+    shown = [_outcome(call, opened, entity, each, item=not minimal, raw=raw) for each in results]
+    return answer_of({**known, **{each["index"]: each for each in shown}}, applied)
 
 
 def is_long(items: "list[Item]", batch_size: int) -> bool:
@@ -266,10 +271,27 @@ def refusal(error: HubError, rid: str, trace: str) -> dict[str, Any]:
     return {**shown, "error": reply.body}
 
 
-def _counts(found: "list[Result]") -> dict[str, int]:
-    from crm_core.sync.results import COUNTED
+def known_of(call: Call, *, minimal: bool) -> dict[int, dict[str, Any]]:
+    """By operation, of a batch that comes again, the outcomes that stay: what is done, can't be done, or may be done."""
+    before = call.earlier["value"] if call.earlier is not None else ()
+    known = {each["index"]: each for each in before if not _may_come_again(each)}
+    for each in known.values() if minimal else ():
+        each.pop("item", None)
+    return known
 
+
+def answer_of(outcomes: Mapping[int, Mapping[str, Any]], headers: Mapping[str, str]) -> Reply:
+    """The answer with the outcomes of all operations."""
+    value = [outcomes[index] for index in range(len(outcomes))]
     counts = dict.fromkeys((*COUNTED.values(), "failed"), 0)
-    for each in found:
-        counts["failed" if each.outcome.error is not None else COUNTED[each.verb]] += 1
-    return counts
+    for each in value:
+        counts[COUNTED.get(each["status"], "failed")] += 1
+    waits = [each["retry_after"] for each in value if "retry_after" in each]
+    after = {"Retry-After": str(max(waits))} if waits else {}
+    unfinished = any(_may_come_again(each) for each in value)
+    return Reply(200, {"counts": counts, "value": value}, {**headers, **after}, unfinished=unfinished)
+
+
+def _may_come_again(outcome: Mapping[str, Any]) -> bool:
+    """Whether nothing was done, and the same may succeed later."""
+    return outcome["status"] >= 500 and not outcome.get("outcome_unknown")

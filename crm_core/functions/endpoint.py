@@ -7,15 +7,13 @@ route, never by its path.
 
 import hashlib
 import hmac
-import json
 import math
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,6 @@ import azure.functions as func
 
 from crm_core.errors import (
     BadRequest,
-    Conflict,
     FieldError,
     Forbidden,
     HubError,
@@ -35,7 +32,6 @@ from crm_core.errors import (
     TooManyRequests,
     Unauthenticated,
     Unavailable,
-    Unprocessable,
     VendorError,
 )
 from crm_core.functions.web import (
@@ -55,8 +51,7 @@ from crm_core.functions.web import (
 from crm_core.log import Log, bind, bound, new_span, new_trace, traceparent
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.entities import BY_PATH
-from crm_core.model.fields import hub_time
-from crm_core.ports import count, derived_id, measured, wire_size
+from crm_core.ports import count, measured
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -258,7 +253,9 @@ def _answer(hub: "Hub", req: func.HttpRequest, trace: str) -> Reply:
     body = _body(found, incoming)
     call = Call(hub, principal, incoming, parts, parameters, body)
     if found.method == "POST" and "idempotency-key" in incoming.headers:
-        return _once(call, found)
+        from crm_core.functions.repeats import once  # which needs this module
+
+        return once(call, found)
     return found.handler(call)
 
 
@@ -361,65 +358,6 @@ def validated(model: "type[BaseModel]", data: Mapping[str, Any]) -> "BaseModel":
             text = each["msg"][0].lower() + each["msg"][1:]
             errors.append(FieldError(name, f"{name}: {text.removeprefix('value error, ')}."))
         raise BadRequest(errors[0].message, errors=errors) from None
-
-
-# --- the same request twice --------------------------------------------------------------------------------------
-
-REPEAT_HOURS = 24
-MAX_KEY_LENGTH = 200
-MAX_KEPT_BYTES = 60_000
-
-
-def _once(call: Call, found: Route) -> Reply:
-    """A POST with an Idempotency-Key is carried out once in 24 h for each caller and route; repeats get its answer.
-
-    A key with another body is 422, one whose first request is still at work (or died with its outcome unknown) 409.
-    """
-    hub: Hub = call.hub
-    given = call.incoming.headers["idempotency-key"]
-    if not 1 <= len(given) <= MAX_KEY_LENGTH or not (given.isascii() and given.isprintable()):
-        raise BadRequest.field(
-            "Idempotency-Key", f"Idempotency-Key: expected 1 to {MAX_KEY_LENGTH} characters of ASCII."
-        )
-    path = call.incoming.path + "?" + repr(sorted(call.parameters.items()))
-    key = hashlib.sha256(f"{call.principal.id}\n{found.path}\n{given}".encode()).hexdigest()
-    body = hashlib.sha256(path.encode("utf-8", "surrogatepass") + b"\n" + call.incoming.body).hexdigest()
-    now = hub.clock.now()
-    claim = {"time": hub_time(now), "body": body, "nonce": os.urandom(8).hex()}
-    expired_before = hub_time(now - timedelta(hours=REPEAT_HOURS))
-    present = hub.keys.claim_repeat(call.tenant, key, claim, expired_before)
-    if present is not None:
-        return _repeated(hub, present, body)
-    try:
-        reply = found.handler(replace(call, key=derived_id(call.tenant.name, key)))
-    except HubError as error:
-        reply = problem(error, call.incoming.trace)
-        if reply.status >= 500 and not getattr(error, "outcome_unknown", False):
-            hub.keys.drop_repeat(call.tenant, key)  # nothing was done: the caller may try again
-            return reply
-    # A bug leaves the claim as it is: whether the request was carried out is unknown, so it is not repeated.
-    text = reply.data().decode()
-    kept = {"status": reply.status, "text": text, "headers": dict(reply.headers)}
-    if wire_size(json.dumps(json.dumps(kept, ensure_ascii=False), ensure_ascii=False)) > MAX_KEPT_BYTES:
-        name = f"answers/{call.tenant.name}/{key}"
-        hub.engine.blob.put(name, text.encode())
-        kept |= {"text": "", "blob": name}
-    answer = {**claim, "answer": json.dumps(kept, ensure_ascii=False), "type": reply.content_type}
-    hub.keys.save_repeat(call.tenant, key, answer)
-    return reply
-
-
-def _repeated(hub: "Hub", present: Mapping[str, str], body: str) -> Reply:
-    if present["body"] != body:
-        raise Unprocessable("The Idempotency-Key was used for another request; take a new one.")
-    if "answer" not in present:
-        raise Conflict(
-            "The first request with this Idempotency-Key has not been answered yet; ask again later."
-        )
-    answer = json.loads(present["answer"])
-    headers = {**answer["headers"], "Idempotent-Replayed": "true"}
-    long = hub.engine.blob.get(answer["blob"]) if "blob" in answer else None
-    return Reply(answer["status"], None, headers, present["type"], long.decode() if long else answer["text"])
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

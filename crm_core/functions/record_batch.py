@@ -1,10 +1,18 @@
 """Many writes of stored records at once; in the shapes of a batch at a remote system (batch.py)."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from crm_core.errors import BadRequest, NotFound
-from crm_core.functions.batch import BEGIN_SECONDS, STATUS, batch_body, check_confirmed, operation_of, refusal
+from crm_core.functions.batch import (
+    BEGIN_SECONDS,
+    STATUS,
+    answer_of,
+    batch_body,
+    check_confirmed,
+    known_of,
+    operation_of,
+    refusal,
+)
 from crm_core.functions.crm import entity_of, etag_of
 from crm_core.functions.endpoint import route
 from crm_core.functions.records import item_of_record, names_of, with_customs_of
@@ -19,8 +27,6 @@ if TYPE_CHECKING:
     from crm_core.functions.bodies import BatchBody
     from crm_core.hub import Hub
     from crm_core.sync.edit_many import Edit, Edited
-
-COUNTED = {"create": "created", "update": "updated", "delete": "deleted"}
 
 
 @route(
@@ -39,6 +45,7 @@ def batch(call: Call) -> Reply:
     out in their order. What the time did not suffice for, or the store does not answer any more, is 503 `NotBegun`: send
     it again. What was sent to the store and not answered is 503 with `outcome_unknown`: it may have been done.
 
+    The same request under its `Idempotency-Key` carries out those of 5xx without `outcome_unknown`, and no other once more.
     With `Prefer: return=minimal` outcomes have no item.
     """
     from crm_core.sync.edit_many import ManyEditor
@@ -48,19 +55,18 @@ def batch(call: Call) -> Reply:
     operations: list[Any] = cast("BatchBody", call.body).operations
     check_confirmed(call, operations)
     edits = [_edit(call, entity, index, each) for index, each in enumerate(operations)]
+    minimal = preferences(call.incoming.headers).get("return") == "minimal"
     names = names_of(hub, call.tenant)  # before anything is done: afterwards no outcome may be lost
     end = hub.clock.monotonic() + BEGIN_SECONDS
     editor = ManyEditor(hub.engine, call.tenant, entity, call.principal.id)
-    found = editor.carry_out(edits, lambda: hub.clock.monotonic() < end)
-    minimal = preferences(call.incoming.headers).get("return") == "minimal"
-    shown = [
-        _outcome(call, index, edit, each, None if minimal else names)
-        for index, (edit, each) in enumerate(zip(edits, found, strict=True))
-    ]
-    headers = {"Preference-Applied": "return=minimal"} if minimal else {}
-    waits = [each["retry_after"] for each in shown if "retry_after" in each]
-    headers |= {"Retry-After": str(max(waits))} if waits else {}
-    return Reply(200, {"counts": _counts(zip(edits, found, strict=True)), "value": shown}, headers)
+    known = known_of(call, minimal=minimal)
+    todo = {index: edit for index, edit in enumerate(edits) if index not in known}
+    found = editor.carry_out(list(todo.values()), lambda: hub.clock.monotonic() < end)
+    shown = {
+        index: _outcome(call, index, edit, each, None if minimal else names)
+        for (index, edit), each in zip(todo.items(), found, strict=True)
+    }
+    return answer_of({**known, **shown}, {"Preference-Applied": "return=minimal"} if minimal else {})
 
 
 def _edit(call: Call, entity: Entity, index: int, operation: Any) -> "Edit | HubError":
@@ -108,13 +114,3 @@ def _outcome(
     item = item_of_record(record, names or {})
     shown["etag"] = item["etag"]
     return {**shown, "item": item} if names is not None else shown
-
-
-def _counts(outcomes: "Iterable[tuple[Edit | HubError, Edited]]") -> dict[str, int]:
-    from crm_core.sync.edit_many import Edit
-
-    counts = dict.fromkeys((*COUNTED.values(), "failed"), 0)
-    for edit, each in outcomes:
-        done = each.error is None and isinstance(edit, Edit)
-        counts[COUNTED[edit.verb] if done and isinstance(edit, Edit) else "failed"] += 1
-    return counts

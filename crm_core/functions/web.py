@@ -54,13 +54,16 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: `body` None is no body, else JSON; `text` instead: what was written before."""
+    """An answer: `body` None is no body, else JSON; `text` instead: what was written before. `unfinished`: the same request
+    under its Idempotency-Key may do more.
+    """
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     text: str = ""
+    unfinished: bool = False
 
     def data(self) -> bytes:
         if self.text:
@@ -203,7 +206,8 @@ Handler = Callable[["Call"], Reply]
 class Call:
     """What a handler gets: the hub, who calls, the path's parts, parameters and the body that the route declares.
 
-    `key`: a UUID of the request's Idempotency-Key, "" without one.
+    `key`: a UUID of the request's Idempotency-Key, "" without one. `earlier`: the body of its unfinished answer, if the
+    request came before.
     """
 
     hub: Any
@@ -213,6 +217,7 @@ class Call:
     parameters: Mapping[str, str]
     body: Any = None
     key: str = ""
+    earlier: Any = None
 
     @property
     def tenant(self) -> Tenant:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from crm_core.model.connection import Tenant
 from crm_core.ports import Row, RowChanged, RowExists, Table
 from crm_core.storage import layout
-from crm_core.storage.state import inserted, json_data, json_values
+from crm_core.storage.state import inserted, json_data, json_values, replaced
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,18 @@ class Keys:
             except RowChanged:
                 return self.claim_repeat(tenant, key, claim, expired_before)
         return None
+
+    def take_repeat(self, tenant: Tenant, key: str, present: dict[str, str], claim: dict[str, str]) -> bool:
+        """Replaces what is there by another claim; False if it is not what is `present` any more."""
+        row = Row(f"{tenant.name}~idem~{key[:2]}", key, json_values(claim))
+        there = self._table.get(layout.KEYS, row.pk, row.rk)
+        if there is None or json_data(there) != present:
+            return False
+        try:
+            replaced(self._table, layout.KEYS, row, there.etag)
+        except RowChanged:
+            return False
+        return True
 
     def save_repeat(self, tenant: Tenant, key: str, claim: dict[str, str]) -> None:
         """The claim with its answer, for whoever asks again."""

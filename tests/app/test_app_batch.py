@@ -331,6 +331,22 @@ def test_a_repeat_under_an_idempotency_key_gets_the_same_answer_however_long(api
     assert held() == numbers(50)
 
 
+def test_a_repeat_under_an_idempotency_key_sends_what_was_not_done(api, label, held, faults):
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    operations = [{"method": "create", "fields": {"nope": 1}}, *creates(label, 20)]
+    faults("throttle", retry_after=3, count=1, method="POST", path=BULK)
+    first = api("POST", BATCH, {"operations": operations}, headers=key)
+    assert [each["status"] for each in first.json()["value"]] == [400, *[503] * 20]
+    time.sleep(3.2)
+    second, third = (api("POST", BATCH, {"operations": operations}, headers=key) for _ in range(2))
+    assert second.json()["counts"] == {"created": 20, "updated": 0, "deleted": 0, "failed": 1}
+    assert second.json()["value"][0] == first.json()["value"][0]
+    assert [each["index"] for each in second.json()["value"]] == list(range(21))
+    assert ("Retry-After" in second.headers, third.headers["Idempotent-Replayed"]) == (False, "true")
+    assert third.content == second.content
+    assert held() == numbers(20)
+
+
 def test_a_create_with_a_key_of_the_callers_is_made_once(api, label, held):
     operation = {"method": "create", "key": f"{label} order 7", "fields": {"name": f"{label} 0"}}
     first = api.ok("POST", BATCH, {"operations": [operation]})["value"][0]
