@@ -151,7 +151,9 @@ def _items(call: Call, opened: "Opened", entity: Entity, operations: list[Any]) 
     for index, operation in enumerate(operations):
         try:
             write = _write(opened.connector, entity, operation)
-            _check_unnamed(named, index, write)
+            # Operations go side by side, and two on one record would be in no order.
+            name, value = ("id", write.rid.lower()) if write.rid else ("key", write.key)
+            check_unnamed(named, index, name, value)
         except BadRequest as error:
             items.append(error)
             continue
@@ -199,9 +201,8 @@ def _write(connector: "Connector", entity: Entity, operation: Any) -> "Write":
     )
 
 
-def _check_unnamed(named: dict[str, int], index: int, write: "Write") -> None:
-    """A record is named once: operations go side by side, and two on one record would be in no order."""
-    name, value = ("id", write.rid.lower()) if write.rid else ("key", write.key)
+def check_unnamed(named: dict[str, int], index: int, name: str, value: str) -> None:
+    """Raises BadRequest for a record that an earlier operation has named by the same id or key. `named`: by which one."""
     if not value:
         return
     first = named.setdefault(f"{name} {value}", index)

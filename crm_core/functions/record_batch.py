@@ -9,6 +9,7 @@ from crm_core.functions.batch import (
     answer_of,
     batch_body,
     check_confirmed,
+    check_unnamed,
     known_of,
     operation_of,
     refusal,
@@ -42,7 +43,7 @@ def batch(call: Call) -> Reply:
     The answer is 200 whatever the outcomes are: each has the status that the call alone would have had, in the order of the
     operations, and `counts` sums them up. What is wrong with one is its outcome and stops no other; what is wrong with the
     whole, such as a delete without confirm=true, is refused before anything is done. Operations on one record are carried
-    out in their order. What the time did not suffice for, or the store does not answer any more, is 503 `NotBegun`: send
+    out in their order; a `key` is that of one create. What the time did not suffice for, or the store does not answer any more, is 503 `NotBegun`: send
     it again. What was sent to the store and not answered is 503 with `outcome_unknown`: it may have been done.
 
     The same request under its `Idempotency-Key` carries out those of 5xx without `outcome_unknown`, and no other once more.
@@ -54,7 +55,8 @@ def batch(call: Call) -> Reply:
     entity = with_customs_of(entity_of(call.parts["entities"]), hub.connections.every(call.tenant))
     operations: list[Any] = cast("BatchBody", call.body).operations
     check_confirmed(call, operations)
-    edits = [_edit(call, entity, index, each) for index, each in enumerate(operations)]
+    named: dict[str, int] = {}
+    edits = [_edit(call, entity, index, each, named) for index, each in enumerate(operations)]
     minimal = preferences(call.incoming.headers).get("return") == "minimal"
     names = names_of(hub, call.tenant)  # before anything is done: afterwards no outcome may be lost
     end = hub.clock.monotonic() + BEGIN_SECONDS
@@ -69,8 +71,8 @@ def batch(call: Call) -> Reply:
     return answer_of({**known, **shown}, {"Preference-Applied": "return=minimal"} if minimal else {})
 
 
-def _edit(call: Call, entity: Entity, index: int, operation: Any) -> "Edit | HubError":
-    """An operation as a write, or as what is wrong with it."""
+def _edit(call: Call, entity: Entity, index: int, operation: Any, named: dict[str, int]) -> "Edit | HubError":
+    """An operation as a write, or as what is wrong with it. `named`: the keys of the operations before it."""
     from crm_core.sync.edit_many import Edit
 
     try:
@@ -78,6 +80,7 @@ def _edit(call: Call, entity: Entity, index: int, operation: Any) -> "Edit | Hub
         fields = (
             {} if body.fields is None else accept_item(entity, body.fields, create=body.method == "create")
         )
+        check_unnamed(named, index, "key", body.key or "")  # it would make the same record, with other values
     except BadRequest as error:
         return error
     record_id = (body.id or "").lower()

@@ -94,10 +94,30 @@ def test_the_same_request_twice_makes_its_records_once(api):
 
 def test_a_key_of_the_caller_s_makes_one_record_however_often_it_is_sent(api):
     one = {"method": "create", "key": f"row {uuid.uuid4()}", "fields": {"last_name": "Keyed"}}
-    first, again = send(api, one, *creates(2), one)["value"], send(api, one, *creates(2))["value"]
-    assert first[0]["id"] == first[3]["id"] == again[0]["id"]
-    assert [each["status"] for each in (*first, *again)] == [201] * 7
+    first, again = send(api, one, *creates(2))["value"], send(api, *creates(2), one)["value"]
+    assert first[0]["id"] == again[2]["id"]
+    assert [each["status"] for each in (*first, *again)] == [201] * 6
     assert api.ok("GET", f"{CONTACTS}/{first[0]['id']}")["version"] == 1
+
+
+def test_a_key_that_two_creates_of_a_batch_have_is_refused_the_second(api):
+    """It would make the same record, and its values would be lost."""
+    keys = [f"row {uuid.uuid4()}" for _ in range(2)]
+    operations = [
+        {"method": "create", "key": keys[0], "fields": {"shoe_size": 43}},
+        {"method": "create", "key": keys[0], "fields": {"last_name": "One", "phone": "1"}},
+        {"method": "create", "key": keys[1], "fields": {"last_name": "Other"}},
+        {"method": "create", "key": keys[0], "fields": {"last_name": "Two", "phone": "2"}},
+    ]
+    answer = send(api, *operations)
+    shown = answer["value"]
+    assert [each["status"] for each in shown] == [400, 201, 201, 400]
+    assert shown[3]["error"]["errors"][0] == {
+        "field": "key",
+        "message": "key: operation 1 names the same; put them together, or send another batch.",
+    }
+    assert answer["counts"] == {"created": 2, "updated": 0, "deleted": 0, "failed": 2}
+    assert shown[1]["item"]["last_name"] == "One"
 
 
 def test_of_two_with_one_match_key_the_second_is_refused(api, connect):
