@@ -12,7 +12,7 @@ AT_ONCE = MAX_TRANSACTION_OPERATIONS // 2
 
 def drop(table: Table, name: str, rows: Iterable[Row], beside: dict[str, str] | None = None) -> set[str]:
     """Deletes rows as they were read, and gives the row keys of those that are gone by this call. `beside`: of a row key
-    another one of the same partition that goes with it.
+    another one of the same partition that goes with it, and stays with it.
     """
     gone: set[str] = set()
     by_partition: dict[str, list[Row]] = {}
@@ -32,7 +32,8 @@ def _drop_together(table: Table, name: str, rows: list[Row], beside: dict[str, s
         try:
             table.transact(name, operations)
         except RowChanged as error:  # it is gone already, or is another one by now
-            del operations[error.index]
+            left = beside.get(operations.pop(error.index).row.rk)
+            operations = [each for each in operations if each.row.rk != left]
         else:
             return {each.row.rk for each in operations}
     return set()

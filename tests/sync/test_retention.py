@@ -8,9 +8,12 @@ import pytest
 
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.state import Mode, Run
+from crm_core.ports import Row
 from crm_core.storage import layout
+from crm_core.storage.ageing import drop
 from crm_core.storage.events import Inbound
 from crm_core.storage.plans import Parts, PlanReader, PlanWriter
+from crm_core.storage.state import json_data
 from crm_core.sync.engine import Job
 from crm_core.sync.retention import retention
 from tests.sync.receivers import told
@@ -66,6 +69,25 @@ def test_what_knows_repeats_goes_with_its_event_though_another_worker_was_there_
     hub.hub.table.delete(layout.EVENTS, layout.event_pk(DEFAULT_TENANT, uid), layout.SEEN + "abc")
     sweep(hub, 31)
     assert rows(hub, layout.EVENT) == []
+
+
+def test_what_knows_repeats_stays_with_an_event_that_somebody_took_up_again(hub):
+    app = App(hub)
+    engine, uid, table = hub.hub.engine, app.connection.uid, hub.hub.table
+    for number, change in ((7, "abc"), (8, "def")):
+        event_id = app.post({"id": str(number), "last_name": "Torres"})
+        hub.work()
+        engine.events.end(DEFAULT_TENANT, uid, app.event(event_id), "done", "merged", change)
+    pk, (changed, _) = layout.event_pk(DEFAULT_TENANT, uid), rows(hub, layout.EVENT)
+    read = table.query(layout.EVENTS, pk=pk, rk=layout.EVENT, rk_to=layout.EVENT + layout.AFTER).rows
+    beside = {row.rk: layout.SEEN + json_data(row)["change"] for row in read}
+    (same,) = (row for row in read if row.rk == changed)
+    table.replace(layout.EVENTS, Row(pk, changed, {**same.values, "more": "x"}), same.etag)
+    gone = drop(table, layout.EVENTS, read, beside)
+    assert rows(hub, layout.EVENT) == [changed]
+    assert rows(hub, layout.SEEN) == [beside[changed]]
+    assert changed not in gone
+    assert beside[changed] not in gone
 
 
 def test_deliveries_that_were_taken_go_after_30_days_and_those_that_failed_stay(hub):
