@@ -50,8 +50,10 @@ def _sweeps(engine: Engine, tenant: Tenant) -> Iterator[Sweep]:
     yield lambda _: _due(engine, tenant)
     first_day = _before(now, tuning.log_days).date().isoformat()
     yield lambda place: engine.run_log.drop_before(tenant, first_day, place)
-    yield lambda place: _runs(engine, tenant, _milliseconds(now, tuning.run_days), place)
-    events, deliveries = _milliseconds(now, tuning.event_days), _milliseconds(now, tuning.delivery_days)
+    yield lambda place: _runs(engine, tenant, _before(now, tuning.run_days), place)
+    events, deliveries = (
+        _milliseconds(_before(now, days)) for days in (tuning.event_days, tuning.delivery_days)
+    )
     for uid in sorted(uid for owner, uid, _ in engine.states.every() if owner == tenant):
         yield lambda place, uid=uid: engine.events.drop_old(tenant, uid, events, place)  # type: ignore[misc]  # bound now
         yield lambda place, uid=uid: engine.deliveries.drop_old(tenant, uid, deliveries, place)  # type: ignore[misc]  # bound now
@@ -67,8 +69,8 @@ def _before(now: datetime, days: float) -> datetime:
     return now - timedelta(days=days)
 
 
-def _milliseconds(now: datetime, days: float) -> int:
-    return int(_before(now, days).timestamp() * 1000)
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _due(engine: Engine, tenant: Tenant) -> str | None:
@@ -81,10 +83,18 @@ def _due(engine: Engine, tenant: Tenant) -> str | None:
     return "" if len(due) == DUE_PIECE and known else None
 
 
-def _runs(engine: Engine, tenant: Tenant, before: int, place: str | None) -> str | None:
-    """Runs that have ended, after what they left in blobs."""
-    runs, following = engine.runs.old(tenant, before, place)
-    gone = [each for each in runs if each.ended or each.children]
+def _runs(engine: Engine, tenant: Tenant, before: datetime, place: str | None) -> str | None:
+    """Runs that ended before a time, after what they left in blobs; a parent after all of its runs."""
+    runs, following = engine.runs.old(tenant, _milliseconds(before), place)
+    here, ended_before = {each.id: each for each in runs}, hub_time(before)
+
+    def is_over(run: Run) -> bool:
+        if not run.children:
+            return run.ended and run.ended_at < ended_before
+        children = (here.get(each) or engine.runs.get(tenant, each) for each in run.children)
+        return all(is_over(child) for child in children if child is not None)
+
+    gone = [each for each in runs if is_over(each)]
     for each in gone:
         _forget(engine, tenant, each)
     engine.runs.delete(tenant, gone)

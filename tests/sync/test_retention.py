@@ -151,6 +151,48 @@ def test_runs_go_after_90_days_with_their_plans_if_they_have_ended(hub):
     assert [name.startswith(left) for name in engine.blob._blobs] == [True] * 4
 
 
+def test_a_run_that_took_long_goes_90_days_after_its_end(hub):
+    engine = hub.hub.engine
+    now = int(hub.clock.now().timestamp() * 1000)
+    run = Run(layout.newest_first(now, "long"), "c", "contact", "full", status="running")
+    run = engine.runs.insert(DEFAULT_TENANT, run)
+    sweep(hub, 100)
+    engine.runs.save(DEFAULT_TENANT, replace(run, status="succeeded", ended_at=hub.now()))
+    sweep(hub, 89)
+    assert engine.runs.get(DEFAULT_TENANT, run.id) is not None
+    sweep(hub, 2)
+    assert engine.runs.get(DEFAULT_TENANT, run.id) is None
+
+
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_a_parent_stays_as_long_as_one_of_its_runs(hub, first):
+    """Whichever of them is looked at first."""
+    engine = hub.hub.engine
+    now = int(hub.clock.now().timestamp() * 1000)
+
+    def made(name, **more):
+        time = now + (name == first)
+        run = Run(layout.newest_first(time, name), "c", "contact", "full", **more)
+        return engine.runs.insert(DEFAULT_TENANT, run)
+
+    stopped = made("child", status="stopped")
+    ended = made("ended", status="succeeded", ended_at=hub.now())
+    parent = made("parent", children=(ended.id, stopped.id))
+
+    def left():
+        there = [run for run in (stopped, ended, parent) if engine.runs.get(DEFAULT_TENANT, run.id)]
+        return [run.id.rpartition("-")[2] for run in there]
+
+    sweep(hub, 200)
+    assert left() == ["child", "parent"]
+    engine.runs.save(DEFAULT_TENANT, replace(stopped, status="failed", ended_at=hub.now()))
+    sweep(hub, 89)
+    assert left() == ["child", "parent"]
+    sweep(hub, 2)
+    sweep(hub, 1)
+    assert left() == []
+
+
 def test_all_that_workers_left_of_any_run_goes_with_it(hub):
     engine = hub.hub.engine
     now = int(hub.clock.now().timestamp() * 1000)
