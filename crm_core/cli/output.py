@@ -16,9 +16,10 @@ KEPT_BYTES = 4_000_000
 NARROW = 12
 """What wraps does not get narrower than this: where the terminal is, each item gets its own lines."""
 TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z")
-FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""What a spreadsheet takes for the beginning of a formula, the full-width forms too; after apostrophes one more is needed,
-so that every text can be had back."""
+SIGNS = r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+FORMULA = re.compile(rf"""\A(?='*[{SIGNS}\t\r\n])|(?<=[;\t\r\n])(?=['"]*[{SIGNS}])""")
+"""Where a spreadsheet takes what follows for the beginning of a formula, the full-width and small forms too, also where ";", a
+tab or the end of a line parts cells for it; before apostrophes one more is needed, so that every text can be had back."""
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 # What a terminal would obey rather than show, and what turns the order of letters round.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -75,14 +76,11 @@ def cell(value: Any) -> str:
 
 
 def csv_cell(value: Any) -> str:
-    """A value in CSV: a text that a spreadsheet would take for a formula gets an apostrophe before it, as in the hub's exports."""
+    """A value in CSV: what a spreadsheet would take for a formula gets an apostrophe before it, as in the hub's exports."""
     if value is None:
         return ""
-    if isinstance(value, bool | Mapping | list):
-        return _compact(value)
-    text = str(value)
-    formula = isinstance(value, str) and FORMULA.match(text) and not NUMBER.fullmatch(text)
-    return f"'{text}" if formula else text
+    text = _compact(value) if isinstance(value, bool | Mapping | list) else str(value)
+    return text if isinstance(value, int | float) or NUMBER.fullmatch(text) else FORMULA.sub("'", text)
 
 
 def _compact(value: Any) -> str:

@@ -1,8 +1,10 @@
 """CSV that a spreadsheet opens without carrying anything out: RFC 4180, and no cell that begins like a formula. Pure.
 
 Which beginnings are escaped, by an apostrophe before them: OWASP, "CSV Injection"
-(https://owasp.org/www-community/attacks/CSV_Injection); also their full-width forms, which some programs take for the
-same. A text that begins so after apostrophes gets one more, so that `unescaped` gives every text back.
+(https://owasp.org/www-community/attacks/CSV_Injection); also their full-width and small forms, which some programs take for
+the same. Where a program parts cells by ";" or tab, quotes of ours stand in the middle of a cell and hold nothing together: so
+what follows one of these, or the end of a line, is escaped as a beginning is. A text that has apostrophes there already gets
+one more, so that `unescaped` gives every text back.
 """
 
 import csv
@@ -14,18 +16,20 @@ from typing import Any
 from crm_core.model.json_text import short_json
 
 BOM = "\ufeff"
-FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
-_DANGEROUS = re.compile(f"'*[{re.escape(FORMULA)}]")
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+FORMULA = SIGNS + "\t\r\n"
+_DANGEROUS = re.compile(rf"""\A(?='*[{re.escape(FORMULA)}])|(?<=[;\t\r\n])(?=['"]*[{re.escape(SIGNS)}])""")
+_ESCAPED = re.compile(rf"""\A'(?='*[{re.escape(FORMULA)}])|(?<=[;\t\r\n])'(?=['"]*[{re.escape(SIGNS)}])""")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def escaped(text: str) -> str:
-    return f"'{text}" if _DANGEROUS.match(text) else text
+    return _DANGEROUS.sub("'", text)
 
 
 def unescaped(text: str) -> str:
     """The text of a cell that `escaped` made."""
-    return text[1:] if text.startswith("'") and _DANGEROUS.match(text) else text
+    return _ESCAPED.sub("", text)
 
 
 def cell(value: Any, *, number: bool = False) -> str:

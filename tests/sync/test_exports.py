@@ -167,12 +167,28 @@ def test_a_cell_is_no_formula_and_gives_its_text_back(text):
 @pytest.mark.parametrize(
     ("text", "cell"),
     [
-        ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@SUM(A1)", "'@SUM(A1)"), ("\t=1", "'\t=1"),
-        ("\r=1", "'\r=1"), ("\uff1d1", "'\uff1d1"), ("'=1", "''=1"), ("'quoted'", "'quoted'"), ("a=1", "a=1"), ("", ""),
+        ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@SUM(A1)", "'@SUM(A1)"), ("\t=1", "'\t'=1"), ("\r=1", "'\r'=1"),
+        ("\uff1d1", "'\uff1d1"), ("\ufe661", "'\ufe661"), ("\ufe621", "'\ufe621"), ("\ufe631", "'\ufe631"), ("\ufe6b1", "'\ufe6b1"),
+        ("'=1", "''=1"), ("'quoted'", "'quoted'"), ("a=1", "a=1"), ("", ""),
+        ("Acme;=1+1;", "Acme;'=1+1;"), ("a\t-1", "a\t'-1"), ("a\n@x", "a\n'@x"), ("a\r\n+1", "a\r\n'+1"), ("a;\uff1d", "a;'\uff1d"),
+        ('a;"=1"', "a;'\"=1\""), ("a;'=1", "a;''=1"), ("a; -1", "a; -1"), ("a;b\tc\r\n\r\nd", "a;b\tc\r\n\r\nd"), (["a;=1"], '["a;\'=1"]'),
     ],
 )  # fmt: skip
 def test_beginnings_of_formulas_are_escaped(text, cell):
     assert csv_text.cell(text) == cell
+    if isinstance(text, str):
+        assert csv_text.unescaped(cell) == text
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@given(text=st.text(st.sampled_from("ab ;\t\r\n,'\"=+-@\ufe66\uff0b"), max_size=12))
+def test_no_cell_begins_like_a_formula_whatever_a_program_takes_for_the_end_of_a_cell(delimiter, text):
+    """Quotes hold a cell together for those alone that part cells where we do."""
+    line = csv_text.row(["id", csv_text.cell(text), "x"])
+    for row in csv.reader(io.StringIO(line, newline=""), delimiter=delimiter):
+        for cell in row:
+            assert not cell.startswith(tuple("=+-@\ufe66\uff0b")), (text, line)
+    assert csv_text.unescaped(csv_text.escaped(text)) == text
 
 
 def test_a_plain_number_of_a_number_s_field_stays_one():
