@@ -28,6 +28,8 @@ COLUMNS: Mapping[What, Sequence[str]] = {
     "history": ("record", "version", "change", "time", "origin", "run", "by", "old", "losers"),
     "logs": ("time", "level", "event", "message", "connection", "entity", "run", "trace", "facts"),
 }
+OTHERS = "other_fields"
+"""The column of custom fields that a record still has and no mapping names any more."""
 NUMBERS = frozenset({Type.INTEGER, Type.DECIMAL, Type.MONEY})
 Place = Mapping[str, Any]
 
@@ -125,7 +127,7 @@ class _Records(Source):
 
     @property
     def columns(self) -> Sequence[str]:
-        return ("id", "version", *self.entity.by_name, "links")
+        return ("id", "version", *self.entity.by_name, "links", OTHERS)
 
     def lines(self, place: Place) -> Iterator[tuple[bytes, Place]]:
         for number in range(place.get("bucket", 0), len(layout.BUCKETS)):
@@ -157,13 +159,11 @@ class _Records(Source):
             {"connection": self.names.get(uid, uid), "id": link.rid, "version": link.ver}
             for uid, link in live.items()
         ]
-        return {
-            "id": record.id,
-            **({"entity": record.entity} if self.wanted.format == "jsonl" else {}),
-            "version": record.version,
-            **record.fields,
-            "links": links,
-        }
+        item = {"id": record.id, "version": record.version, **record.fields, "links": links}
+        if self.wanted.format == "jsonl":
+            return {"id": record.id, "entity": record.entity, **item}
+        others = {name: value for name, value in record.fields.items() if name not in self.entity.by_name}
+        return {**item, OTHERS: others or None}
 
 
 class _History(Source):

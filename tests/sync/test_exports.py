@@ -133,7 +133,7 @@ def test_any_record_reads_back_from_jsonl_exactly_and_from_csv_with_its_formulas
 
     _, parts = exported(world, entity, export_sources.Wanted("records", "csv"))
     head, *rows = cells_of(parts)
-    assert head == ["id", "version", *plain.by_name, "links"]
+    assert head == ["id", "version", *plain.by_name, "links", "other_fields"]
     assert [each[0] for each in rows] == sorted(records)
     for row in rows:
         shown = dict(zip(head, row, strict=True))
@@ -213,6 +213,22 @@ def test_dead_records_are_left_out_and_links_and_customs_are_in(world):
         world, "account", export_sources.Wanted("records", "jsonl", customs=customs), where="x_region eq 'n'"
     )
     assert parts == []
+
+
+def test_custom_fields_that_no_mapping_names_any_more_are_in_csv_too(world):
+    given_fields = {"name": "One", "x_region": "south", "x_left": "=kept", "x_many": ["a", "b"]}
+    keep(world, "account", [record("account", 1, given_fields), record("account", 2, {"name": "Two"})])
+    customs = ({"name": "x_region", "type": "text", "choices": []},)
+    _, parts = exported(world, "account", export_sources.Wanted("records", "csv", customs=customs))
+    head, *rows = cells_of(parts)
+    shown = {row["name"]: row for row in (dict(zip(head, each, strict=True)) for each in rows)}
+    others = json.loads(shown["One"]["other_fields"])
+    assert others == {"x_left": "=kept", "x_many": ["a", "b"]}
+    assert (shown["One"]["x_region"], shown["Two"]["other_fields"]) == ("south", "")
+    _, parts = exported(world, "account", export_sources.Wanted("records", "jsonl", customs=customs))
+    (one,) = (line for line in map(json.loads, b"".join(parts).splitlines()) if line["name"] == "One")
+    assert {name: one[name] for name in given_fields} == given_fields
+    assert "other_fields" not in one
 
 
 def test_the_history_of_an_entity_has_how_each_record_was_made_and_every_step(world):
