@@ -227,6 +227,24 @@ def test_a_key_that_is_none_sets_its_record_aside_and_no_other(hub, key):
     assert "key" in str(letter.values)
 
 
+@pytest.mark.parametrize("number", [b"1e999", b"-1e401", b"NaN", b"Infinity"])
+def test_a_key_that_is_no_number_of_this_world_sets_its_record_aside_and_no_other(hub, number):
+    app = App(hub)
+    kept = b'{"id": "1", "last_name": "A"}, %s, {"id": "2", "last_name": "C"}'
+    app.tell(b"[" + kept % (b'{"id": %s, "last_name": "B"}' % number) + b"]")
+    assert [fields(app.record(rid))["last_name"] for rid in ("1", "2")] == ["A", "C"]
+    (letter,) = hub.hub.table.query(layout.DEADLETTERS).rows
+    assert "key" in str(letter.values)
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"NaN"])
+@pytest.mark.parametrize("name", [b"last_name", b"status", b"at", b"updated_at", b"deleted"])
+def test_a_value_that_is_no_number_of_this_world_stops_no_other_record(hub, name, number):
+    app = App(hub)
+    app.tell(b'[{"id": "1", "%s": %s}, {"id": "2", "last_name": "C"}]' % (name, number))
+    assert fields(app.record("2")) == {"last_name": "C"}
+
+
 @pytest.mark.parametrize("value", [{"a": 1}, ["a"], "\ud800"])
 @pytest.mark.parametrize("name", ["last_name", "status"])
 def test_a_value_that_is_no_single_one_sets_its_record_aside_and_no_other(hub, name, value):

@@ -37,6 +37,7 @@ PARAMETER = "token"
 ID_HEADER = "webhook-id"
 MAX_ITEMS = 1000
 MAX_KEY = 200
+NO_KEY = "[]"
 _GOOD_KEY = re.compile(r"[^\x00\ud800-\udfff]+", re.DOTALL)
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
 _KEY = re.compile(r"(\w+)\s*:\s*(\S+)")
@@ -96,7 +97,12 @@ def _key_text(rid: Any) -> str:
     """A key as text; what can't be one becomes a text that `_change` refuses."""
     if isinstance(rid, str):
         return rid
-    return "[]" if isinstance(rid, (Mapping, list)) else dump_json(rid).decode()
+    if isinstance(rid, (Mapping, list)):
+        return NO_KEY
+    try:
+        return dump_json(rid).decode()
+    except BadRequest:  # a number that no JSON of ours has
+        return NO_KEY
 
 
 def _change(emap: EntityMap, rid: str, item: Mapping[str, Any]) -> Change:
