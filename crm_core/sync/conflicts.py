@@ -10,6 +10,7 @@ from typing import Any
 from crm_core.errors import BadRequest, NotFound
 from crm_core.model.connection import Tenant
 from crm_core.model.entities import ENTITIES
+from crm_core.model.fields import hub_time, parse_instant
 from crm_core.model.filters import parse_filter
 from crm_core.model.matching import check_name, matcher
 from crm_core.model.record import Link, Record, digest
@@ -82,16 +83,20 @@ class Conflict:
         if self.kind in REVIEWS:
             return max(_last_change(each) for each in (self.record, self.other) if each)
         stamp, links = self.record.stamp_of(self.field), self.record.links
+        seen = (links[uid].seen for uid in (self.connection, stamp.origin) if uid in links)
         # A stamp of a connection may be of now too: a person has decided for what it holds.
-        return max(
-            [stamp.time, *(links[uid].seen for uid in (self.connection, stamp.origin) if uid in links)]
-        )
+        return max([_in_full(stamp.time), *seen])
 
 
 def _last_change(record: Record) -> str:
     stamps = [record.stamp, *record.stamps.values()]
     seen = (each.seen for each in record.links.values())
-    return max([record.created["time"], *(each.time for each in stamps), *seen])
+    return max([record.created["time"], *(_in_full(each.time) for each in stamps), *seen])
+
+
+def _in_full(moment: str) -> str:
+    """A time as the hub writes it: a remote's is as short as that tells it."""
+    return hub_time(parse_instant(moment)) if moment else ""
 
 
 def of(record: Record) -> Iterator[Conflict]:
