@@ -40,10 +40,11 @@ class Place(Protocol):
     def side(self) -> Side: ...
 
 
-def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot) -> str:
+def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot, only: str = "") -> str:
     """The id of the record that a row leads to, `own_id` if it makes one; the redirect to any other is there then.
 
-    `tomb`: what is at its own id. LOOK_FIRST where only a point read can tell.
+    `tomb`: what is at its own id. `only`: the record that it may lead to, "" for any; where that is another one by now
+    MOVING, and nothing is written. LOOK_FIRST where only a point read can tell.
     """
     assert snapshot.change.fields is not None
     engine, tenant, side = by.engine, by.tenant, by.side
@@ -51,6 +52,9 @@ def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot) -> st
     key = match_key(name, snapshot.change.fields.get(name))
     if not key:
         return own_id
+    makes = only in ("", own_id)
+    if not makes and engine.keys.match_of(tenant, entity, key) is None:
+        return MOVING
     holder = engine.keys.claim_match(tenant, entity, key, own_id)
     if holder == own_id:
         return own_id
@@ -59,10 +63,14 @@ def place(by: Place, own_id: str, tomb: Stored | None, snapshot: Snapshot) -> st
     if isinstance(record, Record) and match_key(name, record.fields.get(name)) != key:
         if not snapshot.point_read:
             return LOOK_FIRST
+        if not makes:
+            return MOVING
         engine.keys.move_match(tenant, entity, key, holder, own_id)
-        return place(by, own_id, tomb, snapshot)
+        return place(by, own_id, tomb, snapshot, only)
     if target == own_id:
         return own_id
+    if only not in ("", target):
+        return MOVING
     return engine.records.redirect(tenant, entity, own_id, target, tomb)
 
 

@@ -38,25 +38,27 @@ class Placing(ApplyBase):
                 return identity.HOLD
             if claims and not self._key(entry) and identity.may_have_made(claims, entry.snapshot.hi):
                 return identity.HOLD
-            return identity.place(self, entry.id, stored, entry.newest)
+            return self._lead(entry, stored)
 
         for (entry, stored), place in zip(
             decided.firsts, self.engine.pool.map(placed, decided.firsts, WRITE_WIDTH), strict=True
         ):
             if place == identity.HOLD:
                 self._hold(entry.rid, entry.snapshot.hi)
-            elif place == identity.MOVING:
-                decided.elsewhere.append(entry.again())
             elif place == identity.LOOK_FIRST:
                 self._place_looked(entry, stored, decided)
             else:
                 self._place(entry, stored, place, decided)
 
+    def _lead(self, entry: Entry, stored: Stored | None) -> str:
+        """Which record the key of a row leads to, as `identity.place` says."""
+        return identity.place(self, entry.id, stored, entry.newest)
+
     def _place(self, entry: Entry, stored: Stored | None, place: str, decided: Decided) -> None:
-        if place != entry.id:
-            decided.elsewhere.append(entry.moved(place))
-        elif entry.id in decided.taken:
+        if place == identity.MOVING or (place == entry.id and entry.id in decided.taken):
             decided.elsewhere.append(entry.again())
+        elif place != entry.id:
+            decided.elsewhere.append(entry.moved(place))
         else:
             self._write(decided, self._insert(entry, stored), entry, "created")
 
@@ -66,8 +68,7 @@ class Placing(ApplyBase):
             if looked.newest.change.fields is None:
                 decided.elsewhere.append(Entry(entry.id, replace(looked.newest, point_read=False)))
             else:
-                place = identity.place(self, entry.id, stored, looked.newest)
-                self._place(looked, stored, place, decided)
+                self._place(looked, stored, self._lead(looked, stored), decided)
 
     def _insert(self, entry: Entry, before: Stored | None) -> RecordWrite:
         record = merge.first_seen(entry.id, self.entity, self.side, self.config, entry.newest, self.run)

@@ -12,10 +12,12 @@ from crm_core.connector import Change, Cursor
 from crm_core.model.fields import hub_time
 from crm_core.model.state import Run
 from crm_core.storage.plans import Digest
-from crm_core.storage.records import RecordWrite
+from crm_core.storage.records import RecordWrite, Stored
+from crm_core.sync import identity
 from crm_core.sync.apply import Applier
 from crm_core.sync.applying.base import Decided, Entry
 from crm_core.sync.merge import Snapshot
+from crm_core.sync.planning.deciding import rehearsed
 from crm_core.sync.planning.decisions import Decision, about, mark, name_of, of_write, place_of
 from crm_core.sync.planning.figures import Telling, reader
 from crm_core.sync.planning.outcomes import (
@@ -39,12 +41,15 @@ PORTION = 200
 @dataclass
 class Carrier(Applier):
     """`planned`: the decisions that may be carried out. `done`: those that were, `notes`: of rows whose decision was not,
-    why; both since they were last taken.
+    why; both since they were last taken. `batch`: the rows that are being applied, as they were read; `led`: by remote id
+    the records that the keys of those lead to which are seen for the first time.
     """
 
     planned: Index = field(kw_only=True)
     done: list[Decision] = field(default_factory=list)
     notes: list[Digest] = field(default_factory=list)
+    batch: dict[str, Snapshot] = field(default_factory=dict)
+    led: dict[str, str] = field(default_factory=dict)
 
     def wanted(self, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
         """Those of rows that the plan decides something of."""
@@ -52,6 +57,7 @@ class Carrier(Applier):
 
     def taken(self) -> tuple[list[Decision], list[Digest]]:
         done, notes, self.done, self.notes = self.done, self.notes, [], []
+        self.batch = {}
         return done, notes
 
     def _write(self, decided: Decided, write: RecordWrite, entry: Entry, count: str) -> bool:
@@ -62,6 +68,78 @@ class Carrier(Applier):
             self._note(entry.rid, OTHERWISE)
             return False
         return super()._write(decided, write, entry, count)
+
+    def _newest(self, snapshots: Iterable[Snapshot]) -> list[Entry]:
+        read = list(snapshots)
+        self.batch = {each.change.rid: each for each in read}
+        return super()._newest(read)
+
+    def _first_seen(self, decided: Decided) -> None:
+        """What claims a key, or leads to another record from then on, is in the plan: neither can be taken back."""
+        placed: list[tuple[Entry, Stored | None]] = []
+        keyed: list[tuple[Entry, Stored | None]] = []
+        for first in decided.firsts:
+            key = self._key(first[0])
+            (keyed if key and key not in decided.moving else placed).append(first)
+        self.led = self._leads([entry for entry, _ in keyed])
+        making = {self._key(entry) for entry, _ in keyed if self.led.get(entry.rid) == entry.id}
+        for entry, stored in keyed:
+            led = self.led.get(entry.rid)
+            if led is None:
+                continue  # not as planned, and told so
+            if led != entry.id and self._key(entry) in making:
+                decided.elsewhere.append(entry.again())  # once that record is there, it leads to it
+            else:
+                placed.append((entry, stored))
+        decided.firsts = placed
+        super()._first_seen(decided)
+
+    def _lead(self, entry: Entry, stored: Stored | None) -> str:
+        return identity.place(self, entry.id, stored, entry.newest, only=self.led.get(entry.rid, ""))
+
+    def _leads(self, entries: list[Entry]) -> dict[str, str]:
+        """Of rows that are seen for the first time those of which the plan has all that they lead to, by remote id, with the
+        record that their key leads to.
+        """
+        while entries:
+            told, led = self._rehearsed(entries)
+            left = [entry for entry in entries if self._is_planned(told[entry.rid])]
+            if len(left) == len(entries):
+                return {each.rid: led.get(each.rid, each.id) for each in entries}
+            for entry in entries:
+                if entry not in left:
+                    self._leave(entry, told[entry.rid])
+            entries = left  # what followed from the others is another decision without them
+        return {}
+
+    def _rehearsed(self, entries: Sequence[Entry]) -> tuple[dict[str, list[Decision]], dict[str, str]]:
+        decisions, led = rehearsed(
+            self.engine,
+            self.tenant,
+            self.entity,
+            self.opened,
+            [self.batch[entry.rid] for entry in entries],
+            whole=self.whole,
+            strategy=self.strategy,
+            keep_lease=self.keep_lease,
+        )
+        told: dict[str, list[Decision]] = {entry.rid: [] for entry in entries}
+        for each in decisions:
+            told.setdefault(each["remote_id"], []).append(each)
+        return told, led
+
+    def _is_planned(self, decisions: Sequence[Decision]) -> bool:
+        return bool(decisions) and all(mark(each) in self.planned for each in decisions)
+
+    def _leave(self, entry: Entry, decisions: Sequence[Decision]) -> None:
+        """Tells why a row is not placed."""
+        for each in decisions:
+            if each["action"] == "later":
+                self._hold(entry.rid)
+            elif each["action"] == "failed":
+                self.set_aside(entry.snapshot.change, each["why"], each["code"])
+            elif mark(each) not in self.planned:
+                self._note(entry.rid, OTHERWISE)
 
     def _written(self, write: RecordWrite, entry: Entry) -> None:
         decision = of_write(write, self.side, entry.rid, self.config)
@@ -189,4 +267,4 @@ def _outcome(decision: Decision, notes: Sequence[int], now: Now) -> Decision:
     for note in notes:
         if note in WHY:
             return with_outcome(decision, "failed", WHY[note])
-    return with_outcome(decision, "drifted", now.drift(decision))
+    return with_outcome(decision, "drifted", now.drift(decision, met=OTHERWISE in notes))

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from crm_core.connector import Change
 from crm_core.errors import HubError
 from crm_core.log import Log
+from crm_core.model.connection import Tenant
+from crm_core.model.entities import Entity
 from crm_core.storage.plans import Digest
-from crm_core.storage.records import RecordWrite
+from crm_core.storage.records import RecordWrite, Stored
 from crm_core.sync.apply import Applier
 from crm_core.sync.applying.base import Entry
+from crm_core.sync.engine import Engine, Opened
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.planning.decisions import Decision, mark, of_write, undecided
-from crm_core.sync.planning.overlay import Follows, Overlay
+from crm_core.sync.planning.overlay import Follows, Numbers, Overlay, Unsent
 from crm_core.sync.references import References
 
 _log = Log("crm_core.sync")
@@ -27,6 +31,7 @@ Told = tuple[Decision, list[Digest]]
 class Decider(Applier):
     """`engine`: over the `overlay`. `tells`: is told what each batch led to, in the order in which its rows were read, with
     what it is known again by, and what is kept of the batch; `wary`: a record that raises is told as failed.
+    `led`: by remote id the records that the keys of rows led to.
     Of a batch in which something follows from an earlier one only that is left out: the batch is halved until it is alone.
     """
 
@@ -34,6 +39,7 @@ class Decider(Applier):
     tells: Callable[[Sequence[Told], list[Digest]], None] = field(kw_only=True)
     wary: bool = False
     told: list[Told] = field(default_factory=list)
+    led: dict[str, str] = field(default_factory=dict)
 
     def applied(self, snapshots: Iterable[Snapshot]) -> set[tuple[str, str]]:
         """Decides and tells; nobody is woken."""
@@ -93,6 +99,10 @@ class Decider(Applier):
             self.engine.over(self.overlay.lenient(), self.engine.queue), self.tenant, self.entity
         )
 
+    def _lead(self, entry: Entry, stored: Stored | None) -> str:
+        self.led[entry.rid] = super()._lead(entry, stored)
+        return self.led[entry.rid]
+
     def _written(self, write: RecordWrite, entry: Entry) -> None:
         decision = of_write(write, self.side, entry.rid, self.config)
         if decision is not None:
@@ -111,3 +121,25 @@ class Decider(Applier):
 
     def _tell(self, action: str, record_id: str, rid: str, why: str) -> None:
         self.told.append((undecided(action, self.side, record_id, rid, why), []))
+
+
+def rehearsed(
+    engine: Engine, tenant: Tenant, entity: Entity, opened: Opened, snapshots: Iterable[Snapshot], **more: Any
+) -> tuple[list[Decision], dict[str, str]]:
+    """What some rows lead to as everything is just now, and of those that are seen for the first time the records that
+    their keys lead to, by remote id; nothing of it is written. `more`: as of an `Applier`.
+    """
+    told: list[Told] = []
+    overlay = Overlay(engine.records.table, Numbers())
+    decider = Decider(
+        engine.over(overlay, Unsent()),
+        tenant,
+        entity,
+        opened,
+        "",
+        overlay=overlay,
+        tells=lambda each, _: told.extend(each),
+        **more,
+    )
+    decider.apply(snapshots)
+    return [decision for decision, _ in told], decider.led

@@ -28,6 +28,7 @@ WHY: Mapping[int, str] = {
     TOO_LARGE: "The record does not fit into a row of the store.",
 }
 NOT_MET = "The remote system does not show it any more as the plan had read it."
+OTHER = "The remote system, or what the hub knows of it, is not as the plan had read it."
 LATER = "It follows from another decision; the next pull brings it."
 
 
@@ -106,9 +107,11 @@ class Now:
             return link.state == "gone"
         return link.state == "live" and _holds(record, decision) and not trouble(link)
 
-    def drift(self, decision: Decision) -> str:
-        """Why a decision does not hold any more, as far as the hub can tell."""
+    def drift(self, decision: Decision, *, met: bool = False) -> str:
+        """Why a decision does not hold any more, as far as the hub can tell. `met`: its row was read, and led to another one."""
         record = self.rows.get(decision["record_id"])
+        if record is None and met:
+            return OTHER
         if record is None:
             return NOT_MET if decision["action"] == "create" else "The hub has no such record any more."
         if decision["action"] == "create" and decision["remote_id"]:
@@ -120,7 +123,7 @@ class Now:
         ]
         if moved:
             return f"Changed at the hub since: {', '.join(moved)}."
-        return "The remote system, or what the hub knows of it, is not as the plan had read it."
+        return OTHER
 
 
 def _holds(record: Record, decision: Decision) -> bool:

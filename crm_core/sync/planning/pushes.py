@@ -16,10 +16,9 @@ from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Job, Opened, config_of
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.planning.base import PlanBase
-from crm_core.sync.planning.deciding import Decider, Told
+from crm_core.sync.planning.deciding import rehearsed
 from crm_core.sync.planning.decisions import Decision, mark, push_of, undecided
 from crm_core.sync.planning.figures import SENT
-from crm_core.sync.planning.overlay import Numbers, Overlay, Unsent
 from crm_core.sync.references import References
 from crm_core.sync.sides import Config, Side
 
@@ -104,20 +103,10 @@ class Deciding:
 
     def _linked(self, rid: str, known: Sending) -> Decision | None:
         """What becomes of a record by what was found there: as whoever is about to make it would read it."""
-        told: list[Told] = []
-        overlay = Overlay(self.engine.records.table, Numbers())
-        decider = Decider(
-            self.engine.over(overlay, Unsent()),
-            self.job.tenant,
-            self.entity,
-            self.opened,
-            "",
-            overlay=overlay,
-            tells=lambda each, _: told.extend(each),
-        )
         now = hub_time(self.engine.clock.now())
-        decider.apply([Snapshot(Change(rid, None), now, now, hint=True)])
-        return next((each for each, _ in told if each["record_id"] == known.write.id), None)
+        hint = Snapshot(Change(rid, None), now, now, hint=True)
+        told, _ = rehearsed(self.engine, self.job.tenant, self.entity, self.opened, [hint])
+        return next((each for each in told if each["record_id"] == known.write.id), None)
 
 
 def _rid(link: Link) -> str | None:
