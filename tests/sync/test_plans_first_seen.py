@@ -162,3 +162,58 @@ def test_a_key_that_its_record_gives_up_just_before_the_row_is_led_there_is_not_
     world.change("r1", rid, email="e2@example.com")
     world.settle()
     apart(world)
+
+
+def test_a_second_row_of_a_record_is_not_waited_for_where_the_first_one_s_delete_is_not_planned():
+    world = World("aa", match="email")
+    first = world.add("r1", email="same@example.com", phone="1")
+    world.settle()
+    second = world.add("r1", email="same@example.com", phone="2")
+    world.settle()
+    world.decide("link")
+    world.settle()
+    world.change("r1", second, phone="3")
+    planned = plan(world, "r1")
+    assert [each["action"] for each in decisions(world, planned)] == ["create"]
+    world.remove("r1", first)
+    not_due(world, "r1")
+    done = apply(world, planned)
+    assert outcomes(decisions(world, done)) == [("create", "drifted", OTHER)]
+    world.settle()
+    assert world.record().links["r1"].rid == second
+
+
+def test_of_two_rows_of_a_record_that_has_none_both_are_placed_as_planned():
+    world = World("aa", match="email")
+    first = world.add("r1", email="same@example.com", phone="1")
+    world.settle()
+    more = [world.add("r1", email="same@example.com", phone=phone) for phone in ("2", "3")]
+    world.settle()
+    for _ in more:
+        world.decide("link")
+    world.settle()
+    for rid in more:
+        world.change("r1", rid, phone=f"{rid}0")
+    world.remove("r1", first)
+    planned = plan(world, "r1")
+    assert sorted(each["action"] for each in decisions(world, planned)) == ["create", "delete", "revive"]
+    not_due(world, "r1")
+    done = apply(world, planned)
+    assert {each[1] for each in outcomes(decisions(world, done))} == {"applied"}
+
+
+def test_a_new_row_is_placed_beside_the_one_that_comes_back_in_the_same_batch():
+    world = World("aa", match="email")
+    first = world.add("r1", email="same@example.com", phone="1")
+    world.settle()
+    world.remove("r1", first)
+    world.settle()
+    world.later(60)
+    world.servers["r1"].restore(world.entity, first, "person")
+    world.later(1)
+    world.add("r1", email="same@example.com", phone="2")
+    planned = plan(world, "r1")
+    assert [each["action"] for each in decisions(world, planned)] == ["revive", "create"]
+    not_due(world, "r1")
+    done = apply(world, planned)
+    assert {each[1] for each in outcomes(decisions(world, done))} == {"applied"}

@@ -81,7 +81,7 @@ class Carrier(Applier):
         for first in decided.firsts:
             key = self._key(first[0])
             (keyed if key and key not in decided.moving else placed).append(first)
-        self.led = self._leads([entry for entry, _ in keyed])
+        self.led = self._leads([entry for entry, _ in keyed], decided)
         making = {self._key(entry) for entry, _ in keyed if self.led.get(entry.rid) == entry.id}
         for entry, stored in keyed:
             led = self.led.get(entry.rid)
@@ -94,12 +94,22 @@ class Carrier(Applier):
         decided.firsts = placed
         super()._first_seen(decided)
 
+    def _double(self, entry: Entry, beside: Stored | None, decided: Decided) -> None:
+        """Where the other row's delete comes first and is not planned, this one would wait for it for ever."""
+        if entry.beside not in decided.taken:
+            told, _ = self._rehearsed([entry])
+            every = [each for decisions in told.values() for each in decisions]
+            if not self._is_planned(every):
+                self._leave(entry, every)
+                return
+        super()._double(entry, beside, decided)
+
     def _lead(self, entry: Entry, stored: Stored | None) -> str:
         return identity.place(self, entry.id, stored, entry.newest, only=self.led.get(entry.rid, ""))
 
-    def _leads(self, entries: list[Entry]) -> dict[str, str]:
+    def _leads(self, entries: list[Entry], decided: Decided) -> dict[str, str]:
         """Of rows that are seen for the first time those of which the plan has all that they lead to, by remote id, with the
-        record that their key leads to.
+        record that their key leads to. One that leads to a record which is written just now is asked about after that.
         """
         while entries:
             told, led = self._rehearsed(entries)
@@ -107,7 +117,11 @@ class Carrier(Applier):
             if len(left) == len(entries):
                 return {each.rid: led.get(each.rid, each.id) for each in entries}
             for entry in entries:
-                if entry not in left:
+                if entry in left:
+                    continue
+                if led.get(entry.rid) in decided.taken:
+                    decided.elsewhere.append(entry.again())
+                else:
                     self._leave(entry, told[entry.rid])
             entries = left  # what followed from the others is another decision without them
         return {}
