@@ -193,13 +193,11 @@ class Carrying(Puller):
     def _applier(self) -> Applier:
         return self._made(
             Carrier,
+            self.run.id,
             whole=self.plan_run.of == "full",
             strategy=self.run.policy,
             planned=Index(each for each in self.plan.digests() if each.says),
         )
-
-    def _for_changes(self, applier: Applier) -> Applier:  # noqa: ARG002  # a carrier applies no other
-        return self._plain()
 
     def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
         assert isinstance(applier, Carrier)

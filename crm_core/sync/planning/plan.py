@@ -165,7 +165,7 @@ class PullPlan(PlanBase, Reading):
     @cached_property
     def _looks(self) -> Applier:
         """Asks for the brake, of the rows as they are."""
-        return self._plain()
+        return self._plain(self.run.id)
 
     def _braked(self, judge: Callable[..., None], applier: Applier, *about: Any) -> None:
         """The brake does not stop a plan; that says where it would stop the run."""

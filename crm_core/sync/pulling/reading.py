@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 from crm_core.connector import Cursor, Page
 from crm_core.errors import CursorExpired
+from crm_core.log import bound
 from crm_core.model.entities import ENTITIES
 from crm_core.model.fields import hub_time
 from crm_core.model.filters import parse_filter
+from crm_core.model.state import Run
 from crm_core.ports import Future
 from crm_core.storage import layout
-from crm_core.sync import brake, compare, gaps
+from crm_core.sync import brake, compare, failures, gaps
 from crm_core.sync.apply import Applier
 from crm_core.sync.merge import Snapshot
 from crm_core.sync.pulling.base import Fetched
@@ -98,6 +100,7 @@ class Reading(Ending):
     def _applier(self) -> Applier:
         return self._made(
             Applier,
+            self.run.id,
             # Once a load was done there may be rows of ours among those that are read.
             fresh=self.run.fresh_start and not self.state.last_success,
             whole=self._compares,
@@ -147,25 +150,21 @@ class Reading(Ending):
         applier.apply(batch)
         self.run = replace(self.run, read=self.run.read + len(batch))
 
-    def _for_changes(self, applier: Applier) -> Applier:
-        """Who applies what the schedule's own pull would have: as that does, whatever is special about this run."""
-        return self._plain() if self.run.strategy else applier
+    def _plain(self, run: str) -> Applier:
+        """That of the schedule's pulls, for a run of theirs."""
+        return self._made(Applier, run)
 
-    def _plain(self) -> Applier:
-        """That of the schedule's pulls."""
-        return self._made(Applier)
-
-    def _made(self, kind: type[A], **more: Any) -> A:
+    def _made(self, kind: type[A], run: str, **more: Any) -> A:
         """An applier of this slice. `more`: what is special about it."""
         return kind(
-            self.engine, self.job.tenant, ENTITIES[self.job.entity], self.opened, self.run.id, known=self.state.known,
+            self.engine, self.job.tenant, ENTITIES[self.job.entity], self.opened, run, known=self.state.known,
             careful=self.careful, keep_lease=self._keep_lease, **more,
         )  # fmt: skip
 
     def _let_changes_through(self, applier: Applier) -> None:
         """A run that reads everything, or another part, has the lease for long. What changed since the entity's cursor
         is read in between when that is due, so that nobody's edit waits for the end of the run; a batch at a time, so
-        that the run does not wait for a busy system either.
+        that the run does not wait for a busy system either. It is a run of the schedule's own.
         """
         state, now = self.state, self.engine.clock.now()
         if self._from_the_cursor or not state.last_success or state.cursor is None:
@@ -181,17 +180,32 @@ class Reading(Ending):
                 cursor, more = fetched.page.cursor, fetched.page.more
         except CursorExpired:
             return  # this run, or the next one, reads everything
-        changes = self._for_changes(applier)
-        self._braked(brake.judge_batch, changes, batch)
-        changes.apply(batch)
-        known, counts = self._sums(changes)
+        # No work of this run: who asks what that did, or takes it back, means none of it.
+        through = self.engine.new_run(self.job.connection, self.job.entity, "incremental", "schedule")
+        with bound(run=through.id):
+            changes = self.applier = self._plain(through.id)
+            self._braked(brake.judge_batch, changes, batch)
+            changes.apply(batch)
+            told = self._told_through(
+                replace(through, counts=changes.tally.counts(), read=len(batch), done=cursor)
+            )
+        known, _ = self._sums(changes)
         now = self.engine.clock.now()
-        ended = (
-            {}
-            if more
-            else {"due": next_due(self.opened.connection.schedule, now), "last_success": hub_time(now)}
-        )
-        self._save_state(cursor=cursor, known=known, lease_until=self._lease_end(), **ended)
-        if changes is applier:
-            self.run = replace(self.run, counts=counts)
+        if not more:
+            told |= {"due": next_due(self.opened.connection.schedule, now), "last_success": hub_time(now)}
+        self._save_state(cursor=cursor, known=known, lease_until=self._lease_end(), **told)
         applier.checkpointed(known)
+        self.applier = applier
+
+    def _told_through(self, run: Run) -> dict[str, Any]:
+        """The row of what was let through, if that changed something, as one of the schedule has; gives what the state row
+        says of it.
+        """
+        if not any(amount for name, amount in run.counts.items() if name != "unchanged"):
+            return {}
+        now = hub_time(self.engine.clock.now())
+        ended = replace(run, status="succeeded", started_at=run.created_at, ended_at=now)
+        self.engine.runs.insert(self.job.tenant, ended)
+        failures.begun(ended)
+        failures.told(ended)
+        return {"last_run": ended.id}
