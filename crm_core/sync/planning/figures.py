@@ -30,13 +30,15 @@ COUNTED: Mapping[str, str] = {
 @dataclass
 class Figures:
     """`actions`: decisions by action; `pushes`: by connection, what would be sent there; `outcomes`: of an apply; `brakes`:
-    where the brake would stop the run, {what, at, amount, known, limit}.
+    where the brake would stop the run, {what, at, amount, known, limit}; `beside`: decisions beyond one for each row that
+    was read.
     """
 
     actions: Counter[str] = field(default_factory=Counter)
     pushes: dict[str, Counter[str]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     brakes: list[Mapping[str, Any]] = field(default_factory=list)
+    beside: int = 0
 
     @classmethod
     def of(cls, run: Run) -> "Figures":
@@ -46,6 +48,7 @@ class Figures:
             {uid: Counter(each) for uid, each in known.get("pushes", {}).items()},
             Counter(known.get("outcomes", {})),
             list(known.get("brakes", ())),
+            known.get("beside", 0),
         )
 
     def add(self, decision: Decision) -> None:
@@ -78,6 +81,7 @@ class Figures:
             "pushes": {uid: dict(each) for uid, each in self.pushes.items()},
             "outcomes": dict(self.outcomes),
             "brakes": self.brakes,
+            "beside": self.beside,
         }
 
     def counts(self, read: int) -> dict[str, int]:
@@ -86,7 +90,7 @@ class Figures:
         for action, amount in self.actions.items():
             if action in COUNTED:
                 found[COUNTED[action]] += amount
-        return {**found, "unchanged": max(0, read - self.actions.total())}
+        return {**found, "unchanged": max(0, read - self.actions.total() + self.beside)}
 
 
 class Telling:

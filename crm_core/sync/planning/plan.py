@@ -4,7 +4,7 @@ It takes no lease, moves no cursor and tells no connection how it fared. Whoever
 that is too late stops.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -18,12 +18,14 @@ from crm_core.model.fields import hub_time, seconds_until
 from crm_core.model.state import Problem, Run
 from crm_core.ports import Meter, RowChanged, measured
 from crm_core.retry import Retry, decide
+from crm_core.storage.plans import Digest
 from crm_core.storage.state import States
 from crm_core.sync import brake, compare, failures, watching
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened
+from crm_core.sync.merge import Snapshot
 from crm_core.sync.planning.base import NO_PLAN, PlanBase
-from crm_core.sync.planning.deciding import Decider
+from crm_core.sync.planning.deciding import Decider, Told
 from crm_core.sync.planning.figures import reader
 from crm_core.sync.planning.overlay import Numbers, Overlay, Unsent
 from crm_core.sync.planning.pushes import PushPlan
@@ -112,7 +114,11 @@ def _failed(engine: Engine, job: Job, states: States, run: Run, error: HubError)
 
 
 class PullPlan(PlanBase, Reading):
-    """One slice of a plan of a pull."""
+    """One slice of a plan of a pull. `batch`: the rows that were read and are being decided, by remote id; none are while ids
+    are compared.
+    """
+
+    batch: frozenset[str] = frozenset()
 
     def _begin_telling(self) -> None:
         super()._begin_telling()
@@ -128,6 +134,16 @@ class PullPlan(PlanBase, Reading):
             if self._compares:
                 self.run = compare.begin_part(self.run, self.engine.ids.uuid())
         self._read_and_compare()
+
+    def _apply(self, batch: list[Snapshot], applier: Applier) -> None:
+        self.batch = frozenset(each.change.rid for each in batch)
+        super()._apply(batch, applier)
+        self.batch = frozenset()
+
+    def _tell(self, told: Sequence[Told], kept: list[Digest]) -> None:
+        super()._tell(told, kept)
+        read = self.batch & {decision["remote_id"] for decision, _ in told}
+        self.telling.figures.beside += len(told) - len(read)
 
     def _start(self) -> None:
         of, start = self.run.of, None
