@@ -91,7 +91,7 @@ FAULTS = {
         (older_version_not_skipped, 110),
         (delete_not_read_again, 19),
         (state_rows_are_saved_unconditionally, 1),
-        (no_overlap, 1),
+        (no_overlap, 2),
         (a_lapsed_lease_is_not_revived, 1),
         (records_are_written_without_if_match, 24),
         (an_overtaken_run_is_left_open, 10),
