@@ -149,7 +149,7 @@ class Applier(Placing):
         content = stored.content if stored else None
         snapshot = entry.newest
         alive = snapshot.change.fields is not None
-        if isinstance(content, Redirect) and entry.beside and self._leads(content.to) == entry.beside:
+        if isinstance(content, Redirect) and entry.beside and self._end_of(content.to) == entry.beside:
             decided.doubles.append((entry, stored))  # a person said that both are one
         elif isinstance(content, Redirect):
             decided.elsewhere.append(entry.moved(content.to))
@@ -177,7 +177,7 @@ class Applier(Placing):
         else:
             decided.looks.append(entry)
 
-    def _leads(self, record_id: str) -> str:
+    def _end_of(self, record_id: str) -> str:
         """Where an id leads in the end: what became another record may have become a third one since."""
         return self.engine.records.follow(self.tenant, self.entity.name, record_id)[0]
 
