@@ -119,6 +119,7 @@ class Run(_Stored):
     plan, the mode that it is a plan of; of an apply and an undo, the plan's id. `undoes`: of an undo and its plan, the run that is undone. `start`: the feed's cursor where one that keeps its own
     place began; None for the beginning. `expected`: about how many records it will read, -1 where nobody knows.
     `plan`: of a plan what it decided, and of an apply what it did: `Parts` and figures (sync/planning/figures.py).
+    `through`: the counts of what was let through in between, for the brake.
     """
 
     id: str
@@ -153,6 +154,7 @@ class Run(_Stored):
     expected: int = -1
     plan: Mapping[str, Any] = field(default_factory=dict)
     undoes: str = ""
+    through: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:

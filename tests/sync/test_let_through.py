@@ -106,3 +106,19 @@ def test_who_is_overtaken_looks_again_at_what_it_let_through():
     assert not stored(world, run.id).ended
     (record,) = [each for each in world.records() if each.fields["last_name"] == "New"]
     assert record.links["r1"].state == "gone"
+
+
+def test_the_brake_adds_up_what_is_let_through_batch_by_batch():
+    world = World("aa", page=2)
+    rids = [world.add("r1", last_name=f"P{number}") for number in range(12)]
+    world.settle()
+    tuning = replace(world.engine.tuning, brake_deletes=3, brake_deletes_percent=0, batch_records=2)
+    world.engine = replace(world.engine, tuning=tuning)
+    run = ask(world, "r1", "full")
+    due(world)
+    world.calls.after("r1 changes", happens=lambda: [world.remove("r1", rid) for rid in rids[:6]])
+    world.work()
+    assert world.calls.all_happened()
+    stopped = stored(world, run.id)
+    assert (stopped.status, stopped.through["deleted"]) == ("stopped", 2)
+    assert sum(record.links["r1"].state == "gone" for record in world.records()) == 2

@@ -94,8 +94,8 @@ class Reading(Ending):
         self._succeed(done)
 
     def _braked(self, judge: Callable[..., None], applier: Applier, *about: Any) -> None:
-        """Lets the brake look at what is about to be done: raises Stopped."""
-        judge(applier, self.run, *about)
+        """Lets the brake look at what is about to be done, beside all that was done and let through: raises Stopped."""
+        judge(applier, replace(self.run, counts=added(self.run.counts, self.run.through)), *about)
 
     def _applier(self) -> Applier:
         return self._made(
@@ -189,6 +189,7 @@ class Reading(Ending):
             told = self._told_through(
                 replace(through, counts=changes.tally.counts(), read=len(batch), done=cursor)
             )
+        self.run = replace(self.run, through=added(self.run.through, changes.tally.counts()))
         known, _ = self._sums(changes)
         now = self.engine.clock.now()
         if not more:
@@ -209,3 +210,8 @@ class Reading(Ending):
         failures.begun(ended)
         failures.told(ended)
         return {"last_run": ended.id}
+
+
+def added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Sums by name."""
+    return {**counts, **{name: counts.get(name, 0) + amount for name, amount in more.items()}}
