@@ -22,8 +22,8 @@ def event_not_in_the_records_transaction(patch):
     """It is written after the record."""
     commit = Records.commit
 
-    def planted(self, tenant, entity, bucket, writes):
-        result = commit(self, tenant, entity, bucket, [replace(each, event=None) for each in writes])
+    def planted(self, tenant, entity, bucket, writes, result):
+        result = commit(self, tenant, entity, bucket, [replace(each, event=None) for each in writes], result)
         by_id = {each.id: each for each in writes_kept}
         for written in result.written:
             write = by_id[written.id]
@@ -36,10 +36,10 @@ def event_not_in_the_records_transaction(patch):
 
     writes_kept = []
 
-    def keeping(self, tenant, entity, bucket, writes):
+    def keeping(self, tenant, entity, bucket, writes, result=None):
         writes = list(writes)
         writes_kept.extend(writes)
-        return planted(self, tenant, entity, bucket, writes)
+        return planted(self, tenant, entity, bucket, writes, result)
 
     patch.setattr(Records, "commit", keeping)
 
