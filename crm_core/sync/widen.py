@@ -19,7 +19,7 @@ from crm_core.ports import Meter, RowChanged, measured
 from crm_core.storage import layout
 from crm_core.storage.records import RecordWrite, Stored
 from crm_core.storage.run_log import note
-from crm_core.sync import brake, failures, watching
+from crm_core.sync import brake, entity_state, failures, watching
 from crm_core.sync.draft import Draft
 from crm_core.sync.engine import Engine, Job, Opened, calls_with, wake
 from crm_core.sync.push_runs import OVERTAKEN, due, ended, is_outdated, wanted
@@ -29,7 +29,6 @@ from crm_core.sync.schedule import is_reached
 _log = Log("crm_core.sync")
 
 PORTION = 500
-SAVE_TRIES = 5
 CHANGED = (
     "The connection was changed since it began, or shortly before; another push run looks at every record"
     " by the new configuration."
@@ -99,11 +98,6 @@ def _end_overtaken(engine: Engine, job: Job, state: EntityState | None, run: Run
         failures.end_run(engine, job.tenant, run, OVERTAKEN, _by(state))
 
 
-def _state(engine: Engine, job: Job) -> EntityState | None:
-    states = engine.states.read(job.tenant, job.connection)
-    return states.entities.get(job.entity) if states else None
-
-
 def _by(state: EntityState) -> str:
     return f"Push run {state.push_run} has taken its place." if state.push_run else CHANGED
 
@@ -145,7 +139,7 @@ class _Widen:
 
     def _look_who_has_it(self) -> None:
         """Another worker of this run, who goes on; or another run, and then this one has ended."""
-        state = _state(self.engine, self.job)
+        state = entity_state.find(self.engine, self.job)
         if self.has_row and (state is None or state.push_run != self.run.id):
             _end_overtaken(self.engine, self.job, state, self.run)
 
@@ -240,23 +234,14 @@ class _Widen:
         """Over what pulls, and changes of configuration, have saved in it. Raises RowChanged if it names another run than
         before; only one that a person asked for takes the row from any.
         """
-        for _ in range(SAVE_TRIES):
-            with suppress(RowChanged):
-                self.state = self.engine.states.save_entity(
-                    self.job.tenant, self.job.connection, self.job.entity, change(self.state)
-                )
-                return
-            found = _state(self.engine, self.job)
-            if found is None or not self._may_save_over(found):
-                break
-            self.state = found
-        raise RowChanged
+        self.state = entity_state.save(self.engine, self.job, self.state, change, self._over)
 
-    def _may_save_over(self, found: EntityState) -> bool:
+    def _over(self, found: EntityState) -> EntityState | None:
         if self.has_row:
-            return found.push_run == self.run.id
+            return found if found.push_run == self.run.id else None
         by_hand = bool(self.run.etag)
-        return by_hand or (found.push_run, due(found)) == (self.state.push_run, due(self.state))
+        as_it_was = (found.push_run, due(found)) == (self.state.push_run, due(self.state))
+        return found if by_hand or as_it_was else None
 
     def _save(self, **changes: Any) -> None:
         calls = calls_with(self.calls, self.meter)
@@ -278,5 +263,11 @@ class _Widen:
 
 def _close(engine: Engine, job: Job, state: EntityState, run: Run) -> EntityState:
     """The state row names it no more."""
-    left = replace(ended(state, run, engine.clock.now()), last_run=run.id)
-    return engine.states.save_entity(job.tenant, job.connection, job.entity, left)
+    now = engine.clock.now()
+    return entity_state.save(
+        engine,
+        job,
+        state,
+        lambda state: replace(ended(state, run, now), last_run=run.id),
+        lambda found: found if found.push_run == state.push_run else None,
+    )

@@ -240,6 +240,28 @@ def test_a_pull_that_saves_the_row_does_not_stop_a_push_run(world):
     assert stored(world, run.id).status == "succeeded"
 
 
+@pytest.mark.parametrize("mode", ["incremental", "full"])
+def test_a_push_run_that_saves_the_row_does_not_stop_a_pull(world, mode):
+    """Nor does a changed configuration; neither is lost. The pull goes on with the message that it has."""
+    world.add("r2", phone="new")
+    run = ask(world, "r2", mode)
+
+    def meanwhile():
+        change(world)
+        now = state(world, "r2")
+        world.engine.states.save_entity(TENANT, "r2", world.entity, replace(now, push_run="another"))
+
+    world.calls.after("r2 changes", happens=meanwhile)
+    for lane in layout.QUEUES:
+        for message in world.queue.receive(lane, limit=1000, invisible=600):
+            if Job.from_message(message.body).run == run.id:
+                jobs.handle(world.engine, lane, message.body, 1)
+    assert world.calls.all_happened()
+    assert stored(world, run.id).status == "succeeded"
+    now = state(world, "r2")
+    assert (now.push_run, bool(now.push_wanted), now.lease_run) == ("another", True, "")
+
+
 @pytest.mark.parametrize("gone", ["entity", "direction"])
 def test_a_run_of_what_is_not_pushed_any_more_has_ended(world, gone):
     run = begun(world)

@@ -12,7 +12,7 @@ from crm_core.model.state import COUNTS, EntityState, Run
 from crm_core.ports import Meter, RowChanged, RowExists
 from crm_core.storage import layout
 from crm_core.storage.state import States
-from crm_core.sync import compare, failures, gaps
+from crm_core.sync import compare, entity_state, failures, gaps
 from crm_core.sync.apply import Applier
 from crm_core.sync.engine import Engine, Job, Opened, calls_with
 from crm_core.sync.merge import Snapshot
@@ -101,8 +101,13 @@ class PullBase:
         return hub_time(self.engine.clock.now() + timedelta(seconds=self.engine.tuning.lease_seconds))
 
     def _save_state(self, **changes: Any) -> None:
-        self.state = self.engine.states.save_entity(
-            self.job.tenant, self.job.connection, self.job.entity, replace(self.state, **changes)
+        before = self.state
+        self.state = entity_state.save(
+            self.engine,
+            self.job,
+            before,
+            lambda state: replace(state, **changes),
+            lambda found: entity_state.beside_push_runs(found, before),
         )
 
     def _keep_lease(self) -> None:
