@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from crm_core.errors import HubError, Misconfigured
+from crm_core.errors import HubError, Misconfigured, StoreUnavailable
 from crm_core.log import Log, bound, current_trace
 from crm_core.model.connection import DEFAULT_TENANT
 from crm_core.model.fields import hub_time
@@ -97,6 +97,9 @@ def _work(engine: Engine, handler: Handler, job: Job, lane: str, deliveries: int
         _set_aside(engine, job, error)
         _log.warning("job", outcome="waits for a person", error=error.code, **told())
         return
+    except StoreUnavailable as error:  # which call it was, and what the storage said: words of ours alone
+        _log.warning("job", outcome="comes again", error=error.code, why=error.message, **told())
+        raise
     except HubError as error:
         _log.warning("job", outcome="comes again", error=error.code, **told())
         raise

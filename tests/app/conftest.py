@@ -33,6 +33,8 @@ PUBLIC_URL = "https://hub.example.test"
 SECRET = "the-demo~secret+of/tests"
 WRONG_SECRET = "a-wrong~secret+of/tests"
 RECORDS = 60
+PATIENCE_SECONDS = 100.0
+"""For a run: work that met a storage which did not answer comes again after 30 s, up to three times in that time."""
 # A developer's own settings must not make a connection here.
 FOREIGN = [
     f"{family}_{name}"
@@ -193,13 +195,15 @@ class Hub:
             assert path.startswith(PUBLIC_URL + "/api/"), path
         pytest.fail(f"nextLink leads on and on after {most} pages")
 
-    def run(self, connection: str, mode: str = "incremental", seconds: float = 30) -> dict[str, Any]:
+    def run(
+        self, connection: str, mode: str = "incremental", seconds: float = PATIENCE_SECONDS
+    ) -> dict[str, Any]:
         """Starts a run and waits for its end, or until the brake has stopped it."""
         started = self("POST", "/api/runs", {"connection": connection, "mode": mode})
         assert started.status_code == 202, started.text
         return self.ended(started.headers["Operation-Location"], seconds)
 
-    def ended(self, where: str, seconds: float = 30) -> dict[str, Any]:
+    def ended(self, where: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
             run: dict[str, Any] = self.ok("GET", where)
